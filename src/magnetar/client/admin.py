@@ -1,0 +1,532 @@
+"""Typed admin REST calls, for the command line and for programs.
+
+    Admin ──HTTP/1.1, JSON──▶ http://host:8080/admin/v2/...
+
+One `Admin` is one connection, kept open between calls, and belongs to one thread. Every
+call is blocking and bounded by `timeout_s`. Works against our broker and, where no call says
+otherwise, against Apache Pulsar. Source: Pulsar's admin REST v2.
+
+Topic arguments may be long (`persistent://public/default/orders`) or short (`orders`).
+"""
+
+import base64
+import http.client
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+from magnetar.names import Domain, NamespaceName, TopicName, check_subscription, check_tenant
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+TIMEOUT_S = 60.0
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
+"""More than this in one answer is refused, so that a broken server cannot fill our memory."""
+
+Json = Any
+"""What a JSON text may hold. The shapes are Pulsar's and documented there."""
+
+
+class AdminError(Exception):
+    """A call did not work. `status` is HTTP's; 0: no broker answered at all."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class MessageId(NamedTuple):
+    """Where a message lies. Sorts in publish order within one partition."""
+
+    ledger: int
+    entry: int
+    partition: int = -1
+    """-1: the topic is not partitioned, or it is not known."""
+    batch_index: int = -1
+    """-1: the message is alone in its entry."""
+
+    def __str__(self) -> str:
+        parts = [self.ledger, self.entry]
+        if self.partition >= 0 or self.batch_index >= 0:
+            parts.append(self.partition)
+        if self.batch_index >= 0:
+            parts.append(self.batch_index)
+        return ":".join(map(str, parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One stored message, as admin REST shows it."""
+
+    id: MessageId
+    payload: bytes
+    """Decompressed, unless `encrypted` or `opaque` says why not."""
+    publish_time_ms: int
+    event_time_ms: int = 0
+    """0: the producer set none."""
+    deliver_at_ms: int = 0
+    """0: at once."""
+    producer: str = ""
+    sequence_id: int = 0
+    key: str | None = None
+    key_bytes: bytes | None = None
+    """The key as bytes, if the producer gave it as bytes."""
+    properties: Mapping[str, str] = field(default_factory=dict[str, str])
+    null_value: bool = False
+    """The message says that its key has no value any more."""
+    encrypted: bool = False
+    """The payload is as the producer encrypted it; a batch comes as one message."""
+    opaque: str = ""
+    """Why the payload could not be decoded, if it could not; it is then as it was stored."""
+    chunk: tuple[int, int] | None = None
+    """(index, count) if this is one piece of a larger message."""
+
+
+class Location(NamedTuple):
+    """Who serves a topic."""
+
+    broker_url: str
+    http_url: str
+    broker_url_tls: str = ""
+    http_url_tls: str = ""
+
+
+class Admin:
+    """Admin REST of one broker. Usable as a context manager; one thread only."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        token: str | None = None,
+    ) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise AdminError(0, f"{url!r} is no admin address; expected http://host:port")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._base = parts.path.rstrip("/")
+        connect = (
+            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        )
+        self._connection = connect(parts.hostname, parts.port, timeout=timeout_s)
+        self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. A later call opens it again."""
+        self._connection.close()
+
+    # --- the broker itself ----------------------------------------------------------------
+
+    def health(self) -> str:
+        """Return `ok` when every broker process answers.
+
+        Raises:
+            AdminError: one does not, with its reason.
+        """
+        return self._text("GET", "/admin/v2/brokers/health")
+
+    def version(self) -> str:
+        return self._text("GET", "/admin/v2/brokers/version")
+
+    def brokers(self) -> list[str]:
+        return _strings(self._json("GET", "/admin/v2/brokers"))
+
+    def clusters(self) -> list[str]:
+        return _strings(self._json("GET", "/admin/v2/clusters"))
+
+    def metrics(self) -> str:
+        """Return the Prometheus text of all broker processes."""
+        return self._text("GET", "/metrics")
+
+    # --- tenants and namespaces -------------------------------------------------------------
+
+    def tenants(self) -> list[str]:
+        return _strings(self._json("GET", "/admin/v2/tenants"))
+
+    def create_tenant(self, tenant: str, clusters: Sequence[str] | None = None) -> None:
+        allowed = self.clusters() if clusters is None else list(clusters)
+        body = {"adminRoles": [], "allowedClusters": allowed}
+        self._json("PUT", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}", body)
+
+    def delete_tenant(self, tenant: str, *, force: bool = False) -> None:
+        path = f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}"
+        self._json("DELETE", path, query={"force": force})
+
+    def namespaces(self, tenant: str | None = None) -> list[str]:
+        """Return the namespaces of one tenant, or of all."""
+        tenants = self.tenants() if tenant is None else [check_tenant(tenant)]
+        return [
+            namespace
+            for each in tenants
+            for namespace in _strings(self._json("GET", f"/admin/v2/namespaces/{_quoted(each)}"))
+        ]
+
+    def namespace(self, namespace: str) -> Json:
+        """Return everything set on a namespace."""
+        return self._json("GET", _namespace(namespace))
+
+    def create_namespace(self, namespace: str, policies: Json | None = None) -> None:
+        self._json("PUT", _namespace(namespace), policies)
+
+    def delete_namespace(self, namespace: str, *, force: bool = False) -> None:
+        """Delete a namespace; with `force`, its topics too."""
+        self._json("DELETE", _namespace(namespace), query={"force": force})
+
+    def policy(self, namespace: str, name: str) -> Json:
+        """Return one policy, such as `retention` or `messageTTL`; None: not set."""
+        return self._json("GET", f"{_namespace(namespace)}/{_quoted(name)}")
+
+    def set_policy(self, namespace: str, name: str, value: Json) -> None:
+        self._json("POST", f"{_namespace(namespace)}/{_quoted(name)}", value)
+
+    def remove_policy(self, namespace: str, name: str) -> None:
+        self._json("DELETE", f"{_namespace(namespace)}/{_quoted(name)}")
+
+    def set_retention(self, namespace: str, time_min: int, size_mib: int) -> None:
+        """Keep what is acknowledged this long and up to this size; -1: no such limit."""
+        value = {"retentionTimeInMinutes": time_min, "retentionSizeInMB": size_mib}
+        self.set_policy(namespace, "retention", value)
+
+    # --- topics -----------------------------------------------------------------------------
+
+    def topics(self, namespace: str, *, mode: str = "ALL") -> list[str]:
+        """Return the topics of a namespace, partitions included.
+
+        Args:
+            namespace: `tenant/namespace`.
+            mode: PERSISTENT, NON_PERSISTENT or ALL.
+        """
+        path = f"{_namespace(namespace)}/topics"
+        return _strings(self._json("GET", path, query={"mode": mode}))
+
+    def partitioned_topics(self, namespace: str) -> list[str]:
+        """Return the partitioned topics of a namespace, by their base names."""
+        name = NamespaceName.parse(namespace)
+        found: list[str] = []
+        for domain in Domain:
+            path = f"/admin/v2/{domain.value}/{_quoted(name.tenant)}/{_quoted(name.namespace)}"
+            found += _strings(self._json("GET", f"{path}/partitioned"))
+        return found
+
+    def create_topic(
+        self, topic: str, partitions: int = 0, properties: Mapping[str, str] | None = None
+    ) -> None:
+        """Create a topic; with `partitions` above 0, a partitioned one."""
+        if partitions:
+            body: Json = {"partitions": partitions, "properties": dict(properties or {})}
+            self._json("PUT", f"{_topic(topic)}/partitions", partitions if not properties else body)
+        else:
+            self._json("PUT", _topic(topic), dict(properties) if properties else None)
+
+    def delete_topic(self, topic: str, *, force: bool = False) -> None:
+        """Delete a topic, and all its partitions; `force`: although clients are connected."""
+        tail = "/partitions" if self.partitions(topic) else ""
+        self._json("DELETE", _topic(topic) + tail, query={"force": force})
+
+    def partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has; 0: it is not partitioned, or not there."""
+        answer = self._json("GET", f"{_topic(topic)}/partitions")
+        return int(answer.get("partitions", 0))
+
+    def update_partitions(self, topic: str, partitions: int) -> None:
+        """Grow a partitioned topic. It can never shrink."""
+        self._json("POST", f"{_topic(topic)}/partitions", partitions)
+
+    def partition_names(self, topic: str) -> list[str]:
+        """Return the names of all partitions; of a topic that has none, its own."""
+        name = TopicName.parse(topic)
+        count = 0 if name.partition >= 0 else self.partitions(topic)
+        return [str(name.partition_name(i)) for i in range(count)] or [str(name)]
+
+    def stats(self, topic: str, *, earliest_in_backlog: bool = False) -> Json:
+        """Return Pulsar's topic statistics; those of a partitioned topic are sums."""
+        query = {"getPreciseBacklog": True, "subscriptionBacklogSize": True}
+        if earliest_in_backlog:
+            query["getEarliestTimeInBacklog"] = True
+        try:
+            return self._json("GET", f"{_topic(topic)}/stats", query=query)
+        except AdminError as error:
+            if error.status not in {404, 405, 412} or not self.partitions(topic):
+                raise
+            return self.partitioned_stats(topic)
+
+    def partitioned_stats(self, topic: str, *, per_partition: bool = False) -> Json:
+        query = {"perPartition": per_partition, "getPreciseBacklog": True}
+        return self._json("GET", f"{_topic(topic)}/partitioned-stats", query=query)
+
+    def internal_stats(self, topic: str) -> Json:
+        """Return the ledgers and cursors of one topic or partition."""
+        return self._json("GET", f"{_topic(topic)}/internalStats")
+
+    def lookup(self, topic: str) -> Location:
+        """Return who serves a topic."""
+        name = TopicName.parse(topic)
+        path = f"/lookup/v2/topic/{_topic_path(name)}"
+        answer = self._json("GET", path)
+        return Location(
+            answer.get("brokerUrl") or "",
+            answer.get("httpUrl") or "",
+            answer.get("brokerUrlTls") or "",
+            answer.get("httpUrlTls") or "",
+        )
+
+    def last_message_id(self, topic: str) -> MessageId:
+        """Return where the last entry of one topic or partition lies; -1:-1 if it is empty."""
+        return _message_id(self._json("GET", f"{_topic(topic)}/lastMessageId"))
+
+    def message_id_at(self, topic: str, time_ms: int) -> MessageId:
+        """Return the first entry published at or after a time (ms since 1970)."""
+        return _message_id(self._json("GET", f"{_topic(topic)}/messageid/{time_ms}"))
+
+    def backlog_size(self, topic: str, after: MessageId) -> int:
+        """Return how many bytes lie after an entry."""
+        return int(self._json("PUT", f"{_topic(topic)}/backlogSize", _position(after)))
+
+    def terminate(self, topic: str) -> MessageId:
+        """Close a topic for good; it can still be read. Returns its last entry."""
+        return _message_id(self._json("POST", f"{_topic(topic)}/terminate"))
+
+    def unload(self, topic: str) -> None:
+        """Close all clients and forget the topic's memory; the next client loads it again."""
+        self._json("PUT", f"{_topic(topic)}/unload")
+
+    # --- subscriptions ----------------------------------------------------------------------
+
+    def subscriptions(self, topic: str) -> list[str]:
+        return _strings(self._json("GET", f"{_topic(topic)}/subscriptions"))
+
+    def create_subscription(
+        self, topic: str, subscription: str, start: str | MessageId = "latest"
+    ) -> None:
+        """Create a subscription; on a partitioned topic, on every partition.
+
+        Args:
+            topic: The topic.
+            subscription: Its name.
+            start: `earliest`, `latest`, or the first entry to deliver.
+        """
+        body = start if isinstance(start, str) else _position(start)
+        self._json("PUT", _subscription(topic, subscription), body)
+
+    def delete_subscription(self, topic: str, subscription: str, *, force: bool = False) -> None:
+        self._json("DELETE", _subscription(topic, subscription), query={"force": force})
+
+    def skip(self, topic: str, subscription: str, count: int) -> None:
+        """Acknowledge the next `count` messages."""
+        self._json("POST", f"{_subscription(topic, subscription)}/skip/{count}")
+
+    def clear(self, topic: str, subscription: str) -> None:
+        """Acknowledge everything published so far."""
+        self._json("POST", f"{_subscription(topic, subscription)}/skip_all")
+
+    def expire(self, topic: str, subscription: str, seconds: int) -> None:
+        """Acknowledge everything older than `seconds`."""
+        self._json("POST", f"{_subscription(topic, subscription)}/expireMessages/{seconds}")
+
+    def reset(self, topic: str, subscription: str, to: MessageId | int) -> None:
+        """Move a subscription to an entry (inclusive) or to a time (ms since 1970).
+
+        Its consumers are disconnected and come back by themselves.
+        """
+        path = f"{_subscription(topic, subscription)}/resetcursor"
+        if isinstance(to, MessageId):
+            self._json("POST", path, _position(to))
+        else:
+            self._json("POST", f"{path}/{to}")
+
+    # --- messages ---------------------------------------------------------------------------
+
+    def peek(self, topic: str, subscription: str, count: int = 1) -> list[Message]:
+        """Return the messages of the next `count` entries of a backlog, acknowledging nothing.
+
+        One entry can hold many messages, so the list can be longer than `count`.
+        """
+        path = f"{_subscription(topic, subscription)}/position"
+        found: list[Message] = []
+        for position in range(1, count + 1):
+            try:
+                found += self._messages(f"{path}/{position}", topic)
+            except AdminError as error:
+                if error.status == 404 and position > 1:
+                    break
+                raise
+        return found
+
+    def examine(self, topic: str, position: int = 1, *, start: str = "earliest") -> list[Message]:
+        """Return the messages of one entry, also of one that is acknowledged already.
+
+        Args:
+            topic: One topic or partition.
+            position: 1 is the first entry from `start`.
+            start: Count from the `earliest` entry onwards or from the `latest` one backwards.
+        """
+        query = {"initialPosition": start, "messagePosition": position}
+        return self._messages(f"{_topic(topic)}/examinemessage", topic, query)
+
+    def entry(self, topic: str, ledger: int, entry: int) -> list[Message]:
+        """Return the messages of the entry at a known place."""
+        return self._messages(f"{_topic(topic)}/ledger/{ledger}/entry/{entry}", topic)
+
+    # --- the wire ---------------------------------------------------------------------------
+
+    def _messages(
+        self, path: str, topic: str, query: Mapping[str, object] | None = None
+    ) -> list[Message]:
+        answer = self._json("GET", path, query={**(query or {}), "format": "json"})
+        partition = TopicName.parse(topic).partition
+        return [_message(each, partition) for each in answer["messages"]]
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        query: Mapping[str, object] | None = None,
+    ) -> Json:
+        answer = self._call(method, path, body, query)
+        if not answer:
+            return None
+        try:
+            return json.loads(answer)
+        except ValueError:
+            start = answer[:80].decode("utf-8", "replace")
+            raise AdminError(0, f"{self.url}{path} answered with {start!r}, not JSON") from None
+
+    def _text(self, method: str, path: str) -> str:
+        return self._call(method, path, None, None).decode("utf-8", "replace")
+
+    def _call(
+        self, method: str, path: str, body: Json | None, query: Mapping[str, object] | None
+    ) -> bytes:
+        target = self._base + path
+        if query:
+            target += "?" + urlencode({key: _word(value) for key, value in query.items()})
+        data = None if body is None else json.dumps(body).encode()
+        status, answer = self._exchange(method, target, data)
+        if 200 <= status < 300:
+            return answer
+        raise AdminError(status, _reason(status, answer, method, path))
+
+    def _exchange(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
+        if method != "GET":
+            # A kept connection may turn out closed, and then nobody knows whether the call was
+            # carried out. Only what can be asked twice goes over one.
+            self.close()
+        kept = self._connection.sock is not None
+        try:
+            return self._once(method, target, data)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            if not kept or isinstance(error, TimeoutError):
+                raise self._unreachable(error) from error
+        try:
+            return self._once(method, target, data)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._unreachable(error) from error
+
+    def _once(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
+        self._connection.request(method, target, data, self._headers)
+        response = self._connection.getresponse()
+        answer = response.read(ANSWER_BYTES_MAX + 1)
+        if len(answer) > ANSWER_BYTES_MAX:
+            self.close()
+            raise AdminError(0, f"{target}: the answer has more than {ANSWER_BYTES_MAX} bytes")
+        return response.status, answer
+
+    def _unreachable(self, error: Exception) -> AdminError:
+        if isinstance(error, TimeoutError):
+            return AdminError(0, f"no answer from {self.url} within {self._connection.timeout:g} s")
+        if isinstance(error, ConnectionRefusedError):
+            return AdminError(
+                0,
+                f"no broker answers at {self.url}; start one with `magnetar standalone`, "
+                "or name another with --admin-url",
+            )
+        return AdminError(0, f"no broker answers at {self.url}: {error}")
+
+
+def _reason(status: int, answer: bytes, method: str, path: str) -> str:
+    try:
+        told = json.loads(answer)
+        reason = told["reason"]
+    except (ValueError, TypeError, KeyError):
+        reason = answer[:200].decode("utf-8", "replace").strip()
+    return str(reason) if reason else f"{method} {path} was refused with HTTP status {status}"
+
+
+def _word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _namespace(namespace: str) -> str:
+    name = NamespaceName.parse(namespace)
+    return f"/admin/v2/namespaces/{_quoted(name.tenant)}/{_quoted(name.namespace)}"
+
+
+def _topic_path(name: TopicName) -> str:
+    return "/".join((name.domain.value, *map(_quoted, (name.tenant, name.namespace, name.local))))
+
+
+def _topic(topic: str) -> str:
+    return f"/admin/v2/{_topic_path(TopicName.parse(topic))}"
+
+
+def _subscription(topic: str, subscription: str) -> str:
+    return f"{_topic(topic)}/subscription/{_quoted(check_subscription(subscription))}"
+
+
+def _strings(answer: Json) -> list[str]:
+    return [str(each) for each in answer or ()]
+
+
+def _position(id: MessageId) -> Json:  # noqa: A002 - it is what the protocol calls it
+    return {"ledgerId": id.ledger, "entryId": id.entry, "partitionIndex": id.partition}
+
+
+def _message_id(answer: Json) -> MessageId:
+    return MessageId(
+        int(answer["ledgerId"]), int(answer["entryId"]), int(answer.get("partitionIndex", -1))
+    )
+
+
+def _message(answer: Json, partition: int) -> Message:
+    chunk = answer.get("chunk")
+    key_bytes = answer.get("keyBytes")
+    return Message(
+        id=MessageId(
+            int(answer["ledgerId"]),
+            int(answer["entryId"]),
+            partition,
+            int(answer.get("batchIndex", -1)),
+        ),
+        payload=base64.b64decode(answer["payload"]),
+        publish_time_ms=int(answer["publishTime"]),
+        event_time_ms=int(answer.get("eventTime", 0)),
+        deliver_at_ms=int(answer.get("deliverAtTime", 0)),
+        producer=str(answer.get("producerName", "")),
+        sequence_id=int(answer.get("sequenceId", 0)),
+        key=answer.get("key"),
+        key_bytes=base64.b64decode(key_bytes) if key_bytes is not None else None,
+        properties=dict(answer.get("properties", {})),
+        null_value=bool(answer.get("nullValue", False)),
+        encrypted=bool(answer.get("encrypted", False)),
+        opaque=str(answer.get("opaque", "")),
+        chunk=(int(chunk["index"]), int(chunk["count"])) if chunk else None,
+    )
