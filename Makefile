@@ -1,0 +1,72 @@
+# Everything a newcomer or a build server needs. Only Python (3.11 or newer) and make are
+# expected; the rest goes into .venv, by pip. Nothing is installed twice: a stamp file in
+# .venv is older than pyproject.toml only when something has to be done.
+#
+#   make demo     the sensor story, on a broker that is killed half-way
+#   make test     every test
+#   make check    format, lint, types, architecture, spelling, dependencies, house rules
+#   make format   let ruff lay out the code
+#   make bench    measure; see docs/performance.md
+#   make sizes    lines per file, and what the last change added
+#   make proto    write the generated protobuf code anew
+#   make clean    remove .venv and everything else that can be made again
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+CODE := src tests $(wildcard benchmarks examples)
+TYPED := src $(wildcard tests benchmarks)
+
+.PHONY: demo test check format bench sizes proto clean
+
+demo: $(VENV)/installed
+	@$(BIN)/magnetar demo
+
+test: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(BIN)/codespell $(CODE) docs README.md CHANGELOG.md Makefile pyproject.toml .ci
+	$(BIN)/deptry src
+	$(BIN)/python -m pytest -q tests/tidy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+sizes: $(VENV)/installed
+	@$(BIN)/python tests/tidy/sizes.py
+
+proto: $(VENV)/installed-dev
+	$(PIP) install -e '.[proto]'
+	$(BIN)/python -m grpc_tools.protoc -I proto \
+	  --python_out=src/magnetar/broker/wire/pulsar/generated \
+	  --pyi_out=src/magnetar/broker/wire/pulsar/generated proto/*.proto
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests benchmarks \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Magnetar needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.13 ...")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# `touch` comes last: a broken installation is tried again.
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing what Magnetar needs"
+	@$(PIP) install -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing what Magnetar and its checks need"
+	@$(PIP) install -e '.[dev]'
+	@touch $(VENV)/installed $@

@@ -1,0 +1,1 @@
+"""The broker: keeps the log, answers the protocols. Nothing outside imports it."""

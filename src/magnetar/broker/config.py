@@ -1,0 +1,111 @@
+"""Every setting of a broker: unit, default, bounds.
+
+Units are in the names. A value out of bounds is refused when the config is built, with a
+message that names the setting and what is allowed. What the memory settings bound is
+per data folder and divided among the processes.
+"""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class ConfigError(ValueError):
+    """A setting is out of bounds. The message names the setting and the bounds."""
+
+
+def setting(default: Any, low: float, high: float) -> Any:
+    """Declare a numeric setting with its bounds, both inclusive."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConfig:
+    """The settings of one broker process."""
+
+    # --- where it is
+    data: Path
+    worker: int = setting(0, 0, 1023)
+    workers: int = setting(1, 1, 1024)
+    cluster: str = "standalone"
+
+    # --- journal: group commit
+    journal_window_ms: float = setting(0.0, 0, 2)
+    """Wait this long for more entries before a sync; 0: sync as soon as the last one ended."""
+    journal_window_bytes: int = setting(1 * MIB, 4 * KIB, 1 * MIB)
+    journal_file_bytes: int = setting(64 * MIB, 1 * MIB, 1 * GIB)
+    """Size of one preallocated journal file."""
+    unsynced_bytes_max: int = setting(64 * MIB, 1 * MIB, 1 * GIB)
+    """Publishing pauses while more than this waits for a sync."""
+
+    # --- write cache and entry logs
+    write_cache_bytes_max: int = setting(128 * MIB, 4 * MIB, 64 * GIB)
+    """Entries not yet in an entry log. Half of it starts a flush, all of it pauses publishing."""
+    flush_interval_s: float = setting(600.0, 1, 86_400)
+    """Flush at least this often while there is anything to flush."""
+    read_cache_bytes_max: int = setting(64 * MIB, 1 * MIB, 64 * GIB)
+    reclaim_interval_s: float = setting(10.0, 0.05, 86_400)
+    """How often entry logs are checked for space to give back."""
+    ledger_entries_max: int = setting(250_000, 1, 2**31)
+    ledger_bytes_max: int = setting(256 * MIB, 64 * KIB, 16 * GIB)
+    ledger_age_s_max: float = setting(4 * 3600.0, 1, 30 * 86_400)
+    """A ledger is sealed at the first of these three limits. Only sealed ledgers can be trimmed."""
+
+    # --- disk watermark
+    disk_used_percent_warn: float = setting(85.0, 1, 100)
+    disk_used_percent_readonly: float = setting(95.0, 1, 100)
+    """Producers get a retryable error above this; consumers and deletes go on."""
+
+    # --- subscriptions
+    cursor_interval_ms: float = setting(50.0, 1, 100)
+    """Acknowledgements are durable within twice this time."""
+    unacked_messages_per_consumer_max: int = setting(50_000, 1, 10_000_000)
+    unacked_messages_per_subscription_max: int = setting(200_000, 1, 100_000_000)
+    dispatch_entries_max: int = setting(1_000, 1, 100_000)
+    dispatch_bytes_max: int = setting(1 * MIB, 4 * KIB, 64 * MIB)
+    """How much one subscription reads ahead at once."""
+    failover_delay_s: float = setting(1.0, 0, 60)
+    delayed_tick_ms: int = setting(100, 10, 10_000)
+    delayed_entries_in_memory_max: int = setting(2_000_000, 1_000, 1_000_000_000)
+    """Beyond this the farthest delayed entries wait in a file; they are 24 bytes each."""
+    expiry_interval_s: float = setting(5.0, 0.05, 3_600)
+    """How often time to live and retention are applied."""
+
+    # --- topics
+    auto_topic_creation: bool = True
+    auto_topic_partitions: int = setting(0, 0, 10_000)
+    """Partitions of a topic made by asking for it; 0: an ordinary topic."""
+    auto_subscription_creation: bool = True
+    deduplication: bool = False
+    delete_inactive_topics: bool = False
+    retention_time_min: int = setting(-1, -1, 2**31)
+    retention_size_mib: int = setting(-1, -1, 2**31)
+    """-1: no such limit. What every subscription acknowledged is kept within both limits."""
+    message_ttl_s: int = setting(0, 0, 2**31)
+
+    # --- connections
+    message_bytes_max: int = setting(5 * MIB, 1 * KIB, 64 * MIB)
+    keep_alive_s: float = setting(30.0, 0.1, 3_600)
+    connect_timeout_s: float = setting(5.0, 0.1, 3_600)
+    """A connection that has not sent CONNECT by then is closed."""
+    connections_max: int = setting(10_000, 1, 1_000_000)
+    endpoints_per_connection_max: int = setting(10_000, 1, 10_000_000)
+    """Producers and consumers of one connection."""
+    pending_publish_bytes_per_connection_max: int = setting(64 * MIB, 64 * KIB, 1 * GIB)
+    write_buffer_bytes_per_connection_max: int = setting(8 * MIB, 64 * KIB, 1 * GIB)
+    """A consumer's connection that has more than this unsent gets nothing new."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if each.metadata:
+                value, low, high = (
+                    getattr(self, each.name),
+                    each.metadata["low"],
+                    each.metadata["high"],
+                )
+                if not low <= value <= high:
+                    raise ConfigError(f"{each.name} is {value}, allowed: {low:g} to {high:g}")

@@ -1,0 +1,1 @@
+"""The only sockets. Each door turns protocol words into core words."""

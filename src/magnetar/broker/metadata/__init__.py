@@ -1,0 +1,1 @@
+"""Small facts that must survive: tenants, namespaces, topics, ledgers, cursors."""

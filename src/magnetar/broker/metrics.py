@@ -1,0 +1,97 @@
+"""Counters, gauges and histograms, and the Prometheus text made of them.
+
+Hot paths hold the object and add to a slot (`counter.value += n`): no lock, no label
+look-up, no call. Everything runs on the event loop; a thread that must count returns its
+figures with its result. Series with a label per topic are not kept here: they are made
+from the topics' own statistics when somebody asks.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+
+
+class Counter:
+    """A number that only grows."""
+
+    __slots__ = ("help", "name", "value")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.help = text
+        self.value = 0
+
+
+class Gauge:
+    """A number that is asked for when it is shown."""
+
+    __slots__ = ("help", "name", "read")
+
+    def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
+        self.name = name
+        self.help = text
+        self.read = read
+
+
+class Histogram:
+    """Counts of observations up to each bound."""
+
+    __slots__ = ("bounds", "counts", "help", "name", "total")
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self.name = name
+        self.help = text
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation, in the unit of the bounds."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class Metrics:
+    """All series of one process that do not belong to a topic."""
+
+    def __init__(self) -> None:
+        self._counters: list[Counter] = []
+        self._gauges: list[Gauge] = []
+        self._histograms: list[Histogram] = []
+
+    def counter(self, name: str, text: str) -> Counter:
+        """Make a counter; its name ends in `_total`."""
+        counter = Counter(name, text)
+        self._counters.append(counter)
+        return counter
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show what `read` returns under `name`."""
+        self._gauges.append(Gauge(name, text, read))
+
+    def histogram(self, name: str, text: str, bounds: Sequence[float]) -> Histogram:
+        """Make a histogram with the given upper bounds."""
+        histogram = Histogram(name, text, bounds)
+        self._histograms.append(histogram)
+        return histogram
+
+    def render(self) -> Iterator[str]:
+        """Yield the Prometheus text, one series with its samples at a time."""
+        for counter in self._counters:
+            yield _head(counter.name, counter.help, "counter") + f"{counter.name} {counter.value}\n"
+        for gauge in self._gauges:
+            yield _head(gauge.name, gauge.help, "gauge") + f"{gauge.name} {gauge.read():g}\n"
+        for histogram in self._histograms:
+            lines = [_head(histogram.name, histogram.help, "histogram")]
+            so_far = 0
+            for bound, count in zip(histogram.bounds, histogram.counts, strict=False):
+                so_far += count
+                lines.append(f'{histogram.name}_bucket{{le="{bound:g}"}} {so_far}\n')
+            so_far += histogram.counts[-1]
+            lines.append(f'{histogram.name}_bucket{{le="+Inf"}} {so_far}\n')
+            lines.append(f"{histogram.name}_sum {histogram.total:g}\n")
+            lines.append(f"{histogram.name}_count {so_far}\n")
+            yield "".join(lines)
+
+
+def _head(name: str, text: str, kind: str) -> str:
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"

@@ -1,0 +1,122 @@
+"""The run: the entries of one socket read, or of one read from the log.
+
+A run is the unit of work on every path. It is one buffer that holds the bodies, and
+packed rows that say where each body lies and what its envelope is. There is no Python
+object per entry.
+
+    one row, 80 bytes, little-endian
+    ┌────────┬────────┬──────────┬──────────┬──────────┬───────┬──────────┬──────────┐
+    │ offset │ length │ checksum │ messages │ key_hash │ flags │ producer │ reserved │  8 x u32
+    ├────────┴────────┼──────────┴──────────┼──────────┴───────┼──────────┴──────────┤
+    │  sequence_id    │ highest_sequence_id │ publish_time_ms  │ deliver_at_ms       │  4 x i64
+    ├─────────────────┼─────────────────────┼──────────────────┴─────────────────────┘
+    │  first_index    │ broker_time_ms      │                                           2 x i64
+    └─────────────────┴─────────────────────┘
+
+Rows, and not one array per column, because a row is written by one `pack_into` and a
+group of neighbouring rows goes to disk as one slice. A column is still one C call away:
+a strided view, which can be listed, summed or assigned as a whole.
+
+`first_index` and `broker_time_ms` are filled in by the topic; everything else by the door.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from operator import add
+
+from magnetar.broker.entry import Envelope
+
+Bytes = bytes | bytearray | memoryview
+"""Anything a run may lie in."""
+
+ROW = struct.Struct("<8I6q")
+ROW_SIZE = ROW.size
+_U32_PER_ROW = ROW_SIZE // 4
+_I64_PER_ROW = ROW_SIZE // 8
+
+# Column numbers for `Run.u32`: words of 4 bytes from the start of the row ...
+OFFSET, LENGTH, CHECKSUM, MESSAGES, KEY_HASH, FLAGS, PRODUCER, RESERVED = range(8)
+# ... and for `Run.i64`: words of 8 bytes from the start of the row.
+SEQUENCE_ID, HIGHEST_SEQUENCE_ID, PUBLISH_TIME, DELIVER_AT, FIRST_INDEX, BROKER_TIME = range(4, 10)
+
+
+class Run:
+    """Entries as packed rows over one buffer.
+
+    The body of row `i` is `buffer[offset - base : offset - base + length]`. A run that a
+    door publishes lends its buffer only until `publish` returns: the log has copied it by
+    then. A run that the log hands out may be kept as long as its reader likes.
+    """
+
+    __slots__ = ("base", "buffer", "count", "rows")
+
+    def __init__(self, rows: Bytes, buffer: Bytes, base: int = 0) -> None:
+        self.rows = memoryview(rows)
+        self.buffer = memoryview(buffer)
+        self.base = base
+        self.count = len(self.rows) // ROW_SIZE
+
+    def u32(self, column: int) -> memoryview:
+        """Return one 4-byte column as a view that can be listed, summed or assigned."""
+        return self.rows.cast("I")[column::_U32_PER_ROW]
+
+    def i64(self, column: int) -> memoryview:
+        """Return one 8-byte column as a view that can be listed, summed or assigned."""
+        return self.rows.cast("q")[column::_I64_PER_ROW]
+
+    def envelope(self, row: int) -> Envelope:
+        """Return one row as an object. For cold paths."""
+        return Envelope._make(ROW.unpack_from(self.rows, row * ROW_SIZE))
+
+    def envelopes(self) -> Iterator[Envelope]:
+        """Yield every row as an object. For cold paths."""
+        return map(Envelope._make, ROW.iter_unpack(self.rows))
+
+    def body(self, row: int) -> memoryview:
+        """Return the bytes of one entry, as its protocol sent them."""
+        u32 = self.rows.cast("I")
+        start = u32[row * _U32_PER_ROW + OFFSET] - self.base
+        return self.buffer[start : start + u32[row * _U32_PER_ROW + LENGTH]]
+
+    def slice(self, first: int, count: int) -> "Run":
+        """Return neighbouring rows as a run over the same buffer."""
+        return Run(self.rows[first * ROW_SIZE : (first + count) * ROW_SIZE], self.buffer, self.base)
+
+    def select(self, rows: Sequence[int]) -> "Run":
+        """Return the given rows, in that order, as a run over the same buffer. Copies rows."""
+        size = ROW_SIZE
+        return Run(
+            b"".join([self.rows[row * size : row * size + size] for row in rows]),
+            self.buffer,
+            self.base,
+        )
+
+    def body_span(self) -> tuple[int, int]:
+        """Return where in `buffer` the first body starts and the last one ends."""
+        offsets = self.u32(OFFSET)
+        first = min(offsets)
+        if self.count == 1:
+            return first - self.base, first - self.base + self.u32(LENGTH)[0]
+        return first - self.base, max(map(add, offsets, self.u32(LENGTH))) - self.base
+
+    def body_bytes(self) -> int:
+        """Return how many bytes all bodies have together."""
+        return sum(self.u32(LENGTH))
+
+    def message_count(self) -> int:
+        """Return how many messages all entries have together."""
+        return sum(self.u32(MESSAGES))
+
+    def stamp(self, first_index: int, broker_time_ms: int) -> int:
+        """Fill in what the topic decides; return the index after the last message.
+
+        The rows must be writable: the run is fresh from a walker.
+        """
+        counts = self.u32(MESSAGES).tolist()
+        indexes = array("q", accumulate(counts, initial=first_index))
+        next_index = indexes.pop()
+        self.i64(FIRST_INDEX)[:] = memoryview(indexes)
+        self.i64(BROKER_TIME)[:] = memoryview(array("q", (broker_time_ms,)) * self.count)
+        return next_index

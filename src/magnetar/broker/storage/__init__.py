@@ -1,0 +1,1 @@
+"""Durable bytes. Knows entries and ledgers, not topics."""

@@ -1,0 +1,1 @@
+"""The core: topics, subscriptions, cursors. Speaks no protocol, opens no file."""

@@ -1,0 +1,1 @@
+"""The bridge to a cluster: the official Pulsar client and admin REST, thinly."""

@@ -1,0 +1,26 @@
+"""Settings are checked once, where they are declared."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from magnetar.broker.config import BrokerConfig, ConfigError
+
+
+def test_a_value_out_of_bounds_is_refused_with_its_name_and_the_bounds() -> None:
+    with pytest.raises(ConfigError, match=r"journal_window_ms is 5, allowed: 0 to 2"):
+        BrokerConfig(data=Path("data"), journal_window_ms=5)
+
+
+def test_every_default_is_within_its_own_bounds() -> None:
+    assert BrokerConfig(data=Path("data")).workers == 1
+
+
+def test_every_number_has_bounds() -> None:
+    unbounded = [
+        each.name
+        for each in fields(BrokerConfig)
+        if each.type in {"int", "float", int, float} and not each.metadata
+    ]
+    assert unbounded == []
