@@ -47,7 +47,7 @@ def test_short_forms_mean_the_full_name(text: str, canonical: str) -> None:
     ],
 )
 def test_what_is_no_topic_name_is_refused_with_the_name_in_the_message(text: str) -> None:
-    with pytest.raises(InvalidNameError, match="topic|tenant|namespace"):
+    with pytest.raises(InvalidNameError, match=r"topic|tenant|namespace"):
         TopicName.parse(text)
 
 
@@ -58,7 +58,9 @@ def test_a_partition_knows_its_number_and_its_topic() -> None:
     assert (topic.partition, topic.base) == (-1, topic)
 
 
-@pytest.mark.parametrize("local", ["x-partition-", "x-partition-01", "x-partition-a", "-partition-1x"])
+@pytest.mark.parametrize(
+    "local", ["x-partition-", "x-partition-01", "x-partition-a", "-partition-1x"]
+)
 def test_a_name_that_only_looks_like_a_partition_is_none(local: str) -> None:
     assert TopicName.parse(local).partition == -1
 

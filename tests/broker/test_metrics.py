@@ -8,7 +8,8 @@ def test_the_text_has_help_type_and_value() -> None:
     metrics.counter("pulsar_in_total", "Messages taken.").value += 3
     metrics.gauge("pulsar_topics_count", "Topics loaded.", lambda: 2)
     assert "".join(metrics.render()) == (
-        "# HELP pulsar_in_total Messages taken.\n# TYPE pulsar_in_total counter\npulsar_in_total 3\n"
+        "# HELP pulsar_in_total Messages taken.\n# TYPE pulsar_in_total counter\n"
+        "pulsar_in_total 3\n"
         "# HELP pulsar_topics_count Topics loaded.\n# TYPE pulsar_topics_count gauge\n"
         "pulsar_topics_count 2\n"
     )

@@ -27,7 +27,9 @@ def make_run(sizes: list[int], gap: int = 3, base: int = 1000) -> tuple[Run, lis
     for number, size in enumerate(sizes):
         buffer += b"?" * gap
         body = bytes([number % 251]) * size
-        rows += ROW.pack(base + len(buffer), size, 7, number + 1, 0, 0, 0, 0, number, number, 5, 0, 0, 0)
+        rows += ROW.pack(
+            base + len(buffer), size, 7, number + 1, 0, 0, 0, 0, number, number, 5, 0, 0, 0
+        )
         buffer += body
         bodies.append(body)
     return Run(rows, buffer, base), bodies
@@ -63,7 +65,9 @@ def test_selected_rows_come_in_the_order_asked_for(sizes: list[int], data: st.Da
     run, bodies = make_run(sizes)
     order = data.draw(st.lists(st.integers(0, len(sizes) - 1), min_size=1))
     chosen = run.select(order)
-    assert [bytes(chosen.body(row)) for row in range(chosen.count)] == [bodies[row] for row in order]
+    assert [bytes(chosen.body(row)) for row in range(chosen.count)] == [
+        bodies[row] for row in order
+    ]
 
 
 @given(BODY_SIZES, st.randoms())

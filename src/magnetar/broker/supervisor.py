@@ -1,0 +1,286 @@
+"""The supervisor: starts the broker processes, watches them, and stops them.
+
+    supervisor ──exec──▶ worker 0, worker 1, ...      a channel each: JSON lines over a socket pair
+
+    supervisor                          worker
+        │  {"start": config}  ─────────▶  │  replays its journal
+        │  ◀─────────────  {"recovered"}  │
+        │  {"serve": true}    ─────────▶  │  opens its doors       (once every worker has recovered)
+        │  ◀─────────────────  {"ready"}  │
+        │  {"stop": true}     ─────────▶  │  drains, flushes, exits 0
+        │  ◀──────────  {"failed": text}  │  instead of any of its lines: it cannot go on
+
+Two phases, because the number of workers may differ from last time: a topic may only be
+opened once the journal that holds its tail has been replayed, whoever wrote it. A worker
+that dies later is reaped first and then replaced; its siblings go on serving. A worker
+whose channel ends has lost its supervisor, and drains by itself.
+
+As in uvicorn's and NSQ's process handling, the decisions (how long to wait before the next
+start, when to give up) are small pure functions; this module acts on them.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from magnetar.broker.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+LINE_BYTES_MAX = 1024 * 1024
+"""One line of a channel. A config is a few KiB; more is a bug, not a message."""
+
+RECOVER_TIMEOUT_S = 600.0
+"""How long a worker may replay its journal. The write cache bounds the journal; this is a limit
+for broken disks, far above the seconds that a replay takes."""
+
+DRAIN_TIMEOUT_S = 30.0
+"""How long a worker may take to flush and leave before it is killed."""
+
+RESTART_DELAY_FIRST_S = 0.1
+RESTART_DELAY_MAX_S = 5.0
+RESTARTS_PER_MINUTE_MAX = 10
+"""More deaths than this within a minute mean that starting again does not help."""
+
+
+class StartError(Exception):
+    """A worker cannot start, and says why. Starting it again would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStart:
+    """What a worker is told before it does anything. Everything in it can be written as JSON."""
+
+    config: Mapping[str, Any]
+    """The fields of `BrokerConfig`."""
+    addresses: Sequence[tuple[str, str]]
+    """Per worker: the URL for Pulsar clients and the one for HTTP."""
+    listeners: Mapping[str, Sequence[tuple[str, str]]]
+    pulsar_fds: Sequence[int]
+    """Bound sockets, inherited, on which this worker accepts Pulsar clients."""
+    admin_sockets: Sequence[str]
+    """Per worker: the path of the Unix socket that answers admin REST."""
+    http_hosts: Sequence[str]
+    """Names under which the HTTP port may be called (the Host header)."""
+    lock_fd: int
+    """The folder's lock, kept open so that it is held while any process writes."""
+    inherit_fds: Sequence[int] = ()
+
+
+def restart_delay_s(recent_deaths: int) -> float | None:
+    """Return how long to wait before starting a worker again; None: give up.
+
+    `recent_deaths` counts its deaths within the last minute, this one included.
+    """
+    if recent_deaths > RESTARTS_PER_MINUTE_MAX:
+        return None
+    delay: float = RESTART_DELAY_FIRST_S * 2.0 ** (recent_deaths - 1)
+    return min(delay, RESTART_DELAY_MAX_S)
+
+
+class Channel:
+    """JSON lines in both directions over one socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, sock: socket.socket) -> "Channel":
+        """Wrap a connected stream socket."""
+        reader, writer = await asyncio.open_connection(sock=sock, limit=LINE_BYTES_MAX)
+        return cls(reader, writer)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Queue one message. The peer may be gone; then nothing happens."""
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def receive(self) -> dict[str, Any] | None:
+        """Wait for the next message; None: the peer is gone."""
+        try:
+            line = await self._reader.readline()
+        except ConnectionError:
+            return None
+        if not line.endswith(b"\n"):
+            return None
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    async def close(self) -> None:
+        """Send what is queued and hang up. Safe to call twice."""
+        self._writer.close()
+        with suppress(ConnectionError):  # it hung up first, which is what we wanted to say
+            await self._writer.wait_closed()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker as the supervisor sees it."""
+
+    number: int
+    start: WorkerStart
+    process: asyncio.subprocess.Process | None = None
+    channel: Channel | None = None
+    serving: bool = False
+    deaths: deque[float] = field(default_factory=deque[float])
+
+
+class Supervisor:
+    """Keeps one process per worker running until it is told to stop."""
+
+    def __init__(self, starts: Sequence[WorkerStart], clock: Clock) -> None:
+        self._workers = [_Worker(number, start) for number, start in enumerate(starts)]
+        self._clock = clock
+        self._watchers: list[asyncio.Task[None]] = []
+        self.failed: asyncio.Future[StartError] = asyncio.get_running_loop().create_future()
+        """Gets the reason when a worker is beyond help."""
+
+    @property
+    def pids(self) -> list[int | None]:
+        """The process id of every worker; None while it is down."""
+        return [worker.process.pid if worker.process else None for worker in self._workers]
+
+    @property
+    def serving(self) -> list[bool]:
+        """Which workers have their doors open."""
+        return [worker.serving for worker in self._workers]
+
+    async def start(self) -> None:
+        """Start every worker; return when all of them serve.
+
+        Raises:
+            StartError: one of them cannot. The others have been stopped.
+        """
+        try:
+            await asyncio.gather(*(self._launch(worker) for worker in self._workers))
+            await asyncio.gather(*(self._await(worker, "recovered") for worker in self._workers))
+            await asyncio.gather(*(self._serve(worker) for worker in self._workers))
+        except StartError:
+            await self.stop()
+            raise
+        self._watchers = [asyncio.create_task(self._watch(worker)) for worker in self._workers]
+
+    async def stop(self) -> None:
+        """Let every worker drain; kill what does not leave in time."""
+        # Watchers first: one in the middle of a restart must not start a process that nobody
+        # stops. A process whose start was cut short finds its channel closed and leaves.
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await asyncio.gather(*(self._stop(worker) for worker in self._workers))
+
+    async def _launch(self, worker: _Worker) -> None:
+        """Start the process and hand it its config. Must not overlap with an older one of it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            worker.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "magnetar.broker.node",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(), *worker.start.inherit_fds),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        worker.channel = await Channel.over(ours)
+        worker.channel.send({"start": _as_json(worker.start)})
+
+    async def _serve(self, worker: _Worker) -> None:
+        assert worker.channel
+        worker.channel.send({"serve": True})
+        await self._await(worker, "ready")
+        worker.serving = True
+
+    async def _await(self, worker: _Worker, word: str) -> None:
+        """Wait until the worker says `word`.
+
+        Raises:
+            StartError: it says that it failed, dies, or takes longer than a replay can take.
+        """
+        assert worker.channel
+        try:
+            message = await asyncio.wait_for(worker.channel.receive(), RECOVER_TIMEOUT_S)
+        except TimeoutError:
+            raise StartError(
+                f"worker {worker.number} did not say {word!r} within {RECOVER_TIMEOUT_S:.0f} s"
+            ) from None
+        if message is None:
+            raise StartError(f"worker {worker.number} died while starting; its log says why")
+        if "failed" in message:
+            raise StartError(str(message["failed"]))
+        if word not in message:
+            raise StartError(f"worker {worker.number} said {message}, expected {word!r}")
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Replace the worker each time it dies, until there is no point."""
+        while True:
+            assert worker.process
+            code = await worker.process.wait()  # reaped: from here on nothing of it can write
+            worker.serving = False
+            if worker.channel:
+                await worker.channel.close()
+            now = self._clock.monotonic()
+            worker.deaths.append(now)
+            while worker.deaths[0] < now - 60:
+                worker.deaths.popleft()
+            delay_s = restart_delay_s(len(worker.deaths))
+            logger.error("worker %d ended with code %s", worker.number, code)
+            if delay_s is None:
+                reason = f"worker {worker.number} died {len(worker.deaths)} times within a minute"
+                self._give_up(StartError(reason))
+                return
+            await asyncio.sleep(delay_s)
+            try:
+                await self._launch(worker)
+                await self._await(worker, "recovered")
+                await self._serve(worker)
+            except StartError as error:
+                logger.error("worker %d: %s", worker.number, error)  # noqa: TRY400 - the text says it all
+
+    def _give_up(self, error: StartError) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    async def _stop(self, worker: _Worker) -> None:
+        if worker.process is None:
+            return
+        if worker.channel:
+            worker.channel.send({"stop": True})
+        try:
+            await asyncio.wait_for(worker.process.wait(), DRAIN_TIMEOUT_S)
+        except TimeoutError:
+            logger.warning(
+                "worker %d did not drain in %.0f s, killing it", worker.number, DRAIN_TIMEOUT_S
+            )
+            worker.process.kill()
+            await worker.process.wait()
+        worker.serving = False
+        if worker.channel:
+            await worker.channel.close()
+
+
+def _as_json(start: WorkerStart) -> dict[str, Any]:
+    """Return the start message as JSON can carry it: paths as text."""
+    return {
+        "config": {
+            name: os.fspath(value) if isinstance(value, os.PathLike) else value
+            for name, value in start.config.items()
+        },
+        "addresses": [list(address) for address in start.addresses],
+        "listeners": {
+            name: [list(address) for address in addresses]
+            for name, addresses in start.listeners.items()
+        },
+        "pulsar_fds": list(start.pulsar_fds),
+        "admin_sockets": list(start.admin_sockets),
+        "http_hosts": list(start.http_hosts),
+        "lock_fd": start.lock_fd,
+    }

@@ -1,0 +1,300 @@
+"""Everything on one machine: a supervisor, its broker processes, and the HTTP port.
+
+    magnetar standalone
+      ├─ this process: supervisor, and the HTTP port, which forwards to the owner of a topic
+      ├─ worker 0: owns its share of the topics; journal/0
+      └─ worker 1 ...
+
+Ports, all moved together by the port offset:
+
+    6650        Pulsar, shared by all workers: one listening socket that every worker accepts on
+    6660 + i    Pulsar, worker i alone, only with several workers; look-ups lead there
+    8080        HTTP
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TextIO
+
+from magnetar.broker.clock import SystemClock
+from magnetar.broker.config import BrokerConfig, ConfigError
+from magnetar.broker.doors.admin.forward import serve_forward
+from magnetar.broker.files import DiskFiles
+from magnetar.broker.storage.folder import DataFolder, FolderError
+from magnetar.broker.supervisor import StartError, Supervisor, WorkerStart
+
+logger = logging.getLogger(__name__)
+
+PULSAR_PORT = 6650
+PRIVATE_PULSAR_PORT = 6660
+HTTP_PORT = 8080
+LISTEN_BACKLOG = 1024
+
+SHARED_BUDGETS = ("write_cache_bytes_max", "read_cache_bytes_max", "unsynced_bytes_max")
+"""Settings that bound memory for the whole data folder, and are divided among the workers."""
+
+
+class AddressError(Exception):
+    """An address cannot be listened on. The message names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandaloneOptions:
+    """What `magnetar standalone` was asked for."""
+
+    data: Path
+    listen: str = "127.0.0.1"
+    advertised_address: str | None = None
+    """The name or address that clients are told to dial; None: taken from `listen`."""
+    port_offset: int = 0
+    workers: int = 1
+    insecure: bool = False
+    """Listen beyond loopback although anybody who reaches the port may do anything."""
+    listeners: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Further advertised addresses by listener name."""
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Fields of `BrokerConfig` that differ from their defaults."""
+
+
+def run(options: StandaloneOptions, out: TextIO = sys.stdout) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code of the program."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        return asyncio.run(_serve(options, out))
+    except (AddressError, ConfigError, FolderError, StartError) as error:
+        sys.stderr.write(f"magnetar: {error}\n")
+        return 1
+
+
+async def _serve(options: StandaloneOptions, out: TextIO) -> int:
+    _check_exposure(options)
+    _worker_config(options, 0)  # a bad setting is refused before anything is touched
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with ExitStack() as held:
+        folder = held.enter_context(DataFolder.open(DiskFiles(), options.data))
+        sockets = _bind_all(options, held)
+        supervisor = Supervisor(_starts(options, folder, sockets), SystemClock())
+        await supervisor.start()
+        admin = asyncio.create_task(
+            serve_forward(
+                sockets.http,
+                folder.admin_sockets(options.workers),
+                hosts=_http_hosts(options),
+                clock=SystemClock(),
+            )
+        )
+        try:
+            out.write(banner(options, folder))
+            out.flush()
+            return await _until_stopped(stop, supervisor, admin)
+        finally:
+            await supervisor.stop()
+            admin.cancel()
+            with suppress(asyncio.CancelledError):
+                await admin
+
+
+async def _until_stopped(
+    stop: asyncio.Event, supervisor: Supervisor, admin: asyncio.Task[None]
+) -> int:
+    """Wait for a signal, or for a part that cannot go on; return the exit code."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopped, supervisor.failed, admin}, return_when=asyncio.FIRST_COMPLETED)
+    if stopped.done():
+        return 0
+    stopped.cancel()
+    if supervisor.failed.done():
+        raise supervisor.failed.result()
+    await admin  # it ended by itself: show why
+    return 1
+
+
+# --- addresses -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """Bound sockets, by what they serve."""
+
+    shared: Sequence[socket.socket]
+    private: Sequence[Sequence[socket.socket]]
+    """Per worker; empty when there is only one."""
+    http: Sequence[socket.socket]
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine can reach the address."""
+    if address == "localhost":
+        return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_exposure(options: StandaloneOptions) -> None:
+    if not is_loopback(options.listen) and not options.insecure:
+        raise AddressError(
+            f"--listen {options.listen} is reachable from other machines, and this version has no"
+            " log-in: anybody could read and delete everything. Listen on 127.0.0.1, or say"
+            " --insecure if the network itself keeps others out"
+        )
+
+
+def _bind_all(options: StandaloneOptions, held: ExitStack) -> _Sockets:
+    def bind(port: int) -> list[socket.socket]:
+        return [
+            held.enter_context(each)
+            for each in listen_on(options.listen, port + options.port_offset)
+        ]
+
+    several = options.workers > 1
+    return _Sockets(
+        shared=bind(PULSAR_PORT),
+        private=[bind(PRIVATE_PULSAR_PORT + i) for i in range(options.workers)] if several else [],
+        http=bind(HTTP_PORT),
+    )
+
+
+def listen_on(address: str, port: int) -> list[socket.socket]:
+    """Return sockets bound to the port; for loopback, the IPv6 one too where there is one.
+
+    Raises:
+        AddressError: the address is not ours, or the port is taken.
+    """
+    wanted = ["127.0.0.1", "::1"] if address in {"127.0.0.1", "localhost"} else [address]
+    bound: list[socket.socket] = []
+    for each in wanted:
+        family = socket.AF_INET6 if ":" in each else socket.AF_INET
+        try:
+            bound.append(_bind(family, each, port))
+        except OSError as error:
+            if bound and family == socket.AF_INET6 and not isinstance(error, PermissionError):
+                logger.debug("no IPv6 loopback: %s", error)  # a machine without IPv6
+                continue
+            for other in bound:
+                other.close()
+            raise AddressError(
+                f"cannot listen on {each}:{port}: {error.strerror}."
+                " Is another broker running? --port-offset N moves all ports by N"
+            ) from error
+    return bound
+
+
+def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def advertised(options: StandaloneOptions) -> str:
+    """Return the address that look-ups tell clients to dial."""
+    if options.advertised_address:
+        return options.advertised_address
+    if is_loopback(options.listen):
+        return "localhost"
+    return socket.getfqdn() if options.listen in {"0.0.0.0", "::"} else options.listen  # noqa: S104
+
+
+def _addresses(options: StandaloneOptions, host: str) -> list[tuple[str, str]]:
+    name = f"[{host}]" if ":" in host else host
+    http = f"http://{name}:{HTTP_PORT + options.port_offset}"
+    if options.workers == 1:
+        return [(f"pulsar://{name}:{PULSAR_PORT + options.port_offset}", http)]
+    first = PRIVATE_PULSAR_PORT + options.port_offset
+    return [(f"pulsar://{name}:{first + i}", http) for i in range(options.workers)]
+
+
+def _http_hosts(options: StandaloneOptions) -> list[str]:
+    """Return the names under which the HTTP port may be called."""
+    hosts = {"localhost", "127.0.0.1", "[::1]", options.listen, advertised(options)}
+    return sorted(hosts | set(options.listeners.values()))
+
+
+# --- workers ---------------------------------------------------------------------------
+
+
+def _worker_config(options: StandaloneOptions, worker: int) -> BrokerConfig:
+    """Return the settings of one worker, with its share of the folder's memory.
+
+    Raises:
+        ConfigError: a setting is unknown or out of bounds.
+    """
+    settings = dict(options.settings)
+    unknown = settings.keys() - BrokerConfig.__dataclass_fields__.keys()
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}")
+    whole = BrokerConfig(data=options.data, worker=worker, workers=options.workers, **settings)
+    share = {
+        name: max(getattr(whole, name) // options.workers, 4 * 2**20) for name in SHARED_BUDGETS
+    }
+    return BrokerConfig(
+        data=options.data, worker=worker, workers=options.workers, **{**settings, **share}
+    )
+
+
+def _starts(options: StandaloneOptions, folder: DataFolder, sockets: _Sockets) -> list[WorkerStart]:
+    starts: list[WorkerStart] = []
+    for worker in range(options.workers):
+        own = [*sockets.shared, *(sockets.private[worker] if sockets.private else ())]
+        fds = [each.fileno() for each in own]
+        starts.append(
+            WorkerStart(
+                config=asdict(_worker_config(options, worker)),
+                addresses=_addresses(options, advertised(options)),
+                listeners={
+                    name: _addresses(options, host) for name, host in options.listeners.items()
+                },
+                pulsar_fds=fds,
+                admin_sockets=folder.admin_sockets(options.workers),
+                http_hosts=_http_hosts(options),
+                lock_fd=folder.lock_fd,
+                inherit_fds=[*fds, folder.lock_fd],
+            )
+        )
+    return starts
+
+
+def banner(options: StandaloneOptions, folder: DataFolder) -> str:
+    """Return what a person wants to know once the doors are open."""
+    host = advertised(options)
+    lines = [
+        "Magnetar is ready",
+        f"  data        {folder.path}",
+        "  durability  every message is synced to disk before it is acknowledged",
+        f"  Pulsar      pulsar://{host}:{PULSAR_PORT + options.port_offset}",
+        f"  HTTP        http://{host}:{HTTP_PORT + options.port_offset}  (admin REST, /metrics)",
+        f"  workers     {options.workers}",
+        "  log-in      off: "
+        + (
+            "whoever is on this machine may do anything"
+            if is_loopback(options.listen)
+            else "INSECURE, whoever reaches these ports may do anything"
+        ),
+        *(f"  warning     {warning}" for warning in folder.warnings()),
+    ]
+    return "\n".join(lines) + "\n"
