@@ -1,0 +1,105 @@
+"""Where each fact lies: the names of all keys, in one place.
+
+    clusters/<cluster>                       JSON
+    tenants/<tenant>                         JSON
+    namespaces/<tenant>/<namespace>          JSON: the policies
+    partitioned/<topic>                      JSON: how many partitions
+    topics/<topic>                           JSON: one per topic or partition
+    owners/<topic>                           number of the worker; its version is the epoch
+    ledgers/<topic>/<ledger>                 JSON: one per ledger of the chain
+    dropped/<ledger>                         a ledger that no topic has any more
+    cursors/<topic>/<cursor>                 JSON: one per durable subscription
+    pages/<cursor>/<ledger>/<page>           bytes: acknowledged entries ahead of the mark
+    sequences/<topic>/<producer>             JSON: what deduplication must not forget
+    counters/ledger, counters/cursor         the last number given out
+
+A topic is written `domain/tenant/namespace/local`; none of its parts has a slash. Names
+that may have one (subscription, producer) come last or are kept in the value. Numbers are
+16 hexadecimal digits, so that keys sort as the numbers do.
+"""
+
+from magnetar.names import NamespaceName, TopicName
+
+CLUSTERS = "clusters/"
+TENANTS = "tenants/"
+NAMESPACES = "namespaces/"
+PARTITIONED = "partitioned/"
+TOPICS = "topics/"
+DROPPED = "dropped/"
+LEDGER_COUNTER = "counters/ledger"
+CURSOR_COUNTER = "counters/cursor"
+
+
+def cluster(name: str) -> str:
+    """Return the key of a cluster."""
+    return CLUSTERS + name
+
+
+def tenant(name: str) -> str:
+    """Return the key of a tenant."""
+    return TENANTS + name
+
+
+def namespace(name: NamespaceName) -> str:
+    """Return the key of a namespace's policies."""
+    return f"{NAMESPACES}{name}"
+
+
+def partitioned(topic: TopicName) -> str:
+    """Return the key of a partitioned topic."""
+    return PARTITIONED + _topic(topic)
+
+
+def topic(name: TopicName) -> str:
+    """Return the key of a topic, or of one partition."""
+    return TOPICS + _topic(name)
+
+
+def owner(topic: TopicName) -> str:
+    """Return the key that says which worker may extend the topic's chain."""
+    return "owners/" + _topic(topic)
+
+
+def ledgers(topic: TopicName) -> str:
+    """Return the prefix of the topic's chain."""
+    return f"ledgers/{_topic(topic)}/"
+
+
+def cursors(topic: TopicName) -> str:
+    """Return the prefix of the topic's cursors."""
+    return f"cursors/{_topic(topic)}/"
+
+
+def pages(cursor: int) -> str:
+    """Return the prefix of a cursor's pages."""
+    return f"pages/{cursor:016x}/"
+
+
+def page(cursor: int, ledger: int, number: int) -> str:
+    """Return the key of one page."""
+    return f"pages/{cursor:016x}/{ledger:016x}/{number:016x}"
+
+
+def page_of(key: str) -> tuple[int, int]:
+    """Return ledger and number of a page."""
+    return int(key[-33:-17], 16), int(key[-16:], 16)
+
+
+def sequences(topic: TopicName) -> str:
+    """Return the prefix of what deduplication knows about a topic."""
+    return f"sequences/{_topic(topic)}/"
+
+
+def in_namespace(kind: str, name: NamespaceName, domain: str) -> str:
+    """Return the prefix of the topics (`TOPICS` or `PARTITIONED`) of a namespace."""
+    return f"{kind}{domain}/{name.tenant}/{name.namespace}/"
+
+
+def topic_name(kind: str, key: str) -> TopicName:
+    """Return the topic that a key under `kind` stands for."""
+    domain, rest = key.removeprefix(kind).split("/", 1)
+    return TopicName.parse(f"{domain}://{rest}")
+
+
+def _topic(name: TopicName) -> str:
+    return f"{name.domain.value}/{name.tenant}/{name.namespace}/{name.local}"
