@@ -1,0 +1,1 @@
+"""Made by `make proto` from PulsarApi.proto; not edited by hand."""

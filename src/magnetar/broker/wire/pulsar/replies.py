@@ -1,0 +1,240 @@
+"""The two replies that come in thousands: SEND_RECEIPT and MESSAGE.
+
+    SEND_RECEIPT  size u32 | size u32 | 08 07 3a n | 08 producer 10 sequence
+                  1a n | 08 ledger 10 entry                [20 highest sequence, if it differs]
+    MESSAGE       size u32 | size u32 | 08 09 4a n | 08 consumer
+                  12 n | 08 ledger 10 entry [18 partition]
+                  [18 redeliveries] [20 word of the ack set]* [28 epoch] | 0e 01 | crc32c u32 | body
+
+One call writes all receipts of a commit for one connection, or one selection for one
+consumer. Fields that are the same in every frame are encoded once; the body and its
+checksum go out as they were stored.
+
+A producer that does not batch numbers its entries 1, 2, 3, as the log does. Receipts for
+such a stretch are one template, repeated, into which the digits are written column by
+column: thousands of frames in a few strided copies.
+"""
+
+from collections.abc import Mapping, Sequence
+from struct import Struct
+
+from magnetar.broker.port import Group, Selection
+from magnetar.broker.run import (
+    CHECKSUM,
+    HIGHEST_SEQUENCE_ID,
+    LENGTH,
+    OFFSET,
+    SEQUENCE_ID,
+    Bytes,
+    Run,
+)
+from magnetar.broker.wire.pulsar.fields import encode_varint, varint_size
+from magnetar.broker.wire.pulsar.frames import CHECKSUM_MAGIC
+
+JOIN_BYTES_MAX = 4 * 1024
+"""Bodies that average less than this are copied into few large pieces; larger ones are not."""
+JOINED_BYTES_MAX = 96 * 1024
+"""Size of one such piece. From 128 KiB on, C allocators fetch fresh pages for every allocation,
+and faulting those in costs far more than the copy."""
+STRETCH_MIN = 12
+"""From so many consecutive receipts on, writing columns is faster than writing frames."""
+
+_pack_u32 = Struct(">I").pack
+_pack_sizes = Struct(">II").pack
+_MAGIC = Struct(">H").pack(CHECKSUM_MAGIC)
+
+_DIGITS_MORE = bytes(range(128, 256))
+_DIGITS_LAST = bytes(range(128))
+
+# Everything before the producer id, by the size of the receipt's contents.
+_RECEIPT_HEADS = tuple(
+    _pack_sizes(size + 8, size + 4) + bytes((0x08, 0x07, 0x3A, size, 0x08)) for size in range(128)
+)
+
+
+# --- receipts ----------------------------------------------------------------------------
+
+
+def encode_receipts(producer_ids: Sequence[int], run: Run, groups: Sequence[Group]) -> bytes:
+    """Return a SEND_RECEIPT for every row of `groups`, in their order.
+
+    `producer_ids[slot]` is what the client calls the producer of a group. Groups that were
+    refused are not for here. Rows of a group with `ledger` -1 get the id -1:-1.
+    """
+    sequence_ids = run.i64(SEQUENCE_ID)
+    highest_ids = run.i64(HIGHEST_SEQUENCE_ID)
+    receipts: list[Bytes] = []
+    for group in groups:
+        first, end = group.first_row, group.first_row + group.count
+        lowest = sequence_ids[first:end].tolist()
+        highest = highest_ids[first:end].tolist()
+        producer = encode_varint(producer_ids[group.slot])
+        if (
+            group.count >= STRETCH_MIN
+            and group.ledger >= 0
+            and lowest[0] >= 0
+            and highest == lowest
+            and lowest == list(range(lowest[0], lowest[0] + group.count))
+        ):
+            _stretch(receipts, producer, group, lowest[0])
+        else:
+            _one_by_one(receipts, producer, group, lowest, highest)
+    return b"".join(receipts)
+
+
+def _one_by_one(
+    receipts: list[Bytes],
+    producer: bytes,
+    group: Group,
+    lowest: Sequence[int],
+    highest: Sequence[int],
+) -> None:
+    """Append the receipts of one group, each written by itself."""
+    ledger = encode_varint(group.ledger)
+    entry_id = group.first_entry
+    step = 1 if group.ledger >= 0 else 0
+    if not step:
+        entry_id = -1
+    # Contents without the ids: 08 producer 10, then 1a n 08 ledger 10.
+    fixed = len(producer) + len(ledger) + 6
+    for sequence_id, highest_id in zip(lowest, highest, strict=True):
+        sequence = encode_varint(sequence_id)
+        entry = encode_varint(entry_id)
+        last = b"" if highest_id == sequence_id else b"\x20" + encode_varint(highest_id)
+        receipts += (
+            _RECEIPT_HEADS[fixed + len(sequence) + len(entry) + len(last)],
+            producer,
+            b"\x10",
+            sequence,
+            bytes((0x1A, len(ledger) + len(entry) + 2, 0x08)),
+            ledger,
+            b"\x10",
+            entry,
+            last,
+        )
+        entry_id += step
+
+
+def _stretch(receipts: list[Bytes], producer: bytes, group: Group, sequence_id: int) -> None:
+    """Append the receipts of one group whose sequence ids count up by one, like its entries."""
+    entry_id = group.first_entry
+    left = group.count
+    while left:
+        # As long as neither number grows by a byte, all frames have the same size.
+        sequence_size, entry_size = varint_size(sequence_id), varint_size(entry_id)
+        count = min(left, (1 << 7 * sequence_size) - sequence_id, (1 << 7 * entry_size) - entry_id)
+        pieces: list[Bytes] = []
+        one = group._replace(first_entry=entry_id, count=1)
+        _one_by_one(pieces, producer, one, (sequence_id,), (sequence_id,))
+        template = b"".join(pieces)
+        frames = bytearray(template) * count
+        size = len(template)
+        sequence_at = size - entry_size - len(encode_varint(group.ledger)) - 4 - sequence_size
+        _count_up(frames, sequence_at, size, sequence_id, sequence_size, count)
+        _count_up(frames, size - entry_size, size, entry_id, entry_size, count)
+        receipts.append(frames)
+        sequence_id += count
+        entry_id += count
+        left -= count
+
+
+def _count_up(  # noqa: PLR0913, PLR0917 - where, what and how often
+    frames: bytearray, at: int, step: int, first: int, size: int, count: int
+) -> None:
+    """Write the varints `first`, `first + 1`, ... of `size` bytes each `step` bytes from `at`."""
+    last = first + count - 1
+    for place in range(size):
+        shift = 7 * place
+        if first >> shift == last >> shift:
+            return  # this digit and all higher ones are those of the template
+        digits = _DIGITS_LAST if place == size - 1 else _DIGITS_MORE
+        if place == 0:
+            turns = (first & 127) + count
+            column = (digits * (turns // 128 + 1))[first & 127 : turns]
+        else:
+            unit = 1 << shift
+            skipped = first & unit - 1
+            column = b"".join(
+                digits[value & 127 : (value & 127) + 1] * unit
+                for value in range(first >> shift, (last >> shift) + 1)
+            )[skipped : skipped + count]
+        frames[at + place :: step] = column
+
+
+# --- messages ----------------------------------------------------------------------------
+
+
+def encode_messages(
+    consumer_id: int, partition: int, run: Run, selection: Selection
+) -> list[Bytes]:
+    """Return the MESSAGE frames of a selection as buffers to be written one after the other.
+
+    Small bodies are copied into buffers of up to `JOINED_BYTES_MAX`; large ones are views of the
+    run's buffer. `partition` is -1 on a topic that is no partition.
+    """
+    rows = selection.rows
+    offsets = _pick(run.u32(OFFSET), rows)
+    lengths = _pick(run.u32(LENGTH), rows)
+    checksums = _pick(run.u32(CHECKSUM), rows)
+    join = sum(lengths) < JOIN_BYTES_MAX * len(rows)
+    start_of_id = b"\x08" + encode_varint(selection.ledger) + b"\x10"
+    end_of_id = b"" if partition == -1 else b"\x18" + encode_varint(partition)
+    epoch = b"" if selection.epoch is None else b"\x28" + encode_varint(selection.epoch)
+    consumer = b"\x08" + encode_varint(consumer_id)
+    redeliveries, ack_sets = selection.redeliveries, selection.ack_sets
+    plain = not redeliveries and not ack_sets
+    around: dict[int, tuple[int, bytes, bytes]] = {}
+    buffer, base, first_entry = run.buffer, run.base, selection.first_entry
+    buffers: list[Bytes] = []
+    pieces: list[Bytes] = []
+    gathered = 0
+    for row, offset, length, checksum in zip(rows, offsets, lengths, checksums, strict=True):
+        entry = encode_varint(first_entry + row)
+        if plain and len(entry) in around:
+            command_size, before, after = around[len(entry)]
+        else:
+            extra = epoch if plain else _delivery(row, redeliveries, ack_sets) + epoch
+            after = end_of_id + extra + _MAGIC
+            id_size = encode_varint(len(start_of_id) + len(entry) + len(end_of_id))
+            before = consumer + b"\x12" + id_size + start_of_id
+            size = len(before) + len(entry) + len(end_of_id) + len(extra)
+            before = b"\x08\x09\x4a" + encode_varint(size) + before
+            command_size = len(before) + len(entry) + len(end_of_id) + len(extra)
+            before = _pack_u32(command_size) + before
+            around[len(entry)] = command_size, before, after
+        total_size = command_size + 10 + length
+        start = offset - base
+        if join and gathered + total_size > JOINED_BYTES_MAX and pieces:
+            buffers.append(b"".join(pieces))
+            pieces.clear()
+            gathered = 0
+        pieces += (_pack_u32(total_size), before, entry, after, _pack_u32(checksum))
+        if join:
+            pieces.append(buffer[start : start + length])
+            gathered += total_size
+        else:
+            buffers += (b"".join(pieces), buffer[start : start + length])
+            pieces.clear()
+    if pieces:
+        buffers.append(b"".join(pieces))
+    return buffers
+
+
+def _delivery(
+    row: int, redeliveries: Mapping[int, int], ack_sets: Mapping[int, Sequence[int]]
+) -> bytes:
+    """Return the fields that tell what happened to an entry in earlier deliveries."""
+    count = redeliveries.get(row, 0)
+    return b"".join(
+        (
+            b"\x18" + encode_varint(count) if count else b"",
+            *(b"\x20" + encode_varint(word) for word in ack_sets.get(row, ())),
+        )
+    )
+
+
+def _pick(column: memoryview, rows: Sequence[int]) -> list[int]:
+    """Return a column's values in the given rows."""
+    if isinstance(rows, range):
+        return column[rows.start : rows.stop : rows.step].tolist()
+    return [column[row] for row in rows]
