@@ -16,6 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CODE := src tests $(wildcard benchmarks examples)
+WIRE := src/magnetar/broker/wire/pulsar
 TYPED := src $(wildcard tests benchmarks)
 
 .PHONY: demo test check format bench sizes proto clean
@@ -47,9 +48,8 @@ sizes: $(VENV)/installed
 
 proto: $(VENV)/installed-dev
 	$(PIP) install -e '.[proto]'
-	$(BIN)/python -m grpc_tools.protoc -I proto \
-	  --python_out=src/magnetar/broker/wire/pulsar/generated \
-	  --pyi_out=src/magnetar/broker/wire/pulsar/generated proto/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I $(WIRE) \
+	  --python_out=$(WIRE)/generated --pyi_out=$(WIRE)/generated $(WIRE)/PulsarApi.proto
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
