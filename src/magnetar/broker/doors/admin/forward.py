@@ -1,0 +1,184 @@
+"""The public HTTP port: forwards each call to the broker process that can answer it.
+
+    /admin/v2/{domain}/{tenant}/{namespace}/{topic}/...  ──▶ the process that owns the topic
+    /metrics                                             ──▶ all of them, merged
+    /admin/v2/brokers/health, /readyz                    ──▶ all of them, must all be well
+    /healthz, /status.html                               ──▶ answered here
+    anything else                                        ──▶ process 0, or the next one alive
+
+Runs in the supervisor, which knows nothing of topics. Bodies of requests are collected (they
+are small and bounded), those of answers are passed on piece by piece, as slowly as the
+client takes them.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack
+
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from magnetar.broker.doors.admin.errors import Refusal, reason, refused
+from magnetar.broker.doors.admin.exposition import CONTENT_TYPE, merged
+from magnetar.broker.doors.admin.guard import Guard, read_body
+from magnetar.broker.doors.admin.routes import ADMIN, topic_of
+from magnetar.broker.doors.admin.server import CONNECTIONS_MAX, HttpServer
+from magnetar.broker.doors.admin.siblings import Exchange, SiblingDownError, Siblings, passed_on
+from magnetar.broker.ownership import owner_of
+
+logger = logging.getLogger(__name__)
+
+HEALTH = f"{ADMIN}/brokers/health"
+BODY_TIMEOUT_S = 30.0
+"""For a client to send the body of a request."""
+SEND_TIMEOUT_S = 60.0
+"""For a client to take the next piece of an answer."""
+
+
+class Forward:
+    """The app of the public port."""
+
+    def __init__(self, siblings: Siblings) -> None:
+        self._siblings = siblings
+        self._scrape = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def send_in_time(message: object) -> None:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await send(message)  # type: ignore[arg-type]  # what starlette hands to a sender
+
+        method, path = scope["method"], scope["raw_path"].decode("ascii")
+        try:
+            async with AsyncExitStack() as stack:
+                answer = await self._answer(stack, method, path, scope, receive)
+                await answer(scope, receive, send_in_time)
+        except SiblingDownError as error:
+            # The answer had begun. uvicorn hangs up on one that stays unfinished, and that is
+            # all there is left to say.
+            logger.warning("%s %s: %s", method, path, error)
+        except TimeoutError:
+            logger.info("%s %s: the client does not read the answer", method, path)
+
+    async def _answer(
+        self, stack: AsyncExitStack, method: str, path: str, scope: Scope, receive: Receive
+    ) -> Response:
+        try:
+            if method == "GET":
+                own = await self._own_answer(stack, path)
+                if own is not None:
+                    return own
+            return await self._forward(stack, method, path, scope, receive)
+        except SiblingDownError as error:
+            return refused(Refusal(503, str(error)), f"{method} {path}")
+        except (Refusal, TimeoutError) as error:
+            return refused(error, f"{method} {path}")
+
+    async def _own_answer(self, stack: AsyncExitStack, path: str) -> Response | None:
+        match path.rstrip("/"):
+            case "/metrics":
+                return await self._metrics(stack)
+            case "/healthz":
+                return PlainTextResponse("ok")
+            case "/status.html":
+                return PlainTextResponse("OK")
+            case "/readyz":
+                return (
+                    PlainTextResponse("ok") if not await self._ill() else reason(503, "not ready")
+                )
+            case str(where) if where == HEALTH:
+                ill = await self._ill()
+                return reason(503, "; ".join(ill)) if ill else PlainTextResponse("ok")
+        return None
+
+    async def _forward(
+        self, stack: AsyncExitStack, method: str, path: str, scope: Scope, receive: Receive
+    ) -> Response:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await read_body(receive)
+        query = scope["query_string"].decode("ascii")
+        target = f"{path}?{query}" if query else path
+        headers = passed_on(scope["headers"])
+        topic = topic_of(path)
+        count = len(self._siblings)
+        candidates = range(count) if topic is None else [owner_of(str(topic), count)]
+        down: SiblingDownError | None = None
+        for worker in candidates:
+            try:
+                exchange = await stack.enter_async_context(
+                    self._siblings.exchange(worker, method, target, headers, body)
+                )
+            except SiblingDownError as error:
+                down = error
+                if not error.untouched:
+                    break  # it may have been carried out, so nobody else is asked
+                continue
+            return _passed_on(exchange)
+        raise down or Refusal(503, "there is no broker process")
+
+    async def _metrics(self, stack: AsyncExitStack) -> Response:
+        """Merge what all processes have to say. One that is down is left out."""
+        await stack.enter_async_context(self._scrape)
+        exchanges: list[Exchange] = []
+        for worker in range(len(self._siblings)):
+            try:
+                exchange = await stack.enter_async_context(
+                    self._siblings.exchange(worker, "GET", "/metrics")
+                )
+            except SiblingDownError:
+                continue
+            if exchange.status == 200:
+                exchanges.append(exchange)
+        if not exchanges:
+            raise Refusal(503, "no broker process answers; they are probably being restarted")
+        return StreamingResponse(
+            merged([exchange.body() for exchange in exchanges]), media_type=CONTENT_TYPE
+        )
+
+    async def _ill(self) -> list[str]:
+        """Ask every process how it is; return the complaints."""
+        return [
+            complaint
+            for complaint in await asyncio.gather(*map(self._ask, range(len(self._siblings))))
+            if complaint
+        ]
+
+    async def _ask(self, worker: int) -> str:
+        try:
+            answer = await self._siblings.call(worker, "GET", HEALTH)
+        except SiblingDownError as error:
+            return str(error)
+        return "" if answer.status == 200 else answer.body.decode("utf-8", "replace")
+
+
+def _passed_on(exchange: Exchange) -> Response:
+    answer = StreamingResponse(_pieces(exchange), status_code=exchange.status)
+    answer.raw_headers = passed_on(exchange.headers)
+    return answer
+
+
+async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
+    async for piece in exchange.body():
+        yield piece
+
+
+async def serve_forward(
+    sockets: Sequence[socket.socket],
+    workers: Sequence[str],
+    *,
+    hosts: Collection[str] | None = (),
+) -> HttpServer:
+    """Serve the public port; return once it accepts. `await ....stop()` ends it.
+
+    Args:
+        sockets: Bound sockets; they are taken over.
+        workers: Path of every broker process's Unix socket, in the order of their numbers.
+        hosts: Names allowed in the Host header beside the local ones; None: any.
+    """
+    siblings = Siblings(workers, calls_max=2 * CONNECTIONS_MAX)
+    server = HttpServer(Guard(Forward(siblings), hosts))
+    await server.start(sockets=sockets)
+    return server

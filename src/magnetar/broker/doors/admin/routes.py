@@ -1,0 +1,190 @@
+"""The table of routes: which call is answered by which function, and who may make it.
+
+    GET /admin/v2/{domain}/{tenant}/{namespace}/{topic}/stats
+        ├─ persistent ──────▶ one tree of path segments, built once:
+        └─ non-persistent ──▶ both twins come from the same line, so they cannot differ
+
+Paths are matched undecoded, segment by segment, and decoded afterwards: `a%2Fb` is one
+segment, and a `%2F` in a topic's name never moves the borders between segments. A literal
+segment wins over a parameter. Matching takes one dictionary look-up per segment.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from enum import Enum
+from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.names import Domain, InvalidNameError, TopicName
+
+SEGMENTS_MAX = 24
+"""More segments than any route has are refused before they are decoded."""
+
+ADMIN = "/admin/v2"
+
+
+class Right(Enum):
+    """What a caller must be allowed to do, once calls are made in somebody's name."""
+
+    OPEN = "open"
+    """Says nothing about anybody's data."""
+    LOOKUP = "lookup"
+    READ = "read"
+    CONSUME = "consume"
+    PRODUCE = "produce"
+    NAMESPACE = "namespace"
+    """Administer topics and policies of one namespace."""
+    TENANT = "tenant"
+    SUPERUSER = "superuser"
+
+
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[object]])
+
+
+class Route(NamedTuple, Generic[HandlerT]):
+    """One line of the table."""
+
+    method: str
+    template: str
+    """Segments; `{name}` is a parameter. `{domain}` stands for both kinds of topics."""
+    handler: HandlerT
+    right: Right
+
+
+class Match(NamedTuple, Generic[HandlerT]):
+    """What a path led to."""
+
+    handler: HandlerT
+    right: Right
+    parameters: dict[str, str]
+
+
+class _Leaf(NamedTuple, Generic[HandlerT]):
+    """A route where it ends: the names of its parameters, and the twin it is."""
+
+    route: Route[HandlerT]
+    names: tuple[str, ...]
+    constants: dict[str, str]
+
+
+class _Node(Generic[HandlerT]):
+    """One segment of the tree."""
+
+    __slots__ = ("children", "methods", "parameter")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[HandlerT]] = {}
+        self.parameter: _Node[HandlerT] | None = None
+        self.methods: dict[str, _Leaf[HandlerT]] = {}
+
+
+class Routes(Generic[HandlerT]):
+    """All routes of one app, as a tree."""
+
+    def __init__(self, table: Iterable[Route[HandlerT]]) -> None:
+        self._root: _Node[HandlerT] = _Node()
+        for route in table:
+            if "{domain}" in route.template:
+                for domain in Domain:
+                    template = route.template.replace("{domain}", domain.value)
+                    self._add(route, template, {"domain": domain.value})
+            else:
+                self._add(route, route.template, {})
+
+    def _add(self, route: Route[HandlerT], template: str, constants: dict[str, str]) -> None:
+        node = self._root
+        names: list[str] = []
+        for segment in template.strip("/").split("/"):
+            if segment.startswith("{"):
+                names.append(segment[1:-1])
+                if node.parameter is None:
+                    node.parameter = _Node()
+                node = node.parameter
+            else:
+                node = node.children.setdefault(segment, _Node())
+        if route.method in node.methods:
+            raise ValueError(f"two routes for {route.method} {template}")
+        node.methods[route.method] = _Leaf(route, tuple(names), constants)
+
+    def find(self, method: str, raw_path: str) -> Match[HandlerT]:
+        """Return what answers a call.
+
+        Raises:
+            Refusal: 404, 405 with the methods there are, or 400 for a path that is not UTF-8.
+        """
+        segments = split_path(raw_path)
+        node, values = self._walk(self._root, segments, 0)
+        if node is None:
+            raise Refusal(
+                404, f"there is no {raw_path[:200]}; paths start with {ADMIN}/ or /lookup/v2/"
+            )
+        found = node.methods.get(method)
+        if found is None:
+            allowed = ", ".join(sorted(node.methods))
+            raise Refusal(405, f"{method} is not possible here, only {allowed}", allow=allowed)
+        values = [decode_segment(each) for each in values]
+        parameters = {**found.constants, **dict(zip(found.names, values, strict=True))}
+        return Match(found.route.handler, found.route.right, parameters)
+
+    def _walk(
+        self, node: _Node[HandlerT], segments: list[str], index: int
+    ) -> tuple[_Node[HandlerT] | None, list[str]]:
+        """Follow segments to a node that has methods, literals first."""
+        if index == len(segments):
+            return (node, []) if node.methods else (None, [])
+        child = node.children.get(segments[index])
+        if child is not None:
+            found, values = self._walk(child, segments, index + 1)
+            if found is not None:
+                return found, values
+        if node.parameter is not None and segments[index]:
+            found, values = self._walk(node.parameter, segments, index + 1)
+            if found is not None:
+                return found, [segments[index], *values]
+        return None, []
+
+
+def split_path(raw_path: str) -> list[str]:
+    """Return the segments of an undecoded path; one slash at the end means nothing.
+
+    Raises:
+        Refusal: there are more than any route has.
+    """
+    segments = raw_path.removeprefix("/").removesuffix("/").split("/", SEGMENTS_MAX)
+    if len(segments) > SEGMENTS_MAX:
+        raise Refusal(404, f"a path of more than {SEGMENTS_MAX} segments leads nowhere")
+    return segments
+
+
+def decode_segment(segment: str) -> str:
+    """Undo the %-escapes of one segment.
+
+    Raises:
+        Refusal: the bytes are not UTF-8.
+    """
+    try:
+        return unquote_to_bytes(segment).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refusal(400, f"the path segment {segment[:200]!r} is not UTF-8") from None
+
+
+def topic_of(raw_path: str) -> TopicName | None:
+    """Return the topic that a path is about, which says whose call it is; None: no single one.
+
+    Only the broker process that owns a topic knows it. A name that is none is left to
+    whoever answers the call.
+    """
+    segments = split_path(raw_path)
+    if segments[:2] != ["admin", "v2"] or len(segments) < 6:
+        return None
+    if segments[2] not in {domain.value for domain in Domain}:
+        return None
+    if len(segments) == 6 and segments[5] == "partitioned":
+        return None  # the list of the namespace's partitioned topics
+    domain, tenant, namespace, topic = segments[2:6]
+    try:
+        return TopicName.parse(
+            f"{domain}://" + "/".join(decode_segment(each) for each in (tenant, namespace, topic))
+        )
+    except (InvalidNameError, Refusal):
+        return None

@@ -1,0 +1,127 @@
+"""The HTTP server: bounded heads, and a stop that lets go of everything."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from magnetar.broker.doors.admin import server as server_module
+from magnetar.broker.doors.admin.server import HEAD_BYTES_MAX, HttpServer
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse(scope["raw_path"])(scope, receive, send)
+
+
+async def exchange(path: str, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(data)
+    try:
+        return await asyncio.wait_for(reader.read(), 5)
+    finally:
+        writer.close()
+
+
+def request(target: str, *headers: str) -> bytes:
+    lines = [f"GET {target} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.fixture
+async def path(run_folder: Path) -> str:
+    return str(run_folder / "admin.sock")
+
+
+async def test_a_path_arrives_undecoded(path: str) -> None:
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    answer = await exchange(path, request("/a%2Fb/../c"))
+    await server.stop()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"/a%2Fb/../c")
+
+
+@pytest.mark.parametrize("where", ["url", "headers"])
+async def test_an_endless_head_is_cut_off(path: str, where: str) -> None:
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    filler = "a" * HEAD_BYTES_MAX
+    data = request(f"/{filler}") if where == "url" else request("/", f"X-Much: {filler}")
+    answer = await exchange(path, data)
+    await server.stop()
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
+async def test_a_head_that_comes_too_slowly_is_hung_up_on(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.05)
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    try:
+        assert await exchange(path, b"GET / HTTP/1.1\r\nHost:") == b""
+        assert await exchange(path, b"") == b""
+    except ConnectionResetError:
+        pass  # hung up on just as well
+    await server.stop()
+
+
+async def test_a_slow_answer_is_not_a_slow_head(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.05)
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.15)
+        await hello(scope, receive, send)
+
+    server = HttpServer(slow)
+    await server.start(uds_path=path)
+    assert (await exchange(path, request("/x"))).endswith(b"/x")
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x00\xff" * 50, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n"],
+)
+async def test_what_is_no_http_gets_an_error_and_costs_nobody_else_anything(
+    path: str, data: bytes
+) -> None:
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    assert (await exchange(path, data))[:12] in {b"HTTP/1.1 400", b""}
+    assert (await exchange(path, request("/well"))).endswith(b"/well")
+    await server.stop()
+
+
+async def test_a_stop_lets_requests_finish_and_hangs_up_on_idle_clients(path: str) -> None:
+    begun = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.sleep(0.1)
+        await hello(scope, receive, send)
+
+    server = HttpServer(slow)
+    await server.start(uds_path=path)
+    idle_reader, idle_writer = await asyncio.open_unix_connection(path)
+    answer = asyncio.create_task(exchange(path, request("/x")))
+    await begun.wait()
+    await server.stop()
+    assert (await answer).endswith(b"/x")
+    assert await idle_reader.read() == b""
+    idle_writer.close()
+    with pytest.raises(OSError, match=r"refused|No such file"):
+        await asyncio.open_unix_connection(path)
+
+
+async def test_a_socket_left_by_a_killed_process_is_taken_over(path: str) -> None:
+    first = HttpServer(hello)
+    await first.start(uds_path=path)
+    # The first is not stopped, as after SIGKILL; its name is simply taken.
+    second = HttpServer(hello)
+    await second.start(uds_path=path)
+    assert (await exchange(path, request("/x"))).endswith(b"/x")
+    await second.stop()
+    await first.stop()
