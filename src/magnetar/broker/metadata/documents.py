@@ -3,8 +3,8 @@
     struct  ──encode──▶  {"retention_policies": {...}, "future_field": 1}  ──decode──▶  struct
 
 A `Document` keeps the fields that this version does not know, at every depth, and writes
-them back: a policy set by a newer tool survives an older broker. Fields that are unset
-(None, or at their default) are left out.
+them back: a policy set by a newer tool survives an older broker. Unset fields (None) are
+left out, and a null that somebody sends is taken as unset.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class InvalidDocumentError(ValueError):
     """The caller's JSON does not fit. The message names the field."""
 
 
-class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Document(msgspec.Struct, kw_only=True):
     """A JSON object with known fields, and others that are kept as they came."""
 
     unknown: dict[str, Any] = msgspec.field(default_factory=dict, name="")
@@ -34,11 +34,12 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
         Raises:
             InvalidDocumentError: a known field has a wrong type or value.
         """
+        given = {key: value for key, value in data.items() if value is not None}
         try:
-            document = msgspec.convert(data, cls)
+            document = msgspec.convert(given, cls)
         except msgspec.ValidationError as error:
             raise InvalidDocumentError(str(error)) from None
-        _keep_unknown(document, data)
+        _keep_unknown(document, given)
         return document
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +87,8 @@ def _restore_unknown(value: object, data: object) -> None:
         case Document(), dict():
             for field in msgspec.structs.fields(value):
                 _restore_unknown(getattr(value, field.name), data.get(field.encode_name))
+                if getattr(value, field.name) is None:
+                    del data[field.encode_name]
             data.pop("", None)
             data.update(value.unknown)
         case Mapping(), dict():
