@@ -27,7 +27,7 @@ Terms are Pulsar's (ManagedCursor); the layout is ours.
 """
 
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from magnetar.broker.entry import EARLIEST, EntryId
@@ -64,16 +64,20 @@ class Ledgers(Protocol):
         ...
 
 
+HEAD: PageKey = (0, 1 << 20)
+"""The key under which what is no page lies among the pages of a store. No ledger has that page."""
+
+UNKNOWN = -1
+"""As `consumed`: nobody counted yet."""
+
+
 class CursorPages(NamedTuple):
     """A cursor's state for a store that keeps pages apart and writes only changed ones."""
 
     mark_delete: EntryId
     version: int
-    consumed: int
-    changed: dict[PageKey, bytes]
-    """Bitmaps of 512 bytes."""
-    gone: list[PageKey]
-    ack_sets: dict[EntryId, AckSet]
+    pages: dict[PageKey, bytes | None]
+    """Bitmaps of 512 bytes, None: the page is gone; under `HEAD` everything else."""
 
 
 def ones(words: Sequence[int]) -> int:
@@ -285,17 +289,14 @@ class Cursor:
     def take_pages(self, *, everything: bool = False) -> CursorPages:
         """Return the state with the pages that changed since the last call of this."""
         self._unsaved |= self._changed_pages
-        keys = set(self._acked.pages) | self._unsaved if everything else self._unsaved
+        bitmaps = self._acked.pages
+        pages: dict[PageKey, bytes | None] = {
+            key: bitmaps[key].to_bytes(_PAGE_BYTES, "little") if key in bitmaps else None
+            for key in (self._unsaved.union(bitmaps) if everything else self._unsaved)
+        }
         self._unsaved = set()
-        pages = self._acked.pages
-        return CursorPages(
-            self.mark_delete,
-            self.version,
-            self.consumed,
-            {key: pages[key].to_bytes(_PAGE_BYTES, "little") for key in keys if key in pages},
-            [key for key in keys if key not in pages],
-            dict(self._sets),
-        )
+        pages[HEAD] = self._encode(_FORGET, (), self._sets)
+        return CursorPages(self.mark_delete, self.version, pages)
 
     def apply(self, changes: bytes) -> bool:
         """Take over changes; False if they are older than what is here.
@@ -322,16 +323,32 @@ class Cursor:
         return cursor
 
     @classmethod
-    def from_pages(cls, state: CursorPages) -> "Cursor":
-        """Return the cursor whose pages a store kept apart."""
-        cursor = cls(state.mark_delete, state.consumed)
-        cursor.version = cursor._taken_version = state.version
-        cursor._forget = False
-        cursor._sets = dict(state.ack_sets)
-        for key, bitmap in state.changed.items():
-            cursor._acked.load_page(key, int.from_bytes(bitmap, "little"))
-        cursor._trim_to_mark()
+    def from_pages(
+        cls, mark_delete: EntryId, version: int, pages: Mapping[PageKey, bytes]
+    ) -> "Cursor":
+        """Return the cursor whose pages a store kept apart.
+
+        Raises:
+            CursorFormatError: the head is damaged.
+        """
+        head = pages.get(HEAD)
+        cursor = cls(mark_delete, UNKNOWN) if head is None else cls.restore(head)
+        cursor.load_pages(mark_delete, version, pages)
         return cursor
+
+    def load_pages(
+        self, mark_delete: EntryId, version: int, pages: Mapping[PageKey, bytes]
+    ) -> None:
+        """Take over bitmaps that a store kept apart; nothing counts as changed then."""
+        self.mark_delete = mark_delete
+        self.version = self._taken_version = version
+        self._forget = False
+        for key, bitmap in pages.items():
+            if key != HEAD:
+                self._acked.load_page(key, int.from_bytes(bitmap, "little"))
+        self._trim_to_mark()
+        self._forget_changes()
+        self._unsaved = set()
 
     # --- inside
 
