@@ -1,0 +1,247 @@
+"""The listener: accepts connections for one door, whatever protocol the door speaks.
+
+    listening ──readable──▶ accept up to ACCEPTS_PER_TURN ──▶ door.connect() makes the protocol
+        │                        │
+        │                        ├─ too many connections: accept, close, count
+        │                        ├─ door is crowded: they wait in the kernel's queue for a while
+        │                        └─ no descriptors: refuse one by a spare descriptor, then pause
+        └──drain──▶ listening sockets closed, door.close(), wait, door.abort()
+
+The loops' own servers are not used. asyncio's leaves waiting clients hanging for a second when
+descriptors run out, and uvloop's closes the listening socket for good. As NSQ's TCP server does,
+a temporary error of `accept` is waited out; as nginx and libuv do, a spare descriptor is kept,
+so that the first client turned away sees its connection closed instead of hanging.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+from magnetar.broker.metrics import Counter, Metrics
+
+logger = logging.getLogger(__name__)
+
+ACCEPTS_PER_TURN = 64
+"""Connections accepted per turn of the loop, so that a flood leaves time for the others."""
+
+BACKLOG = 1024
+"""Connections the kernel may hold for us while we do not accept."""
+
+CROWDED_PAUSE_S = 0.02
+"""How soon to look again when the door has too many connections that have not said who they are."""
+
+EXHAUSTED_PAUSE_S = 0.2
+"""How soon to look again when there was no descriptor left."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Door(Protocol):
+    """What a listener needs to know of a door."""
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        ...
+
+    def connect(self) -> asyncio.BaseProtocol:
+        """Make the protocol object of a new connection."""
+        ...
+
+    def crowded(self) -> bool:
+        """Report whether too many connections have not introduced themselves yet."""
+        ...
+
+    def close(self) -> None:
+        """Ask every connection to end politely: say good-bye, send what is written, close."""
+        ...
+
+    async def emptied(self) -> None:
+        """Return once no connection is open."""
+        ...
+
+    def abort(self) -> None:
+        """End every connection now."""
+        ...
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bind listening sockets on every address of `host`; all get the same port.
+
+    Port 0 takes a free one. `localhost` is both loopback addresses where the machine has both.
+
+    Raises:
+        OSError: no address of the host could be bound.
+    """
+    bound: list[socket.socket] = []
+    refused: OSError | None = None
+    addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in dict.fromkeys(addresses):
+        if bound:
+            port = bound[0].getsockname()[1]
+        try:
+            bound.append(_bind_one(family, kind, protocol, (address[0], port, *address[2:])))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                for each in bound:
+                    each.close()
+                raise
+            refused = error  # an address family this machine does not have
+    if not bound:
+        raise refused or OSError(f"no address found for {host!r}")
+    return bound
+
+
+def _bind_one(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+class Listener:
+    """Accepts connections on listening sockets for one door.
+
+    The sockets may be shared with other processes that accept on them too.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        door: Door,
+        *,
+        connections_max: int,
+        loop: asyncio.AbstractEventLoop,
+        metrics: Metrics,
+    ) -> None:
+        self._sockets = list(sockets)
+        self._door = door
+        self._connections_max = connections_max
+        self._loop = loop
+        self._refused: Counter = metrics.counter(
+            "magnetar_connections_refused_total", "Connections closed at once, for lack of room."
+        )
+        self._starting: set[asyncio.Task[object]] = set()
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._spare: socket.socket | None = None
+        self._serving = False
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens: host and port of every socket."""
+        return [each.getsockname()[:2] for each in self._sockets]
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._serving = True
+        for each in self._sockets:
+            each.setblocking(False)
+            self._loop.add_reader(each, self._accept, each)
+        self._keep_spare()
+
+    def stop(self) -> None:
+        """Accept no more and close the listening sockets. Open connections go on."""
+        self._serving = False
+        for pause in self._pauses.values():
+            pause.cancel()
+        self._pauses.clear()
+        for each in self._sockets:
+            self._loop.remove_reader(each)
+            each.close()
+        self._sockets.clear()
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    async def drain(self, deadline_s: float) -> int:
+        """Stop accepting, let the door say good-bye, and wait; then cut what is left.
+
+        Returns how many connections had to be cut.
+        """
+        self.stop()
+        if self._starting:
+            await asyncio.wait(self._starting, timeout=deadline_s)
+        self._door.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._door.emptied(), deadline_s)
+        cut = self._door.connections
+        self._door.abort()
+        await asyncio.sleep(0)  # `connection_lost` of what was cut runs in the next turn
+        return cut
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            if self._door.crowded():
+                self._pause(listening, CROWDED_PAUSE_S)
+                return
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._refuse_by_spare(listening, error)
+                    return
+                if not self._serving:
+                    return
+                # The client was gone before we came, or the network has an opinion. Next one.
+                logger.info("a connection failed before it was accepted: %s", error)
+                continue
+            self._begin(connection)
+
+    def _begin(self, connection: socket.socket) -> None:
+        if self._door.connections + len(self._starting) >= self._connections_max:
+            self._refused.value += 1
+            connection.close()
+            return
+        connection.setblocking(False)
+        start = self._loop.connect_accepted_socket(self._door.connect, connection)
+        task: asyncio.Task[object] = self._loop.create_task(start)
+        self._starting.add(task)
+        task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[object]) -> None:
+        self._starting.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection could not be set up", exc_info=error)
+
+    def _refuse_by_spare(self, listening: socket.socket, error: OSError) -> None:
+        logger.warning("not accepting for %g s: %s", EXHAUSTED_PAUSE_S, error)
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+            try:
+                connection, _ = listening.accept()
+                connection.close()
+                self._refused.value += 1
+            except OSError:
+                pass  # nobody waits any more, or another process was faster
+            self._keep_spare()
+        self._pause(listening, EXHAUSTED_PAUSE_S)
+
+    def _keep_spare(self) -> None:
+        if self._spare is None and self._sockets:
+            try:
+                self._spare = self._sockets[0].dup()
+            except OSError:
+                self._spare = None  # tried again after the next pause
+
+    def _pause(self, listening: socket.socket, seconds: float) -> None:
+        self._loop.remove_reader(listening)
+        self._pauses[listening] = self._loop.call_later(seconds, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        del self._pauses[listening]
+        self._keep_spare()
+        self._loop.add_reader(listening, self._accept, listening)

@@ -1,0 +1,137 @@
+"""Questions about topics: partitions, owners, the list of a namespace, schemas.
+
+    PARTITIONED_METADATA ──▶ Port.partitions      creates the topic, unless the client says no
+    LOOKUP               ──▶ Port.locate          always Connect: this broker never redirects
+    GET_TOPICS_OF_NAMESPACE ──▶ Port.topics ──▶ pattern ──▶ hash
+
+Each answer has its own way to say no. Source: the Pulsar binary protocol, "Topic lookup".
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from functools import partial
+
+from magnetar.broker.doors.pulsar.requests import Line, Requests
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.port import ListMode, MetadataError, NotAllowedError, Port
+from magnetar.broker.wire.pulsar import commands
+from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.names import NamespaceName, TopicName
+
+PATTERN_LENGTH_MAX = 1_024
+"""Characters of a topic pattern."""
+
+NAMES_PER_TURN = 500
+"""Topic names matched before the event loop gets its turn again."""
+
+_PARTITION = re.compile(r"-partition-[0-9]+$")
+
+
+async def matching(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the topics whose name, without domain and partition suffix, fits a pattern.
+
+    Raises:
+        MetadataError: the pattern is no regular expression.
+    """
+    if len(pattern) > PATTERN_LENGTH_MAX:
+        raise MetadataError(
+            f"topic pattern of {len(pattern)} characters, the limit is {PATTERN_LENGTH_MAX}"
+        )
+    try:
+        fits = re.compile(pattern.rpartition("://")[2]).fullmatch
+    except (re.error, RecursionError, OverflowError) as error:
+        raise MetadataError(f"topic pattern {pattern!r}: {error}") from error
+    matched: list[str] = []
+    for position, name in enumerate(names):
+        if position % NAMES_PER_TURN == 0:
+            await asyncio.sleep(0)
+        if fits(_PARTITION.sub("", name.partition("://")[2])):
+            matched.append(name)
+    return matched
+
+
+class Lookups:
+    """What every connection of a door counts about look-ups."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.pending = 0
+        metrics.gauge(
+            "pulsar_broker_lookup_pending_requests",
+            "Look-ups not answered yet.",
+            lambda: self.pending,
+        )
+        self.answers = metrics.counter("pulsar_broker_lookup_answers_total", "Look-ups answered.")
+        self.failures = metrics.counter("pulsar_broker_lookup_failures_total", "Look-ups refused.")
+
+
+class Lookup:
+    """Answers one connection's questions about topics."""
+
+    def __init__(self, line: Line, requests: Requests, port: Port, lookups: Lookups) -> None:
+        self._line = line
+        self._requests = requests
+        self._port = port
+        self._lookups = lookups
+
+    def partitions(self, command: api.CommandPartitionedTopicMetadata) -> None:
+        """Answer PARTITIONED_METADATA."""
+        refuse = partial(commands.partitions_failed, command.request_id)
+        self._requests.start(self._partitions(command), refuse)
+
+    async def _partitions(self, command: api.CommandPartitionedTopicMetadata) -> bytes:
+        topic = TopicName.parse(command.topic)
+        create = command.metadata_auto_creation_enabled
+        return commands.partitions(
+            command.request_id, await self._port.partitions(topic, create=create)
+        )
+
+    def locate(self, command: api.CommandLookupTopic) -> None:
+        """Answer LOOKUP."""
+        refuse = partial(commands.lookup_failed, command.request_id)
+        self._requests.start(self._locate(command), refuse)
+
+    async def _locate(self, command: api.CommandLookupTopic) -> bytes:
+        self._lookups.pending += 1
+        try:
+            topic = TopicName.parse(command.topic)
+            location = await self._port.locate(topic, command.advertised_listener_name or None)
+        except BaseException:
+            self._lookups.failures.value += 1
+            raise
+        finally:
+            self._lookups.pending -= 1
+        self._lookups.answers.value += 1
+        return commands.lookup_connect(command.request_id, location.url)
+
+    def topics(self, command: api.CommandGetTopicsOfNamespace) -> None:
+        """Answer GET_TOPICS_OF_NAMESPACE."""
+        refuse = partial(commands.error, command.request_id)
+        self._requests.start(self._topics(command), refuse)
+
+    async def _topics(self, command: api.CommandGetTopicsOfNamespace) -> bytes:
+        namespace = NamespaceName.parse(command.namespace)
+        names = await self._port.topics(namespace, ListMode(command.mode))
+        if command.topics_pattern:
+            names = await matching(names, command.topics_pattern)
+        return commands.topics_of_namespace(
+            command.request_id,
+            names,
+            client_hash=command.topics_hash,
+            filtered=bool(command.topics_pattern),
+        )
+
+    def schema(self, command: api.CommandGetSchema) -> None:
+        """Answer GET_SCHEMA: topics have none here, and clients then go on without."""
+        self._line.send(
+            commands.schema_failed(
+                command.request_id, api.TopicNotFound, f"topic {command.topic} has no schema"
+            )
+        )
+
+    def create_schema(self, command: api.CommandGetOrCreateSchema) -> None:
+        """Refuse GET_OR_CREATE_SCHEMA. Producers may still send typed data as bytes."""
+        error = NotAllowedError("this broker keeps no schemas yet; use a topic without one")
+        self._line.send(
+            commands.schema_refused(command.request_id, api.NotAllowedError, str(error))
+        )

@@ -1,0 +1,395 @@
+"""The producers of one connection: from SEND to receipt.
+
+    run ──▶ Flight ──▶ Port.publish ··· one call of `done` per commit ···▶ receipts, in order
+
+An open producer has a slot; the walker writes slots into rows, and only ids in `slots` may
+send. Receipts and errors of one producer leave in the order of its SENDs: the port keeps that
+order for what was published, and an error found on arrival (a wrong checksum) waits in
+`Endpoint.behind` for the rows before it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
+from magnetar.broker.doors.pulsar.errors import server_error
+from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
+from magnetar.broker.port import (
+    AccessMode,
+    Group,
+    Port,
+    PortError,
+    Producer,
+    ProducerRequest,
+)
+from magnetar.broker.run import PRODUCER, SEQUENCE_ID, Run
+from magnetar.broker.wire.pulsar import commands, replies
+from magnetar.broker.wire.pulsar.frames import FrameError
+from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.broker.wire.pulsar.walker import Broken, Stray
+from magnetar.names import TopicName
+
+logger = logging.getLogger(__name__)
+
+CLOSED_IDS_MAX = 1_000
+"""Producer ids closed by the broker whose late SENDs are dropped in silence."""
+
+
+class Endpoint:
+    """One producer id of a connection. The port tells it about its producer."""
+
+    __slots__ = ("_producers", "behind", "id", "lost", "phase", "producer", "request_id", "slot")
+
+    def __init__(self, producers: "Producers", producer_id: int, request_id: int) -> None:
+        self._producers = producers
+        self.id = producer_id
+        self.request_id = request_id
+        self.phase = Phase.OPENING
+        self.producer: Producer | None = None
+        self.slot: int | None = None
+        self.lost: PortError | None = None
+        """Why the broker closed it while it was still opening."""
+        self.behind: list[tuple[int, bytes]] = []
+        """Rows of this producer still to be settled, and what to send then."""
+
+    def ready(self, topic_epoch: int) -> None:
+        """Tell the client that it got the exclusive access it waited for."""
+        if self.phase is Phase.OPEN and self.slot is None:
+            self._producers.admit(self, topic_epoch)
+
+    def closed(self, reason: PortError) -> None:
+        """Tell the client to look the topic up and come again."""
+        if self.phase is Phase.OPENING:
+            self.lost = reason
+        elif self.phase is Phase.OPEN:
+            self._producers.ended(self)
+
+
+class Flight:
+    """One published run whose rows are not all settled yet."""
+
+    __slots__ = ("_producers", "bytes", "left", "run", "settled")
+
+    def __init__(self, producers: "Producers", run: Run, size: int) -> None:
+        self._producers = producers
+        self.run = run
+        self.bytes = size
+        self.left = run.count
+        self.settled: list[Group] = []
+
+    def done(self, run: Run, groups: Sequence[Group]) -> None:
+        """Take the news about some rows."""
+        self._producers.settle(self, run, groups)
+
+    def rows_of(self, slot: int) -> int:
+        """Return how many rows of a slot are not settled. For rare cases."""
+        rows = self.run.u32(PRODUCER).tolist().count(slot)
+        return rows - sum(group.count for group in self.settled if group.slot == slot)
+
+
+class Producers:
+    """All producers of one connection."""
+
+    def __init__(self, line: Line, requests: Requests, port: Port, config: BrokerConfig) -> None:
+        self._line = line
+        self._requests = requests
+        self._turns = Turns(requests)
+        self._port = port
+        self._pending_bytes_max = config.pending_publish_bytes_per_connection_max
+        self.client_version = ""
+        self.slots: dict[int, int] = {}
+        """Producer ids that may send, and their slots."""
+        self._by_id: dict[int, Endpoint] = {}
+        self._by_slot: list[Endpoint | None] = []
+        self._producers: list[Producer | None] = []
+        self._ids: list[int] = []
+        self._free: list[int] = []
+        self._retired: list[int] = []
+        self._flights: dict[Flight, None] = {}
+        self._pending_bytes = 0
+        self._closed_ids: dict[int, None] = {}
+        self._waits_for_disk = False
+        self._gone = False
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    # --- opening and closing
+
+    def open(self, command: api.CommandProducer) -> None:
+        """Answer PRODUCER."""
+        known = self._by_id.get(command.producer_id)
+        if known is not None and known.phase is Phase.OPENING:
+            message = f"producer {command.producer_id} is being opened already"
+            self._line.send(commands.error(command.request_id, api.ServiceNotReady, message))
+        elif known is not None and known.phase is Phase.OPEN:
+            known.request_id = command.request_id
+            self._line.send(_success(known))
+        else:
+            endpoint = Endpoint(self, command.producer_id, command.request_id)
+            self._by_id[endpoint.id] = endpoint
+            self._turns.start(
+                endpoint.id,
+                self._open(endpoint, command),
+                partial(commands.error, command.request_id),
+            )
+
+    async def _open(self, endpoint: Endpoint, command: api.CommandProducer) -> bytes | None:
+        try:
+            request = _request(command, self._line.address, self.client_version)
+            producer = await self._port.open_producer(request, endpoint)
+        except BaseException:
+            self._forget(endpoint)
+            raise
+        if self._gone or endpoint.lost is not None:
+            self._forget(endpoint)
+            await producer.close()
+            if endpoint.lost is not None:
+                raise endpoint.lost
+            return None
+        endpoint.producer = producer
+        if endpoint.phase is Phase.OPENING:
+            endpoint.phase = Phase.OPEN
+            self._closed_ids.pop(endpoint.id, None)
+            if producer.ready:
+                self._give_slot(endpoint, producer)
+        return _success(endpoint)
+
+    def admit(self, endpoint: Endpoint, topic_epoch: int) -> None:
+        """Let a producer send that had to wait for its turn on the topic."""
+        if endpoint.producer is not None:
+            self._give_slot(endpoint, endpoint.producer)
+            self._line.send(_success(endpoint, topic_epoch))
+
+    def ended(self, endpoint: Endpoint) -> None:
+        """Take leave of a producer that the broker closed."""
+        endpoint.phase = Phase.CLOSED
+        self._forget(endpoint)
+        self._closed_ids[endpoint.id] = None
+        if len(self._closed_ids) > CLOSED_IDS_MAX:
+            del self._closed_ids[next(iter(self._closed_ids))]
+        self._line.send(commands.close_producer(endpoint.id))
+
+    def close(self, command: api.CommandCloseProducer) -> None:
+        """Answer CLOSE_PRODUCER, once everything sent before it has been answered."""
+        endpoint = self._by_id.get(command.producer_id)
+        if endpoint is not None:
+            endpoint.phase = Phase.CLOSING
+            self.slots.pop(endpoint.id, None)
+        self._turns.start(
+            command.producer_id,
+            self._close(endpoint, command.request_id),
+            partial(commands.error, command.request_id),
+        )
+
+    async def _close(self, endpoint: Endpoint | None, request_id: int) -> bytes:
+        if endpoint is not None:
+            if endpoint.producer is not None:
+                await endpoint.producer.close()
+            self._forget(endpoint)
+        return commands.success(request_id)
+
+    async def drain(self) -> None:
+        """Close every producer after its receipts, and send its client elsewhere."""
+        await asyncio.gather(*map(self._say_goodbye, list(self._by_id.values())))
+
+    async def _say_goodbye(self, endpoint: Endpoint) -> None:
+        self.slots.pop(endpoint.id, None)
+        if endpoint.producer is not None and endpoint.phase is Phase.OPEN:
+            endpoint.phase = Phase.CLOSING
+            await endpoint.producer.close()
+            self._forget(endpoint)
+            self._line.send(commands.close_producer(endpoint.id))
+
+    def disconnected(self) -> None:
+        """Close every producer: the client is gone. Those being opened close once they are."""
+        self._gone = True
+        self.slots.clear()
+        for endpoint in self._by_id.values():
+            if endpoint.producer is not None and endpoint.phase is Phase.OPEN:
+                endpoint.phase = Phase.CLOSED
+                self._requests.start(_close_quietly(endpoint.producer), _nobody_listens)
+        self._by_id.clear()
+
+    # --- publishing
+
+    def publish_around(self, run: Run | None, size: int, broken: Sequence[Broken]) -> None:
+        """Store a run, and refuse the entries that were left out of it as damaged on the way."""
+        first = 0
+        for each in broken:
+            if run is not None and each.row > first:
+                self.publish(run.slice(first, each.row - first), size)
+                first, size = each.row, 0
+            self._refuse_broken(each)
+        if run is not None and first < run.count:
+            self.publish(run.slice(first, run.count - first), size)
+
+    def publish(self, run: Run, size: int) -> None:
+        """Store a run that took `size` bytes of the connection."""
+        flight = Flight(self, run, size)
+        self._flights[flight] = None
+        self._pending_bytes += size
+        if self._pending_bytes > self._pending_bytes_max:
+            self._line.hold(Hold.PENDING)
+        if not self._port.publish(run, self._producers, flight.done) and not self._waits_for_disk:
+            self._waits_for_disk = True
+            self._line.hold(Hold.PUBLISHING)
+            self._port.call_when_clear(self._disk_is_clear)
+
+    def _disk_is_clear(self) -> None:
+        self._waits_for_disk = False
+        self._line.release(Hold.PUBLISHING)
+
+    def _refuse_broken(self, broken: Broken) -> None:
+        endpoint = self._by_slot[broken.slot]
+        if endpoint is None or endpoint.phase is Phase.CLOSED:
+            return
+        message = "the checksum does not match what arrived; send it again"
+        frame = commands.send_error(
+            broken.producer_id, broken.sequence_id, api.ChecksumError, message
+        )
+        rows = sum(flight.rows_of(broken.slot) for flight in self._flights)
+        if rows:
+            endpoint.behind.append((rows, frame))
+        else:
+            self._line.send(frame)
+
+    def stray(self, stray: Stray) -> None:
+        """Drop a SEND that the broker's own close has overtaken.
+
+        Raises:
+            FrameError: there never was such a producer, or the client closed it itself.
+        """
+        if stray.producer_id not in self._closed_ids:
+            raise FrameError(f"SEND for producer {stray.producer_id}, which is not open")
+
+    def settle(self, flight: Flight, run: Run, groups: Sequence[Group]) -> None:
+        """Send receipts and errors for some rows, in their order."""
+        try:
+            self._answer(run, groups)
+            flight.left -= sum(group.count for group in groups)
+            if flight.left <= 0:
+                self._landed(flight)
+            else:
+                flight.settled.extend(groups)
+        except Exception:  # a bug in an answer; the port and other connections go on
+            logger.exception("closing %s: its receipts failed", self._line.address)
+            self._line.abort()
+
+    def _answer(self, run: Run, groups: Sequence[Group]) -> None:
+        stored: list[Group] = []
+        for group in groups:
+            endpoint = self._by_slot[group.slot]
+            if self._gone or endpoint is None or endpoint.phase is Phase.CLOSED:
+                continue
+            if group.error is None and not endpoint.behind:
+                stored.append(group)
+                continue
+            self._send_receipts(run, stored)
+            stored = []
+            if group.error is None:
+                self._send_receipts(run, (group,))
+            else:
+                self._send_errors(run, group, endpoint.id, group.error)
+            self._send_what_waited(endpoint, group.count)
+        self._send_receipts(run, stored)
+
+    def _send_receipts(self, run: Run, groups: Sequence[Group]) -> None:
+        if groups:
+            self._line.send(replies.encode_receipts(self._ids, run, groups))
+
+    def _send_errors(self, run: Run, group: Group, producer_id: int, error: PortError) -> None:
+        code, message = server_error(error), str(error)
+        rows = slice(group.first_row, group.first_row + group.count)
+        for sequence_id in run.i64(SEQUENCE_ID)[rows].tolist():
+            self._line.send(commands.send_error(producer_id, sequence_id, code, message))
+
+    def _send_what_waited(self, endpoint: Endpoint, settled_rows: int) -> None:
+        endpoint.behind = [(rows - settled_rows, frame) for rows, frame in endpoint.behind]
+        while endpoint.behind and endpoint.behind[0][0] <= 0:
+            self._line.send(endpoint.behind.pop(0)[1])
+
+    def _landed(self, flight: Flight) -> None:
+        del self._flights[flight]
+        self._pending_bytes -= flight.bytes
+        if self._pending_bytes <= self._pending_bytes_max // 2:
+            self._line.release(Hold.PENDING)
+
+    # --- slots
+
+    def _give_slot(self, endpoint: Endpoint, producer: Producer) -> None:
+        self._reclaim()
+        if self._free:
+            slot = self._free.pop()
+            self._by_slot[slot], self._producers[slot] = endpoint, producer
+            self._ids[slot] = endpoint.id
+        else:
+            slot = len(self._by_slot)
+            self._by_slot.append(endpoint)
+            self._producers.append(producer)
+            self._ids.append(endpoint.id)
+        endpoint.slot = slot
+        self.slots[endpoint.id] = slot
+
+    def _forget(self, endpoint: Endpoint) -> None:
+        if self._by_id.get(endpoint.id) is endpoint:
+            del self._by_id[endpoint.id]
+            self.slots.pop(endpoint.id, None)
+        endpoint.phase = Phase.CLOSED
+        if endpoint.slot is not None:
+            self._retired.append(endpoint.slot)
+            endpoint.slot = None
+
+    def _reclaim(self) -> None:
+        """Free the slots that were left, unless a run in flight still names them."""
+        if not self._retired:
+            return
+        busy = {slot for flight in self._flights for slot in flight.run.u32(PRODUCER).tolist()}
+        self._free.extend(slot for slot in self._retired if slot not in busy)
+        self._retired = [slot for slot in self._retired if slot in busy]
+        for slot in self._free:
+            self._by_slot[slot] = self._producers[slot] = None
+
+
+def _success(endpoint: Endpoint, topic_epoch: int | None = None) -> bytes:
+    producer = endpoint.producer
+    assert producer is not None
+    return commands.producer_success(
+        endpoint.request_id,
+        producer.name,
+        last_sequence_id=producer.last_sequence_id,
+        topic_epoch=producer.topic_epoch if topic_epoch is None else topic_epoch,
+        ready=producer.ready or topic_epoch is not None,
+    )
+
+
+def _request(command: api.CommandProducer, address: str, version: str) -> ProducerRequest:
+    """Put PRODUCER in the words of the port.
+
+    Raises:
+        InvalidNameError: the topic's name is not one.
+    """
+    return ProducerRequest(
+        topic=TopicName.parse(command.topic),
+        name=command.producer_name or None,
+        user_provided_name=command.user_provided_producer_name,
+        epoch=command.epoch,
+        access_mode=AccessMode(command.producer_access_mode),
+        topic_epoch=command.topic_epoch if command.HasField("topic_epoch") else None,
+        encrypted=command.encrypted,
+        initial_subscription=command.initial_subscription_name or None,
+        client_address=address,
+        client_version=version,
+        metadata={each.key: each.value for each in command.metadata},
+    )
+
+
+async def _close_quietly(producer: Producer) -> None:
+    await producer.close()
+
+
+def _nobody_listens(code: api.ServerError, message: str) -> bytes:  # noqa: ARG001 - a Refuse
+    return b""

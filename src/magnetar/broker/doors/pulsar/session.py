@@ -1,0 +1,224 @@
+"""The session: what one client means. It knows no socket.
+
+    bytes ──▶ walk ──▶ run      ──▶ Producers.publish
+                       acks     ──▶ Consumers.acknowledge
+                       flows    ──▶ Consumers.flow
+                       command  ──▶ HANDLERS[type] ──▶ an answer, now or later
+
+Before CONNECT everything else is refused and little is buffered. After it every command that
+a client may send has a row in the table; one that has none closes the connection. Answers
+that take time are tasks (`requests`); the rest is answered in place. Source: the Pulsar
+binary protocol, its commands and the order of their answers.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from magnetar.broker.config import KIB, BrokerConfig
+from magnetar.broker.doors.pulsar.lookup import Lookup, Lookups
+from magnetar.broker.doors.pulsar.publish import Producers
+from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
+from magnetar.broker.doors.pulsar.subscribe import Consumers
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.port import Port
+from magnetar.broker.wire.pulsar import commands
+from magnetar.broker.wire.pulsar.connection import State, check_walk, unsupported_request
+from magnetar.broker.wire.pulsar.frames import FRAME_OVERHEAD_MAX, type_name
+from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.broker.wire.pulsar.walker import walk
+
+CONNECT_BYTES_MAX = 64 * KIB
+"""What a client may send before it has introduced itself."""
+
+
+class Service:
+    """What all sessions of a door share."""
+
+    def __init__(
+        self,
+        port: Port,
+        config: BrokerConfig,
+        loop: asyncio.AbstractEventLoop,
+        metrics: Metrics,
+        server_version: str,
+    ) -> None:
+        self.port = port
+        self.config = config
+        self.loop = loop
+        self.server_version = server_version
+        self.frame_bytes_max = config.message_bytes_max + FRAME_OVERHEAD_MAX
+        self.lookups = Lookups(metrics)
+        self.discarded = metrics.counter(
+            "magnetar_messages_discarded_total", "Messages that a client could not use and gave up."
+        )
+
+
+class Session:
+    """One client: its state, its producers and consumers, and its questions."""
+
+    def __init__(self, line: Line, service: Service) -> None:
+        self._line = line
+        self._service = service
+        self._state = State.AWAITING_CONNECT
+        self._requests = Requests(line, service.loop)
+        self.producers = Producers(line, self._requests, service.port, service.config)
+        self.consumers = Consumers(line, self._requests, service.port, service.discarded)
+        self.lookup = Lookup(line, self._requests, service.port, service.lookups)
+        self._frame_bytes_max = CONNECT_BYTES_MAX
+
+    # --- the connection calls these
+
+    def receive(self, buffer: memoryview, start: int, end: int) -> int:
+        """Handle the whole frames of `buffer[start:end]`; return where the rest begins.
+
+        Stops early when the connection is to be held.
+
+        Raises:
+            FrameError, ProtocolError: the client has to go.
+        """
+        producers = self.producers
+        more = True
+        while more and not self._line.held:
+            taken = walk(buffer, start, end, producers.slots, self._frame_bytes_max)
+            check_walk(self._state, taken)
+            if taken.broken:
+                producers.publish_around(taken.run, taken.consumed - start, taken.broken)
+            elif taken.run is not None:
+                producers.publish(taken.run, taken.consumed - start)
+            for stray in taken.strays:
+                producers.stray(stray)
+            for ack in taken.acks:
+                self.consumers.acknowledge(ack)
+            for flow in taken.flows:
+                self.consumers.flow(flow)
+            if taken.command is not None:
+                self._handle(taken.command)
+            start, more = taken.consumed, taken.more
+        return start
+
+    def refuse(self, error: Exception) -> None:
+        """Tell a client why it has to go."""
+        self._state = State.CLOSED
+        self._line.send(commands.error(commands.NO_REQUEST, api.UnknownError, str(error)))
+
+    def resume(self) -> None:
+        """Go on delivering: the socket has room again."""
+        self.consumers.resume()
+
+    def ping(self) -> None:
+        """Ask whether the client is there."""
+        if self._state is State.OPEN:
+            self._line.send(commands.ping())
+
+    def drain(self) -> None:
+        """Answer what was sent, send the client elsewhere, and close."""
+        self._line.hold(Hold.CLOSING)
+        if self._state is State.OPEN:
+            self._requests.start(self._say_goodbye(), partial(commands.error, commands.NO_REQUEST))
+        else:
+            self._line.close()
+
+    async def _say_goodbye(self) -> None:
+        try:
+            await asyncio.gather(self.producers.drain(), self.consumers.drain())
+        finally:
+            self._line.close()
+
+    def closed(self) -> None:
+        """Close everything: the connection is gone."""
+        self._state = State.CLOSED
+        self.producers.disconnected()
+        self.consumers.disconnected()
+
+    # --- commands
+
+    def _handle(self, command: api.BaseCommand) -> None:
+        request_id = unsupported_request(command)
+        if request_id is not None:
+            message = f"{type_name(command)} is not supported by this broker"
+            self._line.send(commands.error(request_id, api.NotAllowedError, message))
+            return
+        self._HANDLERS[command.type](self, command)
+
+    def _connect(self, command: api.BaseCommand) -> None:
+        connect = command.connect
+        self._state = State.OPEN
+        self._frame_bytes_max = self._service.frame_bytes_max
+        self.producers.client_version = connect.client_version
+        self.consumers.client_version = connect.client_version
+        self.consumers.protocol_version = connect.protocol_version
+        self._line.introduced()
+        self._line.send(
+            commands.connected(
+                self._service.server_version,
+                connect.protocol_version,
+                self._service.config.message_bytes_max,
+            )
+        )
+
+    def _ping(self, _: api.BaseCommand) -> None:
+        self._line.send(commands.pong())
+
+    def _heard(self, _: api.BaseCommand) -> None:
+        """Nothing to do: that it came is what it says."""
+
+    def _producer(self, command: api.BaseCommand) -> None:
+        if self._has_room(command.producer.request_id):
+            self.producers.open(command.producer)
+
+    def _subscribe(self, command: api.BaseCommand) -> None:
+        if self._has_room(command.subscribe.request_id):
+            self.consumers.open(command.subscribe)
+
+    def _has_room(self, request_id: int) -> bool:
+        limit = self._service.config.endpoints_per_connection_max
+        if len(self.producers) + len(self.consumers) < limit:
+            return True
+        message = f"this connection has {limit} producers and consumers, which is the limit"
+        self._line.send(commands.error(request_id, api.NotAllowedError, message))
+        return False
+
+    _HANDLERS: ClassVar[dict[int, Callable[["Session", api.BaseCommand], None]]] = {
+        api.BaseCommand.CONNECT: _connect,
+        api.BaseCommand.PING: _ping,
+        api.BaseCommand.PONG: _heard,
+        api.BaseCommand.AUTH_RESPONSE: _heard,
+        api.BaseCommand.PRODUCER: _producer,
+        api.BaseCommand.CLOSE_PRODUCER: lambda session, command: session.producers.close(
+            command.close_producer
+        ),
+        api.BaseCommand.SUBSCRIBE: _subscribe,
+        api.BaseCommand.CLOSE_CONSUMER: lambda session, command: session.consumers.close(
+            command.close_consumer
+        ),
+        api.BaseCommand.UNSUBSCRIBE: lambda session, command: session.consumers.unsubscribe(
+            command.unsubscribe
+        ),
+        api.BaseCommand.SEEK: lambda session, command: session.consumers.seek(command.seek),
+        api.BaseCommand.REDELIVER_UNACKNOWLEDGED_MESSAGES: (
+            lambda session, command: session.consumers.redeliver(
+                command.redeliverUnacknowledgedMessages
+            )
+        ),
+        api.BaseCommand.GET_LAST_MESSAGE_ID: (
+            lambda session, command: session.consumers.last_message_id(command.getLastMessageId)
+        ),
+        api.BaseCommand.CONSUMER_STATS: lambda session, command: session.consumers.stats(
+            command.consumerStats
+        ),
+        api.BaseCommand.PARTITIONED_METADATA: lambda session, command: session.lookup.partitions(
+            command.partitionMetadata
+        ),
+        api.BaseCommand.LOOKUP: lambda session, command: session.lookup.locate(command.lookupTopic),
+        api.BaseCommand.GET_TOPICS_OF_NAMESPACE: (
+            lambda session, command: session.lookup.topics(command.getTopicsOfNamespace)
+        ),
+        api.BaseCommand.GET_SCHEMA: lambda session, command: session.lookup.schema(
+            command.getSchema
+        ),
+        api.BaseCommand.GET_OR_CREATE_SCHEMA: (
+            lambda session, command: session.lookup.create_schema(command.getOrCreateSchema)
+        ),
+    }

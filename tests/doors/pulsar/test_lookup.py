@@ -1,0 +1,154 @@
+"""Questions about topics."""
+
+from itertools import pairwise
+
+import pytest
+
+from magnetar.broker.doors.pulsar.lookup import matching
+from magnetar.broker.port import MetadataError, TopicNotFoundError
+from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from tests.doors.pulsar.conftest import Rig
+
+FAILED = api.CommandLookupTopicResponse.Failed
+
+
+async def test_a_lookup_says_where_to_connect(rig: Rig) -> None:
+    client = await rig.client()
+    answer = await client.ask("LOOKUP", "LOOKUP_RESPONSE", topic="t", request_id=1)
+    assert answer.response == api.CommandLookupTopicResponse.Connect
+    assert answer.brokerServiceUrl == rig.port.url
+    assert answer.authoritative
+
+
+async def test_an_unknown_listener_name_fails(rig: Rig) -> None:
+    client = await rig.client()
+    answer = await client.ask(
+        "LOOKUP", "LOOKUP_RESPONSE", topic="t", request_id=1, advertised_listener_name="nowhere"
+    )
+    assert (answer.response, answer.error) == (FAILED, api.NotAllowedError)
+
+
+@pytest.mark.parametrize(
+    ("topic", "error"),
+    [
+        ("persistent://a/b/c/d", api.InvalidTopicName),
+        ("", api.InvalidTopicName),
+        ("no tenant/ns/t", api.InvalidTopicName),
+        ("ftp://public/default/t", api.InvalidTopicName),
+        ("persistent://public/missing/t", api.TopicNotFound),
+    ],
+)
+async def test_a_bad_name_gets_its_own_error(rig: Rig, topic: str, error: int) -> None:
+    client = await rig.client()
+    answer = await client.ask("LOOKUP", "LOOKUP_RESPONSE", topic=topic, request_id=1)
+    assert (answer.response, answer.error) == (FAILED, error)
+    answer = await client.ask(
+        "PARTITIONED_METADATA", "PARTITIONED_METADATA_RESPONSE", topic=topic, request_id=2
+    )
+    assert (answer.response, answer.error) == (
+        api.CommandPartitionedTopicMetadataResponse.Failed,
+        error,
+    )
+
+
+async def test_partitions_are_counted(rig: Rig) -> None:
+    rig.port.partitioned["persistent://public/default/many"] = 4
+    client = await rig.client()
+    for topic, count in (("many", 4), ("t", 0), ("many-partition-3", 0)):
+        answer = await client.ask(
+            "PARTITIONED_METADATA", "PARTITIONED_METADATA_RESPONSE", topic=topic, request_id=1
+        )
+        assert answer.partitions == count
+
+
+async def test_a_topic_that_may_not_be_created_is_not_found(rig: Rig) -> None:
+    rig.port.failures["partitions"] = TopicNotFoundError("no such topic")
+    client = await rig.client()
+    answer = await client.ask(
+        "PARTITIONED_METADATA", "PARTITIONED_METADATA_RESPONSE", topic="t", request_id=1
+    )
+    assert (answer.error, answer.message) == (api.TopicNotFound, "no such topic")
+
+
+async def test_the_topics_of_a_namespace_come_with_a_hash_that_saves_the_next_list(
+    rig: Rig,
+) -> None:
+    for name in ("b", "a-partition-1", "a-partition-0", "non-persistent://public/default/n"):
+        rig.port.topic(name)
+    client = await rig.client()
+
+    async def ask(**fields: object) -> api.CommandGetTopicsOfNamespaceResponse:
+        answer: api.CommandGetTopicsOfNamespaceResponse = await client.ask(
+            "GET_TOPICS_OF_NAMESPACE",
+            "GET_TOPICS_OF_NAMESPACE_RESPONSE",
+            request_id=1,
+            namespace="public/default",
+            **fields,
+        )
+        return answer
+
+    answer = await ask()
+    assert {each.rpartition("/")[2] for each in answer.topics} == {
+        "b",
+        "a-partition-0",
+        "a-partition-1",
+    }
+    assert answer.changed
+    again = await ask(topics_hash=answer.topics_hash)
+    assert not again.changed
+    assert list(again.topics) == []
+    everything = await ask(mode=api.CommandGetTopicsOfNamespace.ALL)
+    assert len(everything.topics) == 4
+    filtered = await ask(topics_pattern="persistent://public/default/a.*")
+    assert filtered.filtered
+    assert len(filtered.topics) == 2
+    assert filtered.topics_hash != answer.topics_hash
+
+
+@pytest.mark.parametrize("pattern", ["(", "a" * 2000, "(" * 900])
+async def test_a_bad_pattern_is_an_error_and_nothing_worse(rig: Rig, pattern: str) -> None:
+    client = await rig.client()
+    error = await client.ask(
+        "GET_TOPICS_OF_NAMESPACE",
+        "ERROR",
+        request_id=1,
+        namespace="public/default",
+        topics_pattern=pattern,
+    )
+    assert (error.error, error.request_id) == (api.MetadataError, 1)
+
+
+async def test_a_pattern_has_to_fit_the_whole_name_without_domain_and_partition() -> None:
+    names = [f"persistent://public/default/{each}" for each in ("a", "ab", "a-partition-7")]
+    assert await matching(names, "public/default/a") == [names[0], names[2]]
+    assert await matching(names, "public/default/a.*") == names
+    with pytest.raises(MetadataError):
+        await matching(names, "[")
+
+
+async def test_there_are_no_schemas_and_clients_are_told_so_in_their_words(rig: Rig) -> None:
+    client = await rig.client()
+    answer = await client.ask("GET_SCHEMA", "GET_SCHEMA_RESPONSE", topic="t", request_id=1)
+    assert answer.error_code == api.TopicNotFound
+    answer = await client.ask(
+        "GET_OR_CREATE_SCHEMA",
+        "GET_OR_CREATE_SCHEMA_RESPONSE",
+        topic="t",
+        request_id=2,
+        schema=api.Schema(name="s", schema_data=b"{}", type=api.Schema.Json),
+    )
+    assert answer.error_code == api.NotAllowedError
+
+
+async def test_more_questions_than_may_wait_are_answered_one_after_the_other(rig: Rig) -> None:
+    client = await rig.client()
+    from tests.doors.raw_client import command
+
+    await client.send(
+        *(command("LOOKUP", topic="t", request_id=number) for number in range(5_000)),
+        command("PING"),
+    )
+    numbers = [(await client.expect("LOOKUP_RESPONSE")).request_id for _ in range(5_000)]
+    assert sorted(numbers) == list(range(5_000))
+    assert all(later - earlier < 2_000 for earlier, later in pairwise(numbers))
+    await client.expect("PONG")

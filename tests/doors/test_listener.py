@@ -1,0 +1,225 @@
+"""The listener: limits, running out of descriptors, draining."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from magnetar.broker.doors import listener as listener_module
+from magnetar.broker.doors.listener import Listener, bind
+from magnetar.broker.metrics import Metrics
+
+
+class EchoDoor:
+    """A door that says every byte back."""
+
+    def __init__(self) -> None:
+        self.open: set[asyncio.Transport] = set()
+        self.full = False
+        self.polite = True
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def connections(self) -> int:
+        return len(self.open)
+
+    def connect(self) -> asyncio.BaseProtocol:
+        return _Echo(self)
+
+    def crowded(self) -> bool:
+        return self.full
+
+    def close(self) -> None:
+        if self.polite:
+            for each in self.open:
+                each.write(b"bye")
+                each.close()
+
+    async def emptied(self) -> None:
+        await self._empty.wait()
+
+    def abort(self) -> None:
+        for each in self.open:
+            each.abort()
+
+    def changed(self) -> None:
+        (self._empty.clear if self.open else self._empty.set)()
+
+
+class _Echo(asyncio.Protocol):
+    def __init__(self, door: EchoDoor) -> None:
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._door.open.add(transport)
+        self._door.changed()
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.open.discard(self._transport)
+        self._door.changed()
+
+
+class FailingSocket(socket.socket):
+    """A listening socket whose `accept` fails as often as it is told."""
+
+    failures = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+@pytest.fixture
+def door() -> EchoDoor:
+    return EchoDoor()
+
+
+Dial = Callable[[tuple[str, int]], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+@pytest.fixture
+async def dial(door: EchoDoor) -> AsyncIterator[Dial]:
+    """Opens connections, and closes them when the test is over."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connect(
+        address: tuple[str, int],
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*address)
+        writers.append(writer)
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+    door.abort()
+    await door.emptied()
+
+
+@pytest.fixture
+async def listener(door: EchoDoor) -> AsyncIterator[Listener]:
+    listener = make(bind("127.0.0.1", 0), door)
+    listener.start()
+    yield listener
+    listener.stop()
+
+
+def make(sockets: list[socket.socket], door: EchoDoor, connections_max: int = 3) -> Listener:
+    return Listener(
+        sockets,
+        door,
+        connections_max=connections_max,
+        loop=asyncio.get_running_loop(),
+        metrics=Metrics(),
+    )
+
+
+async def echo(dial: Dial, listener: Listener) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await dial(listener.addresses[0])
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    return reader, writer
+
+
+async def test_a_connection_reaches_the_door(listener: Listener, dial: Dial) -> None:
+    await echo(dial, listener)
+
+
+async def test_localhost_means_every_loopback_address_with_one_port() -> None:
+    bound = bind("localhost", 0)
+    assert len({each.getsockname()[1] for each in bound}) == 1
+    for each in bound:
+        each.close()
+
+
+async def test_a_port_in_use_is_an_error_and_leaves_nothing_bound() -> None:
+    (taken,) = bind("127.0.0.1", 0)
+    with pytest.raises(OSError, match="in use"):
+        bind("localhost", taken.getsockname()[1])
+    taken.close()
+
+
+async def test_connections_beyond_the_limit_are_closed_at_once(
+    listener: Listener, dial: Dial
+) -> None:
+    kept = [await echo(dial, listener) for _ in range(3)]
+    reader, _writer = await dial(listener.addresses[0])
+    assert await reader.read() == b""
+    kept[0][1].close()
+    await asyncio.sleep(0.02)
+    await echo(dial, listener)
+
+
+async def test_a_crowded_door_lets_newcomers_wait(
+    listener: Listener, door: EchoDoor, dial: Dial
+) -> None:
+    door.full = True
+    reader, writer = await dial(listener.addresses[0])
+    writer.write(b"x")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.readexactly(1), 0.05)
+    door.full = False
+    assert await asyncio.wait_for(reader.readexactly(1), 1) == b"x"
+
+
+async def test_without_descriptors_it_refuses_one_client_and_comes_back(
+    door: EchoDoor, dial: Dial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener_module, "EXHAUSTED_PAUSE_S", 0.05)
+    (bound,) = bind("127.0.0.1", 0)
+    failing = FailingSocket(fileno=bound.detach())
+    listener = make([failing], door)
+    listener.start()
+    failing.failures = 1
+    reader, _writer = await dial(listener.addresses[0])
+    assert await reader.read() == b"", "the first one is turned away, not left hanging"
+    await echo(dial, listener)
+    assert len([r for r in caplog.records if "Too many open files" in r.message]) == 1
+    listener.stop()
+
+
+async def test_without_descriptors_it_does_not_spin(
+    door: EchoDoor, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "EXHAUSTED_PAUSE_S", 0.05)
+    (bound,) = bind("127.0.0.1", 0)
+    failing = FailingSocket(fileno=bound.detach())
+    listener = make([failing], door)
+    listener.start()
+    failing.failures = 1_000_000
+    await dial(listener.addresses[0])
+    await asyncio.sleep(0.2)
+    assert 1_000_000 - failing.failures < 20
+    listener.stop()
+
+
+async def test_draining_lets_the_door_say_goodbye(listener: Listener, dial: Dial) -> None:
+    address = listener.addresses[0]
+    reader, _ = await echo(dial, listener)
+    assert await listener.drain(1.0) == 0
+    assert await reader.read() == b"bye"
+    with pytest.raises(ConnectionError):
+        await dial(address)
+
+
+async def test_draining_cuts_what_does_not_go_by_itself(
+    listener: Listener, door: EchoDoor, dial: Dial
+) -> None:
+    door.polite = False
+    reader, _ = await echo(dial, listener)
+    assert await listener.drain(0.05) == 1
+    assert await reader.read() == b""
+    assert door.connections == 0
