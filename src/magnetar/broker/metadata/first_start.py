@@ -25,11 +25,12 @@ async def prepare(store: Store, cluster: str) -> None:
     clusters, tenants, namespaces = Clusters(store), Tenants(store), Namespaces(store)
     if cluster in await clusters.list():
         return
+    # What exists already: from a start that was cut short, or by a process as fast as this one.
     for tenant in TENANTS:
-        if tenant not in await tenants.list():
+        with suppress(AlreadyExistsError):
             await tenants.create(tenant, Tenant(allowed_clusters=[cluster]))
     for namespace in NAMESPACES:
-        if not await namespaces.exists(namespace):
+        with suppress(AlreadyExistsError):
             await namespaces.create(namespace, Policies(replication_clusters=[cluster]))
-    with suppress(AlreadyExistsError):  # another process was as fast
+    with suppress(AlreadyExistsError):
         await clusters.create(cluster, Cluster())

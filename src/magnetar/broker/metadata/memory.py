@@ -3,7 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from magnetar.broker.metadata.draft import Draft
-from magnetar.broker.metadata.store import Change, StoreUnavailableError, Versioned, Watcher
+from magnetar.broker.metadata.store import (
+    Change,
+    StoreUnavailableError,
+    Versioned,
+    Watcher,
+    check_change,
+    check_prefix,
+)
 from magnetar.broker.metadata.watchers import Watchers
 
 
@@ -34,6 +41,8 @@ class MemoryStore:
     async def commit(self, changes: Sequence[Change]) -> list[int | None]:
         """Make all changes or none."""
         self._demand_open()
+        for change in changes:
+            check_change(change)
         draft = Draft(self._values.get, self._keys, self._last_change)
         results = draft.add(changes)
         self._last_change = draft.last_change
@@ -57,6 +66,7 @@ class MemoryStore:
         self._closed = True
 
     def _keys(self, prefix: str) -> list[str]:
+        check_prefix(prefix)
         return sorted(key for key in self._values if key.startswith(prefix))
 
     def _demand_open(self) -> None:

@@ -28,6 +28,7 @@ from magnetar.broker.metadata.store import (
     StoreUnavailableError,
     Versioned,
     Watcher,
+    check_change,
 )
 from magnetar.broker.metadata.watchers import Watchers
 
@@ -122,7 +123,7 @@ class SqliteStore:
         """Make all changes or none; return once they are durable."""
         self._demand_open()
         for change in changes:
-            _demand_writable(change)
+            check_change(change)
         future: asyncio.Future[list[int | None]] = self._loop.create_future()
         self._jobs.put(_Commit(changes, future))
         return await future
@@ -236,14 +237,3 @@ def _settle(future: asyncio.Future[Any], outcome: object) -> None:
         future.set_exception(outcome)
     else:
         future.set_result(outcome)
-
-
-def _demand_writable(change: Change) -> None:
-    """Refuse here what would otherwise fail a whole group.
-
-    Raises:
-        ValueError: a name cannot be written as UTF-8.
-    """
-    for text in change:
-        if isinstance(text, str):
-            text.encode()

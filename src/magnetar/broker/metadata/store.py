@@ -171,3 +171,19 @@ def check_prefix(prefix: str) -> str:
     if prefix and not prefix.endswith("/"):
         raise ValueError(f"prefix {prefix!r} must end in a slash")
     return prefix
+
+
+def check_change(change: Change) -> None:
+    """Refuse what no store can write, before it is queued with what others want written.
+
+    Raises:
+        ValueError: a key is not valid Unicode, or a prefix does not end in a slash.
+    """
+    match change:
+        case DeleteAll(prefix) | CheckEmpty(prefix):
+            check_prefix(prefix).encode()
+        case Append(counter, prefix):
+            check_prefix(prefix).encode()
+            counter.encode()
+        case Put(key) | Delete(key) | Increment(key) | Check(key):
+            key.encode()
