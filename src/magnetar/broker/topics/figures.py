@@ -1,7 +1,25 @@
-"""A rate made from a counter, at the moment somebody asks."""
+"""Figures as they are shown: rates from counters, times and types in Pulsar's words."""
+
+from datetime import UTC, datetime
+
+from magnetar.broker.port import AccessMode, SubscriptionType
 
 WINDOW_S_MIN = 1.0
 """A rate over less than this says more about the moment of asking than about the traffic."""
+
+TYPE_NAMES = {
+    SubscriptionType.EXCLUSIVE: "Exclusive",
+    SubscriptionType.SHARED: "Shared",
+    SubscriptionType.FAILOVER: "Failover",
+    SubscriptionType.KEY_SHARED: "Key_Shared",
+}
+
+ACCESS_NAMES = {
+    AccessMode.SHARED: "Shared",
+    AccessMode.EXCLUSIVE: "Exclusive",
+    AccessMode.WAIT_FOR_EXCLUSIVE: "WaitForExclusive",
+    AccessMode.EXCLUSIVE_WITH_FENCING: "ExclusiveWithFencing",
+}
 
 
 class Rate:
@@ -23,3 +41,9 @@ class Rate:
             )
             self._at, self._counts = now_s, counts
         return self._rates
+
+
+def iso_time(wall_ms: int) -> str:
+    """Return a time as Pulsar prints it: ISO 8601, UTC, milliseconds."""
+    moment = datetime.fromtimestamp(wall_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,483 @@
+"""The way of a run from a door into the log, and of the news that it is durable back.
+
+    run of one socket read                      one journal record
+    ┌──┬──┬──┬──┬──┬──┐   by producer slot   ┌───────┬─────┬─────┐
+    │ a│ b│ a│ c│ a│ b│ ───────────────────▶ │ a a a │ b b │  c  │ ──▶ Ledgers.append, once
+    └──┴──┴──┴──┴──┴──┘       (stable)       └───────┴─────┴─────┘
+                                               │ refused, duplicate: no part of the record
+                                               │ no ledger open:     copied, held, appended later
+
+    one commit ──▶ every log learns its new end ──▶ receipts, back to back ──▶ subscriptions wake
+
+The receipts of a run are made up before the run is appended, as if all went well: a commit
+then only hands them over. What is decided without the disk (a refusal, a duplicate) is
+reported behind whatever is still on its way, because the journal confirms in the order of
+appending, and the groups of a producer must be reported in the order in which it sent them.
+No object per entry anywhere; a handful per run.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, cast
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.entry import EntryFlags
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.port import (
+    Group,
+    NotAllowedError,
+    PersistenceError,
+    PortError,
+    Producer,
+    PublishDone,
+    ServiceNotReadyError,
+    TopicTerminatedError,
+)
+from magnetar.broker.run import FLAGS, LENGTH, MESSAGES, PRODUCER, PUBLISH_TIME, Run
+from magnetar.broker.storage.record import Part
+from magnetar.broker.topics.deduplication import NO_SEQUENCE, Judgement, Sequences
+from magnetar.broker.topics.producer import (
+    NOT_STORED,
+    AppendLog,
+    Held,
+    Inlet,
+    OpenProducer,
+    detached,
+)
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = EntryFlags.CHUNK.value
+
+
+class Appender(Protocol):
+    """What publishing needs of the ledgers of this process."""
+
+    @property
+    def congested(self) -> bool: ...
+    def append(self, run: Run, parts: Sequence[Part], token: object) -> None: ...
+    def call_when_clear(self, callback: Callable[[], None]) -> None: ...
+
+
+class _Rows(NamedTuple):
+    """Rows of one producer within a published run."""
+
+    producer: OpenProducer
+    slot: int
+    first_row: int
+    """Where they start in the run that is reported."""
+    run: Run
+
+
+class _Stored(NamedTuple):
+    """A part of a record that is on its way to the disk."""
+
+    producer: OpenProducer
+    group: int
+    ledger: int
+    end_entry: int
+    highest: int
+
+
+class _Awaited(NamedTuple):
+    """A duplicate that is confirmed only if its first copy became durable."""
+
+    group: int
+    sequences: Sequences
+    name: str
+    highest: int
+
+
+class _Report:
+    """What a door is to be told about one run, prepared as if all goes well."""
+
+    __slots__ = ("awaited", "behind", "counted", "done", "groups", "parts", "run", "stored")
+
+    def __init__(self, run: Run, done: PublishDone) -> None:
+        self.run = run
+        self.done = done
+        self.groups: list[Group] = []
+        self.parts: list[Part] = []
+        self.stored: list[_Stored] = []
+        self.awaited: list[_Awaited] | None = None
+        self.counted: list[OpenProducer] = []
+        """One entry per group: whose it is."""
+        self.behind: list[_Report] | None = None
+        """Reports that have nothing to store themselves and wait their turn."""
+
+    def fail(self, stored: _Stored, error: PortError) -> None:
+        """Turn a group that was thought stored into a refused one."""
+        group = self.groups[stored.group]
+        self.groups[stored.group] = group._replace(
+            ledger=NOT_STORED, first_entry=NOT_STORED, error=error
+        )
+
+    def send(self) -> None:
+        """Tell the door, then those that wait behind."""
+        for group, sequences, name, highest in self.awaited or ():
+            if sequences.durable(name) < highest:
+                self.groups[group] = self.groups[group]._replace(
+                    error=PersistenceError("the first copy of this message could not be stored")
+                )
+        self.done(self.run, self.groups)
+        for producer in self.counted:
+            producer.reported()
+        for report in self.behind or ():
+            report.send()
+
+
+class Publisher:
+    """Takes the runs of all doors of this process."""
+
+    def __init__(
+        self,
+        ledgers: Appender,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        metrics: Metrics,
+        *,
+        held_bytes_max: int,
+    ) -> None:
+        self._ledgers = ledgers
+        self._clock = clock
+        self._loop = loop
+        self._held_bytes_max = held_bytes_max
+        self._held_bytes = 0
+        self._clear_callbacks: list[Callable[[], None]] = []
+        self._last: _Report | None = None
+        self._soon: list[_Report] = []
+        self.refusal: PortError | None = None
+        """Why nothing at all may be stored at the moment, such as a disk nearly full."""
+        self._runs = metrics.counter("magnetar_publish_runs_total", "Runs taken from doors.")
+        self._entries = metrics.counter("magnetar_publish_entries_total", "Entries taken.")
+        self._bytes = metrics.counter("magnetar_publish_bytes_total", "Bytes of bodies taken.")
+        self._refused = metrics.counter("magnetar_publish_refused_total", "Entries refused.")
+        self._duplicates = metrics.counter(
+            "magnetar_publish_duplicates_total", "Entries not stored because they were before."
+        )
+        metrics.gauge(
+            "magnetar_publish_held_bytes",
+            "Bytes of entries that wait for a ledger to be opened.",
+            lambda: self._held_bytes,
+        )
+
+    # --- from the doors -----------------------------------------------------------------
+
+    def publish(self, run: Run, producers: Sequence[Producer | None], done: PublishDone) -> bool:
+        """Store a run, as `port.Port.publish` says."""
+        if not run.count:
+            return True
+        slots = run.u32(PRODUCER).tolist()
+        first = slots[0]
+        if slots.count(first) == len(slots):
+            report = _Report(run, done)
+            self._take(report, _Rows(_opened(producers, first), first, 0, run))
+        else:
+            run, slots = _by_slot(run, slots)
+            report = _Report(run, done)
+            at = 0
+            while at < len(slots):
+                slot, end = slots[at], bisect_right(slots, slots[at], at)
+                rows = _Rows(_opened(producers, slot), slot, at, run.slice(at, end - at))
+                self._take(report, rows)
+                at = end
+        self._runs.value += 1
+        self._send_off(report)
+        return not self.congested
+
+    @property
+    def congested(self) -> bool:
+        """Whether doors should stop reading until `call_when_clear` calls."""
+        return self._ledgers.congested or self._held_bytes > self._held_bytes_max
+
+    def call_when_clear(self, callback: Callable[[], None]) -> None:
+        """Call once, soon, when publishing may go on."""
+        if self._held_bytes > self._held_bytes_max:
+            self._clear_callbacks.append(callback)
+        else:
+            self._ledgers.call_when_clear(callback)
+
+    # --- one group ----------------------------------------------------------------------
+
+    def _take(self, report: _Report, rows: _Rows) -> None:
+        """Decide about the rows of one producer."""
+        producer = rows.producer
+        inlet = producer.inlet
+        refusal = self._refusal(producer)
+        if producer.closed and refusal is None:
+            refusal = ServiceNotReadyError(f"producer {producer.name!r} is closed")
+        log = inlet.log
+        if refusal is not None:
+            self._refuse(report, rows, refusal)
+        elif log is None:
+            self._hand_out(report, rows)
+        elif inlet.held or not log.ready:
+            self._hold(rows, report.done)
+        else:
+            self._admit(report, rows, log)
+
+    def _refusal(self, producer: OpenProducer) -> PortError | None:
+        if producer.refusal is not None:
+            return producer.refusal
+        if not producer.ready:
+            return NotAllowedError(
+                f"producer {producer.name!r} waits for exclusive access and may not send yet"
+            )
+        if producer.inlet.refusal is not None:
+            return producer.inlet.refusal
+        return None if producer.inlet.log is None else self.refusal
+
+    def _refuse(self, report: _Report, rows: _Rows, error: PortError) -> None:
+        producer, slot, first_row, run = rows
+        self._refused.value += run.count
+        report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED, error))
+        self._count(report, producer)
+        if producer.refusal is None and not isinstance(
+            error, TopicTerminatedError | NotAllowedError
+        ):
+            # What it sends next must not overtake what was refused: its client has to come again.
+            producer.refusal = error
+            self._loop.call_soon(producer.end, error)
+
+    def _hand_out(self, report: _Report, rows: _Rows) -> None:
+        """Pass rows of a topic that keeps nothing straight to its subscriptions."""
+        producer, slot, first_row, run = rows
+        inlet = producer.inlet
+        now_ms = self._clock.wall_ms()
+        run.stamp(inlet.messages_in, now_ms)
+        self._count_in(run, producer, now_ms)
+        if inlet.offer is not None:
+            inlet.offer(run)
+        report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED))
+        self._count(report, producer)
+
+    def _admit(self, report: _Report, rows: _Rows, log: AppendLog) -> None:
+        """Give rows their entry ids, apart from those that are stored already."""
+        producer, slot, first_row, run = rows
+        sequences = producer.inlet.sequences
+        if sequences is None:
+            log.wrote(*self._store(report, rows, log, NO_SEQUENCE))
+            return
+        written: list[tuple[int, int, int, int]] = []
+        for judgement, first, count, highest in sequences.judge(producer.name, run):
+            if judgement is Judgement.NEW:
+                piece = run if count == run.count else run.slice(first, count)
+                new = _Rows(producer, slot, first_row + first, piece)
+                written.append(self._store(report, new, log, highest))
+                continue
+            self._duplicates.value += count
+            if judgement is Judgement.WAITING:
+                if report.awaited is None:
+                    report.awaited = []
+                report.awaited.append(
+                    _Awaited(len(report.groups), sequences, producer.name, highest)
+                )
+            report.groups.append(Group(slot, first_row + first, count, NOT_STORED, NOT_STORED))
+            self._count(report, producer)
+        if written:
+            # Told once, at the end: it may close the ledger, and these rows are judged already.
+            counts, sizes, first_ms, last_ms = zip(*written, strict=True)
+            log.wrote(sum(counts), sum(sizes), min(first_ms), max(last_ms))
+
+    def _store(
+        self, report: _Report, rows: _Rows, log: AppendLog, highest: int
+    ) -> tuple[int, int, int, int]:
+        """Add rows to the record; return what the log is to be told about them."""
+        producer, slot, first_row, run = rows
+        now_ms = self._clock.wall_ms()
+        count = run.count
+        log.next_index = run.stamp(log.next_index, now_ms)
+        ledger, entry = log.reserve(count)
+        times = run.i64(PUBLISH_TIME)
+        first_ms, last_ms = (times[0], times[0]) if count == 1 else (min(times), max(times))
+        size_bytes = self._count_in(run, producer, now_ms)
+        # The journal names the producer only where reading it back may raise its sequence id.
+        name = "" if highest == NO_SEQUENCE else producer.name
+        report.parts.append(Part(ledger, entry, first_row, count, name))
+        report.stored.append(_Stored(producer, len(report.groups), ledger, entry + count, highest))
+        report.groups.append(Group(slot, first_row, count, ledger, entry))
+        self._count(report, producer)
+        return count, size_bytes, first_ms, last_ms
+
+    def _count_in(self, run: Run, producer: OpenProducer, now_ms: int) -> int:
+        """Count what was taken; return how many bytes it is."""
+        count = run.count
+        if count == 1:
+            messages, size_bytes = run.u32(MESSAGES)[0], run.u32(LENGTH)[0]
+        else:
+            messages, size_bytes = run.message_count(), run.body_bytes()
+        inlet = producer.inlet
+        inlet.count(count, messages, size_bytes, now_ms)
+        producer.messages_in += messages
+        producer.bytes_in += size_bytes
+        flags = run.u32(FLAGS)
+        if flags[0] & _CHUNK:
+            chunks = sum(1 for flag in flags if flag & _CHUNK)
+            producer.chunks_in += chunks
+            inlet.chunks_in += chunks
+        self._entries.value += count
+        self._bytes.value += size_bytes
+        return size_bytes
+
+    def _count(self, report: _Report, producer: OpenProducer) -> None:
+        producer.pending += 1
+        report.counted.append(producer)
+
+    def _send_off(self, report: _Report) -> None:
+        """Append what there is to append; report the rest behind what is on its way."""
+        if report.parts:
+            self._last = report
+            self._ledgers.append(report.run, report.parts, report)
+        elif report.groups:
+            last = self._last
+            if last is not None:
+                if last.behind is None:
+                    last.behind = []
+                last.behind.append(report)
+                return
+            if not self._soon:
+                self._loop.call_soon(self._send_soon)
+            self._soon.append(report)
+
+    def _send_soon(self) -> None:
+        reports, self._soon = self._soon, []
+        for report in reports:
+            report.send()
+
+    # --- from the journal ---------------------------------------------------------------
+
+    def committed(self, tokens: Sequence[object], error: Exception | None) -> None:
+        """Take the news of one commit: these tokens are durable, or with `error` none of them is.
+
+        Tokens that are not runs are functions, called with the error.
+        """
+        touched: dict[Inlet, None] = {}
+        reports: list[_Report] = []
+        for token in tokens:
+            if isinstance(token, _Report):
+                reports.append(token)
+                for stored in token.stored:
+                    touched[stored.producer.inlet] = None
+                    self._settle(token, stored, error)
+            elif callable(token):
+                token(error)
+        if reports and reports[-1] is self._last:
+            self._last = None
+        for report in reports:
+            report.send()
+        for inlet in touched:
+            inlet.wake()
+
+    def _settle(self, report: _Report, stored: _Stored, error: Exception | None) -> None:
+        producer, _, ledger, end_entry, highest = stored
+        inlet = producer.inlet
+        if error is not None or (inlet.lost is not None and ledger in inlet.lost):
+            self._lose(report, stored, error)
+            return
+        if inlet.log is not None:
+            inlet.log.committed(ledger, end_entry)
+        if highest != NO_SEQUENCE and inlet.sequences is not None:
+            inlet.sequences.stored(producer.name, highest)
+
+    def _lose(self, report: _Report, stored: _Stored, cause: Exception | None) -> None:
+        """Refuse a group that did not become durable, and what its producer sends after it."""
+        producer, inlet = stored.producer, stored.producer.inlet
+        reason = f": {cause}" if cause is not None else ""
+        error = PersistenceError(f"the entry could not be made durable{reason}; send it again")
+        report.fail(stored, error)
+        inlet.lose(stored.ledger)
+        if inlet.sequences is not None:
+            inlet.sequences.failed(producer.name)
+        if producer.refusal is None:
+            producer.refusal = error
+            self._loop.call_soon(producer.end, error)
+
+    # --- topics without an open ledger --------------------------------------------------
+
+    def _hold(self, rows: _Rows, done: PublishDone) -> None:
+        """Keep a copy of rows until the log has a ledger for them."""
+        producer, slot, _, run = rows
+        inlet = producer.inlet
+        copy = detached(run)
+        size_bytes = len(copy.rows) + len(copy.buffer)
+        if inlet.held is None:
+            inlet.held = deque()
+        inlet.held.append(Held(copy, producer, slot, done, size_bytes))
+        self._held_bytes += size_bytes
+        producer.pending += 1
+        if inlet.opening is None:
+            inlet.opening = self._loop.create_task(self._open(inlet))
+
+    async def _open(self, inlet: Inlet) -> None:
+        """Open a ledger for a topic and append what was held for it."""
+        reason = "the broker is stopping"
+        try:
+            while inlet.held and inlet.log is not None:
+                if not inlet.log.ready:
+                    await inlet.log.open()
+                before = len(inlet.held)
+                self._append_held(inlet)
+                if len(inlet.held) == before:
+                    reason = "a new ledger was closed before anything could be written"
+                    break
+        except PortError as error:
+            reason = str(error)
+        except Exception as error:  # whatever it was: those who wait have to be told
+            logger.exception("a ledger could not be opened")
+            reason = str(error)
+        finally:
+            self._refuse_held(inlet, PersistenceError(f"no ledger could be opened: {reason}"))
+            inlet.opening = None
+            inlet.held = None
+            self._release_held()
+
+    def _append_held(self, inlet: Inlet) -> None:
+        held, log = inlet.held, inlet.log
+        while held and log is not None and log.ready:
+            rows, report = self._next_held(held)
+            refusal = self._refusal(rows.producer)
+            if refusal is not None:
+                self._refuse(report, rows, refusal)
+            else:
+                self._admit(report, rows, log)
+            self._send_off(report)
+
+    def _refuse_held(self, inlet: Inlet, error: PortError) -> None:
+        while inlet.held:
+            rows, report = self._next_held(inlet.held)
+            self._refuse(report, rows, error)
+            self._send_off(report)
+
+    def _next_held(self, held: deque[Held]) -> tuple[_Rows, _Report]:
+        run, producer, slot, done, size_bytes = held.popleft()
+        self._held_bytes -= size_bytes
+        producer.pending -= 1  # counted again with the report
+        return _Rows(producer, slot, 0, run), _Report(run, done)
+
+    def _release_held(self) -> None:
+        """Let the doors read on once half of what may be held is free."""
+        if self._clear_callbacks and self._held_bytes <= self._held_bytes_max // 2:
+            callbacks, self._clear_callbacks = self._clear_callbacks, []
+            for callback in callbacks:
+                self._ledgers.call_when_clear(callback)
+
+
+def _by_slot(run: Run, slots: list[int]) -> tuple[Run, list[int]]:
+    """Return the rows ordered by slot, each producer's in the order it sent them, and the slots."""
+    ordered = sorted(slots)
+    if ordered == slots:
+        return run, slots
+    selected = run.select(sorted(range(run.count), key=slots.__getitem__))
+    # A selection is a copy of rows that cannot be written; the topic has to stamp them.
+    return Run(bytearray(selected.rows), selected.buffer, selected.base), ordered
+
+
+def _opened(producers: Sequence[Producer | None], slot: int) -> OpenProducer:
+    producer = producers[slot]
+    if producer is None:
+        raise ValueError(f"no producer in slot {slot}")  # the door's mistake, not the client's
+    # What comes back through the port went out through it.
+    return cast("OpenProducer", producer)

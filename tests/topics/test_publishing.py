@@ -1,0 +1,476 @@
+"""Publishing: the runs of the doors go into the log, and receipts come back in order."""
+
+import asyncio
+
+import pytest
+from tests.topics.stand_ins import ProducerDoor, Receipts, ScriptedLedgers, ScriptedLog, make_run
+
+from magnetar.broker.clock import ManualClock
+from magnetar.broker.entry import EntryFlags
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.port import (
+    PersistenceError,
+    PortError,
+    ProducerBusyError,
+    ProducerRequest,
+    QuotaExceededError,
+    TopicTerminatedError,
+)
+from magnetar.broker.run import Run
+from magnetar.broker.topics.deduplication import Sequences
+from magnetar.broker.topics.producer import Inlet, OpenProducer
+from magnetar.broker.topics.publishing import Publisher
+from magnetar.names import TopicName
+
+TOPIC = TopicName.parse("t")
+
+
+class Bench:
+    """A publisher over scripted ledgers, with producers `p0`, `p1`, ... in slots 0, 1, ..."""
+
+    def __init__(self, held_bytes_max: int = 10_000) -> None:
+        self.ledgers = ScriptedLedgers()
+        self.clock = ManualClock()
+        self.publisher = Publisher(
+            self.ledgers,
+            self.clock,
+            asyncio.get_running_loop(),
+            Metrics(),
+            held_bytes_max=held_bytes_max,
+        )
+        self.ledgers.on_commit = self.publisher.committed
+        self.producers: list[OpenProducer | None] = []
+        self.doors: list[ProducerDoor] = []
+        self.receipts = Receipts()
+        self.woken: list[Inlet] = []
+
+    def topic(self, log: ScriptedLog | None = None, *, deduplication: bool = False) -> Inlet:
+        inlet = Inlet(
+            log=log or ScriptedLog(),
+            wake=lambda: self.woken.append(inlet),
+            sequences=Sequences() if deduplication else None,
+        )
+        return inlet
+
+    def producer(self, inlet: Inlet) -> OpenProducer:
+        door = ProducerDoor()
+        producer = OpenProducer(
+            inlet, ProducerRequest(TOPIC), f"p{len(self.producers)}", door, lambda _: None
+        )
+        self.producers.append(producer)
+        self.doors.append(door)
+        return producer
+
+    def send(self, *rows: tuple[int, int], flags: int = 0) -> bool:
+        run = make_run(rows, flags=flags)
+        taken = self.publisher.publish(run, self.producers, self.receipts)
+        # The door reuses its buffer as soon as publish returns.
+        assert isinstance(run.buffer.obj, bytearray)
+        run.buffer[:] = bytes(len(run.buffer))
+        return taken
+
+
+async def soon() -> None:
+    """Let everything run that is due."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    return Bench()
+
+
+async def test_a_receipt_comes_only_once_the_entry_is_durable(bench: Bench) -> None:
+    bench.producer(bench.topic())
+    bench.send((0, 7))
+    await soon()
+    assert bench.receipts.rows == []
+    bench.ledgers.commit()
+    assert bench.receipts.rows == [(0, 7, (100, 0))]
+
+
+async def test_the_rows_of_a_run_become_neighbouring_entries_with_rising_indexes(
+    bench: Bench,
+) -> None:
+    bench.producer(bench.topic())
+    bench.send((0, 1), (0, 2), (0, 3))
+    [record] = bench.ledgers.pending
+    assert list(record.indexes.items()) == [((100, 0), 0), ((100, 1), 1), ((100, 2), 2)]
+    assert list(record.bodies.values()) == [b"0/1", b"0/2", b"0/3"]
+
+
+async def test_a_whole_run_is_one_append_whatever_its_topics(bench: Bench) -> None:
+    for _ in range(3):
+        bench.producer(bench.topic())
+    bench.send((0, 1), (1, 1), (2, 1), (0, 2))
+    assert len(bench.ledgers.pending) == 1
+
+
+async def test_interleaved_producers_each_keep_their_order(bench: Bench) -> None:
+    one, two = bench.topic(ScriptedLog(100)), bench.topic(ScriptedLog(200))
+    bench.producer(one)
+    bench.producer(two)
+    bench.producer(one)
+    bench.send((2, 1), (0, 1), (1, 1), (0, 2), (2, 2), (1, 2))
+    bench.ledgers.commit()
+    assert bench.receipts.rows == [
+        (0, 1, (100, 0)),
+        (0, 2, (100, 1)),
+        (1, 1, (200, 0)),
+        (1, 2, (200, 1)),
+        (2, 1, (100, 2)),
+        (2, 2, (100, 3)),
+    ]
+    assert bench.ledgers.bodies() == ["0/1", "0/2", "1/1", "1/2", "2/1", "2/2"]
+
+
+async def test_every_topic_touched_by_a_commit_wakes_once_after_all_receipts(bench: Bench) -> None:
+    one, two = bench.topic(), bench.topic()
+    seen: list[int] = []
+    one.wake = lambda: seen.append(len(bench.receipts.rows))
+    bench.producer(one)
+    bench.producer(two)
+    for sequence_id in range(3):
+        bench.send((0, sequence_id), (1, sequence_id))
+    bench.ledgers.commit()
+    assert seen == [6]
+    assert bench.woken == [two]
+
+
+async def test_the_log_learns_its_new_end_before_the_receipts_go_out(bench: Bench) -> None:
+    log = ScriptedLog()
+    bench.producer(bench.topic(log))
+    bench.send((0, 1), (0, 2))
+    ends: list[tuple[int, int] | None] = []
+    bench.publisher.publish(
+        make_run([(0, 3)]), bench.producers, lambda _run, _groups: ends.append(log.end)
+    )
+    bench.ledgers.commit()
+    assert ends == [(100, 3)]
+
+
+# --- refusals
+
+
+async def test_a_terminated_topic_refuses_and_stores_nothing(bench: Bench) -> None:
+    inlet = bench.topic()
+    bench.producer(inlet)
+    inlet.refusal = TopicTerminatedError("terminated")
+    bench.send((0, 1))
+    await soon()
+    assert bench.receipts.rows == [(0, 1, inlet.refusal)]
+    assert not bench.ledgers.pending
+
+
+async def test_a_refusal_is_reported_behind_what_was_sent_before(bench: Bench) -> None:
+    inlet = bench.topic()
+    bench.producer(inlet)
+    bench.send((0, 1))
+    inlet.refusal = TopicTerminatedError("terminated")
+    bench.send((0, 2))
+    await soon()
+    assert bench.receipts.rows == []
+    bench.ledgers.commit()
+    assert [row[1] for row in bench.receipts.rows] == [1, 2]
+
+
+async def test_what_is_sent_after_a_refusal_is_refused_too_even_if_the_reason_is_gone(
+    bench: Bench,
+) -> None:
+    inlet = bench.topic()
+    producer = bench.producer(inlet)
+    inlet.refusal = QuotaExceededError("full", hold=True)
+    bench.send((0, 1))
+    inlet.refusal = None
+    bench.send((0, 2))
+    await soon()
+    assert [isinstance(row[2], QuotaExceededError) for row in bench.receipts.rows] == [True, True]
+    assert bench.doors[0].reasons == [producer.refusal]
+
+
+async def test_one_refused_producer_does_not_keep_the_others_from_storing(bench: Bench) -> None:
+    closed, fine = bench.topic(), bench.topic(ScriptedLog(200))
+    bench.producer(closed).end(ProducerBusyError("replaced"))
+    bench.producer(fine)
+    bench.send((0, 1), (1, 1), (0, 2))
+    bench.ledgers.commit()
+    rows = {(slot, sequence_id): result for slot, sequence_id, result in bench.receipts.rows}
+    assert rows[1, 1] == (200, 0)
+    assert isinstance(rows[0, 1], ProducerBusyError)
+    assert isinstance(rows[0, 2], ProducerBusyError)
+
+
+async def test_a_producer_that_waits_for_exclusive_access_may_not_send(bench: Bench) -> None:
+    bench.producer(bench.topic()).ready = False
+    bench.send((0, 1))
+    await soon()
+    assert isinstance(bench.receipts.rows[0][2], PortError)
+    assert not bench.ledgers.pending
+
+
+async def test_a_full_disk_refuses_persistent_topics_only(bench: Bench) -> None:
+    bench.producer(bench.topic())
+    handed_out: list[Run] = []
+    bench.producer(Inlet(log=None, wake=lambda: None, offer=handed_out.append))
+    bench.publisher.refusal = PersistenceError("disk full")
+    bench.send((0, 1), (1, 1))
+    await soon()
+    assert isinstance(bench.receipts.rows[0][2], PersistenceError)
+    assert bench.receipts.rows[1] == (1, 1, (-1, -1))
+    assert len(handed_out) == 1
+
+
+# --- deduplication
+
+
+async def test_a_duplicate_is_confirmed_and_not_stored(bench: Bench) -> None:
+    bench.producer(bench.topic(deduplication=True))
+    bench.send((0, 1), (0, 2))
+    bench.ledgers.commit()
+    bench.send((0, 1), (0, 2), (0, 3))
+    bench.ledgers.commit()
+    assert bench.receipts.rows[2:] == [(0, 1, (-1, -1)), (0, 2, (-1, -1)), (0, 3, (100, 2))]
+    assert bench.ledgers.bodies() == ["0/1", "0/2", "0/3"]
+
+
+async def test_without_deduplication_the_same_sequence_id_is_stored_twice(bench: Bench) -> None:
+    bench.producer(bench.topic())
+    bench.send((0, 1))
+    bench.send((0, 1))
+    bench.ledgers.commit()
+    assert bench.ledgers.bodies() == ["0/1", "0/1"]
+
+
+async def test_a_duplicate_of_something_on_its_way_waits_for_it(bench: Bench) -> None:
+    bench.producer(bench.topic(deduplication=True))
+    bench.send((0, 1))
+    bench.send((0, 1))
+    await soon()
+    assert bench.receipts.rows == []
+    bench.ledgers.commit()
+    assert bench.receipts.rows == [(0, 1, (100, 0)), (0, 1, (-1, -1))]
+
+
+async def test_a_duplicate_of_something_that_failed_is_refused_not_confirmed(bench: Bench) -> None:
+    bench.producer(bench.topic(deduplication=True))
+    bench.producer(bench.topic())
+    bench.send((0, 1))
+    bench.send((0, 1), (1, 9))  # travels with something that will be stored
+    bench.ledgers.fail(OSError("EIO"), 1)
+    bench.ledgers.commit()
+    assert isinstance(bench.receipts.rows[0][2], PersistenceError)
+    assert isinstance(bench.receipts.rows[1][2], PersistenceError)
+
+
+async def test_after_a_failed_write_the_resent_entry_is_new(bench: Bench) -> None:
+    inlet = bench.topic(deduplication=True)
+    first = bench.producer(inlet)
+    bench.send((0, 1))
+    bench.ledgers.fail(OSError("EIO"))
+    again = bench.producer(inlet)
+    again.name = first.name
+    assert isinstance(inlet.log, ScriptedLog)
+    await inlet.log.open()
+    bench.send((1, 1))
+    bench.ledgers.commit()
+    assert bench.receipts.rows[-1] == (1, 1, (101, 0))
+
+
+async def test_duplicates_in_the_middle_of_a_run_leave_no_hole_in_the_log(bench: Bench) -> None:
+    bench.producer(bench.topic(deduplication=True))
+    bench.send((0, 1), (0, 1), (0, 2))
+    bench.ledgers.commit()
+    assert bench.receipts.rows == [(0, 1, (100, 0)), (0, 1, (-1, -1)), (0, 2, (100, 1))]
+    [record] = bench.ledgers.durable
+    assert list(record.indexes.values()) == [0, 1]
+
+
+async def test_the_journal_names_the_producer_only_where_a_message_is_complete(
+    bench: Bench,
+) -> None:
+    bench.producer(bench.topic(deduplication=True))
+    bench.send((0, 1), flags=EntryFlags.CHUNK)
+    bench.send((0, 1), flags=EntryFlags.CHUNK | EntryFlags.LAST_CHUNK)
+    assert [record.parts[0].producer for record in bench.ledgers.pending] == ["", "p0"]
+
+
+# --- failures
+
+
+async def test_a_failed_commit_refuses_every_entry_in_it(bench: Bench) -> None:
+    bench.producer(bench.topic())
+    bench.send((0, 1))
+    bench.send((0, 2))
+    bench.ledgers.fail(OSError("EIO"))
+    assert [type(row[2]) for row in bench.receipts.rows] == [PersistenceError, PersistenceError]
+
+
+async def test_a_producer_whose_write_failed_has_to_come_again(bench: Bench) -> None:
+    inlet = bench.topic()
+    bench.producer(inlet)
+    bench.producer(inlet)
+    bench.send((0, 1))
+    bench.ledgers.fail(OSError("EIO"))
+    assert isinstance(inlet.log, ScriptedLog)
+    await inlet.log.open()
+    bench.send((0, 2), (1, 1))
+    bench.ledgers.commit()
+    await soon()
+    results = {(slot, number): result for slot, number, result in bench.receipts.rows}
+    assert isinstance(results[0, 2], PersistenceError)
+    assert results[1, 1] == (101, 0)
+    assert len(bench.doors[0].reasons) == 1
+    assert bench.doors[1].reasons == []
+
+
+async def test_later_entries_of_a_ledger_that_lost_some_do_not_count(bench: Bench) -> None:
+    inlet = bench.topic()
+    bench.producer(inlet)
+    bench.producer(inlet)
+    bench.send((0, 1))
+    bench.send((1, 1))
+    bench.ledgers.fail(OSError("EIO"), 1)
+    bench.ledgers.commit()
+    assert isinstance(bench.receipts.rows[1][2], PersistenceError)
+    assert isinstance(inlet.log, ScriptedLog)
+    assert inlet.log.end is None
+
+
+# --- topics without an open ledger
+
+
+async def test_the_first_entries_of_a_topic_wait_for_its_ledger_in_order(bench: Bench) -> None:
+    log = ScriptedLog(ready=False)
+    log.may_open.clear()
+    bench.producer(bench.topic(log))
+    bench.send((0, 1), (0, 2))
+    bench.send((0, 3))
+    await soon()
+    assert not bench.ledgers.pending
+    log.may_open.set()
+    await soon()
+    bench.send((0, 4))
+    bench.ledgers.commit()
+    assert [row[1] for row in bench.receipts.rows] == [1, 2, 3, 4]
+    assert bench.ledgers.bodies() == ["0/1", "0/2", "0/3", "0/4"]
+    assert log.opened == 1
+
+
+async def test_a_held_topic_does_not_hold_its_neighbours_in_the_same_run(bench: Bench) -> None:
+    log = ScriptedLog(ready=False)
+    log.may_open.clear()
+    bench.producer(bench.topic(log))
+    bench.producer(bench.topic(ScriptedLog(200)))
+    bench.send((0, 1), (1, 1))
+    bench.ledgers.commit()
+    assert bench.receipts.rows == [(1, 1, (200, 0))]
+    log.may_open.set()
+    await soon()
+    bench.ledgers.commit()
+    assert bench.receipts.rows[1] == (0, 1, (101, 0))
+
+
+async def test_a_full_ledger_is_followed_by_the_next_one(bench: Bench) -> None:
+    log = ScriptedLog(entries_max=2)
+    bench.producer(bench.topic(log))
+    for sequence_id in range(5):
+        bench.send((0, sequence_id))
+        await soon()
+    bench.ledgers.commit()
+    assert [row[2] for row in bench.receipts.rows] == [
+        (100, 0),
+        (100, 1),
+        (101, 0),
+        (101, 1),
+        (102, 0),
+    ]
+
+
+async def test_held_entries_are_judged_for_duplicates_when_they_are_appended(bench: Bench) -> None:
+    log = ScriptedLog(ready=False)
+    log.may_open.clear()
+    bench.producer(bench.topic(log, deduplication=True))
+    bench.send((0, 1))
+    bench.send((0, 1))
+    log.may_open.set()
+    await soon()
+    bench.ledgers.commit()
+    assert bench.receipts.rows == [(0, 1, (101, 0)), (0, 1, (-1, -1))]
+
+
+async def test_if_no_ledger_can_be_opened_the_held_entries_are_refused(bench: Bench) -> None:
+    log = ScriptedLog(ready=False)
+    log.open_error = PersistenceError("metadata is full")
+    bench.producer(bench.topic(log))
+    bench.send((0, 1))
+    bench.send((0, 2))
+    await soon()
+    assert [type(row[2]) for row in bench.receipts.rows] == [PersistenceError, PersistenceError]
+    assert len(bench.doors[0].reasons) == 1
+
+
+async def test_doors_stop_reading_when_too_much_is_held_and_go_on_later() -> None:
+    bench = Bench(held_bytes_max=200)
+    log = ScriptedLog(ready=False)
+    log.may_open.clear()
+    bench.producer(bench.topic(log))
+    assert bench.send((0, 1))
+    assert not bench.send((0, 2), (0, 3))
+    called: list[bool] = []
+    bench.publisher.call_when_clear(lambda: called.append(True))
+    log.may_open.set()
+    await soon()
+    for callback in bench.ledgers.waiting:
+        callback()
+    assert called == [True]
+    assert bench.send((0, 4))
+
+
+async def test_a_producer_closes_once_everything_it_sent_is_reported(bench: Bench) -> None:
+    producer = bench.producer(bench.topic())
+    bench.send((0, 1))
+    closing = asyncio.ensure_future(producer.close())
+    await soon()
+    assert not closing.done()
+    bench.ledgers.commit()
+    await asyncio.wait_for(closing, 1)
+    assert bench.receipts.rows == [(0, 1, (100, 0))]
+
+
+async def test_what_was_held_when_its_producer_closed_is_stored_all_the_same(bench: Bench) -> None:
+    log = ScriptedLog(ready=False)
+    log.may_open.clear()
+    producer = bench.producer(bench.topic(log))
+    bench.send((0, 1))
+    closing = asyncio.ensure_future(producer.close())
+    await soon()
+    log.may_open.set()
+    await soon()
+    bench.ledgers.commit()
+    await asyncio.wait_for(closing, 1)
+    assert bench.receipts.rows == [(0, 1, (101, 0))]
+
+
+async def test_a_closed_producer_may_not_send(bench: Bench) -> None:
+    producer = bench.producer(bench.topic())
+    await producer.close()
+    bench.send((0, 1))
+    await soon()
+    assert isinstance(bench.receipts.rows[0][2], PortError)
+
+
+# --- topics that keep nothing
+
+
+async def test_a_topic_that_keeps_nothing_confirms_at_once_and_hands_out(bench: Bench) -> None:
+    handed_out: list[list[bytes]] = []
+
+    def offer(run: Run) -> None:
+        handed_out.append([bytes(run.body(row)) for row in range(run.count)])
+
+    bench.producer(Inlet(log=None, wake=lambda: None, offer=offer))
+    bench.send((0, 1), (0, 2))
+    await soon()
+    assert handed_out == [[b"0/1", b"0/2"]]
+    assert bench.receipts.rows == [(0, 1, (-1, -1)), (0, 2, (-1, -1))]
