@@ -1,0 +1,93 @@
+"""The command line: which commands there are, loaded when they are used.
+
+    magnetar NOUN VERB ...    topics create, subscriptions reset, ...
+    magnetar VERB ...         produce, consume, standalone, demo, ...
+
+Every command lies in a module of its own with its name. `magnetar --help` imports none of
+them: the table below holds one line of help for each, and a test compares it with theirs.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from magnetar import __version__
+from magnetar.cli.errors import CommandError, ExitCode
+
+PROGRAM = "magnetar"
+COMPLETION = "_MAGNETAR_COMPLETE"
+"""Set by a shell that completes a command line."""
+
+# name: (module, attribute, one line of help)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "standalone": ("standalone", "standalone", "Start a broker on this machine."),
+    "demo": ("demo.command", "demo", "Watch queues, streams and replay survive a killed broker."),
+    "produce": ("produce", "produce", "Publish messages to a topic."),
+    "consume": ("consume", "consume", "Receive messages of a topic through a subscription."),
+    "tail": ("tail", "tail", "Follow a topic without a subscription."),
+    "peek": ("peek", "peek", "Look at messages anywhere in a topic, acknowledging nothing."),
+    "topics": ("topics", "topics", "List, create, delete and inspect topics."),
+    "namespaces": ("namespaces", "namespaces", "List, create, delete and configure namespaces."),
+    "subscriptions": ("subscriptions", "subscriptions", "See and move subscriptions of a topic."),
+}
+
+
+class Lazy(click.Group):
+    """A group that imports a command's module when that command is asked for."""
+
+    # click passes a context to each of these; the table below needs none.
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"magnetar.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="magnetar", message="%(prog)s %(version)s")
+def magnetar() -> None:
+    """Magnetar: a durable messaging broker that speaks the Apache Pulsar protocol.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 no broker answers, 130 interrupted.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if COMPLETION in os.environ:
+        magnetar.main(args=given, prog_name=PROGRAM)  # a shell asks for words; ends the program
+    try:
+        # Not through click's own `main`: it has other ideas about Ctrl-C and broken pipes.
+        with magnetar.make_context(PROGRAM, given) as context:
+            result = magnetar.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except CommandError as error:
+        click.echo(error.render(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(err=True)  # end the line that shows ^C
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as in `magnetar tail t | head`. Python would
+        # complain once more when it flushes at exit, so there must be somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    return result if isinstance(result, int) else ExitCode.OK

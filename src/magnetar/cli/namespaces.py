@@ -1,0 +1,167 @@
+"""`magnetar namespaces`: list, create, delete and configure namespaces, through admin REST."""
+
+import json
+from typing import Any
+
+import click
+
+from magnetar.cli.values import parse_seconds
+from magnetar.cli.verb import Asked, Noun, pass_asked
+
+UNLIMITED = -1
+MIB = 2**20
+_SIZE_UNITS = {"": MIB, "m": MIB, "mb": MIB, "mib": MIB, "g": 2**30, "gb": 2**30, "gib": 2**30}
+_SIZE_UNITS |= {"t": 2**40, "tb": 2**40, "tib": 2**40}
+
+
+@click.group(cls=Noun)
+def namespaces() -> None:
+    """List, create, delete and configure namespaces."""
+
+
+@namespaces.command("list")
+@click.argument("tenant", required=False)
+@pass_asked
+def list_namespaces(asked: Asked, tenant: str | None) -> None:
+    """List the namespaces of a TENANT, or of all."""
+    with asked.admin() as admin:
+        found = sorted(admin.namespaces(tenant))
+    if asked.json:
+        asked.show_one(found)
+    else:
+        click.echo("".join(f"{each}\n" for each in found), nl=False)
+
+
+@namespaces.command("create")
+@click.argument("namespace")
+@pass_asked
+def create(asked: Asked, namespace: str) -> None:
+    """Create a namespace, given as tenant/namespace; the tenant too if it is new."""
+    with asked.admin() as admin:
+        tenant = namespace.partition("/")[0]
+        if "/" in namespace and tenant not in admin.tenants():
+            admin.create_tenant(tenant)
+        admin.create_namespace(namespace)
+    asked.show_one({"namespace": namespace}, f"created {namespace}")
+
+
+@namespaces.command("delete")
+@click.argument("namespace")
+@click.option("--force", is_flag=True, help="Its topics, too.")
+@pass_asked
+def delete(asked: Asked, namespace: str, force: bool) -> None:
+    """Delete a namespace."""
+    with asked.admin() as admin:
+        admin.delete_namespace(namespace, force=force)
+    asked.show_one({"namespace": namespace, "deleted": True}, f"deleted {namespace}")
+
+
+@namespaces.command("policies")
+@click.argument("namespace")
+@pass_asked
+def policies(asked: Asked, namespace: str) -> None:
+    """Show everything that is set on a namespace."""
+    with asked.admin() as admin:
+        told = admin.namespace(namespace)
+    asked.show_one({name: value for name, value in told.items() if value is not None})
+
+
+@namespaces.command("set-retention")
+@click.argument("namespace")
+@click.option("--time", "time", required=True, help="Such as 7d; `unlimited`, or 0 for none.")
+@click.option("--size", "size", required=True, help="Such as 10G; `unlimited`, or 0 for none.")
+@pass_asked
+def set_retention(asked: Asked, namespace: str, time: str, size: str) -> None:
+    """Keep what was acknowledged for a time and up to a size, whichever comes first."""
+    minutes, mebibytes = parse_minutes(time), parse_mebibytes(size)
+    with asked.admin() as admin:
+        admin.set_retention(namespace, minutes, mebibytes)
+    asked.show_one(
+        {"namespace": namespace, "retention_time_min": minutes, "retention_size_mib": mebibytes},
+        f"{namespace} keeps acknowledged messages: time {time}, size {size}",
+    )
+
+
+@namespaces.command("set-ttl")
+@click.argument("namespace")
+@click.argument("age")
+@pass_asked
+def set_ttl(asked: Asked, namespace: str, age: str) -> None:
+    """Acknowledge for everybody what is older than AGE, such as 3d; 0 means never."""
+    try:
+        seconds = parse_seconds(age)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    with asked.admin() as admin:
+        admin.set_policy(namespace, "messageTTL", seconds)
+    asked.show_one({"namespace": namespace, "message_ttl_s": seconds}, f"{namespace}: {seconds} s")
+
+
+@namespaces.command("set-deduplication")
+@click.argument("namespace")
+@click.argument("wanted", metavar="on|off", type=click.Choice(["on", "off"]))
+@pass_asked
+def set_deduplication(asked: Asked, namespace: str, wanted: str) -> None:
+    """Store a message that a producer sends twice only once."""
+    with asked.admin() as admin:
+        admin.set_policy(namespace, "deduplication", wanted == "on")
+    asked.show_one(
+        {"namespace": namespace, "deduplication": wanted == "on"},
+        f"{namespace}: deduplication is {wanted}",
+    )
+
+
+@namespaces.command("set")
+@click.argument("namespace")
+@click.argument("policy")
+@click.argument("value")
+@pass_asked
+def set_policy(asked: Asked, namespace: str, policy: str, value: str) -> None:
+    """Set any POLICY by its admin REST name, to a VALUE in JSON."""
+    try:
+        parsed: Any = json.loads(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not JSON; a text needs quotes of its own") from None
+    with asked.admin() as admin:
+        admin.set_policy(namespace, policy, parsed)
+    asked.show_one({"namespace": namespace, policy: parsed}, f"{namespace}: {policy} is {value}")
+
+
+@namespaces.command("unset")
+@click.argument("namespace")
+@click.argument("policy")
+@pass_asked
+def unset_policy(asked: Asked, namespace: str, policy: str) -> None:
+    """Take a POLICY away, by its admin REST name; the default holds again."""
+    with asked.admin() as admin:
+        admin.remove_policy(namespace, policy)
+    asked.show_one({"namespace": namespace, policy: None}, f"{namespace}: {policy} is not set")
+
+
+def parse_minutes(text: str) -> int:
+    """Return a retention time in minutes, rounded up, so that nothing goes too early.
+
+    Raises:
+        click.BadParameter: it is no time.
+    """
+    if text in {"unlimited", "-1"}:
+        return UNLIMITED
+    try:
+        return -(-parse_seconds(text) // 60)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def parse_mebibytes(text: str) -> int:
+    """Return a retention size in MiB; a number alone is MiB.
+
+    Raises:
+        click.BadParameter: it is no size.
+    """
+    if text in {"unlimited", "-1"}:
+        return UNLIMITED
+    number = text.rstrip("abgimtABGIMT")
+    unit = _SIZE_UNITS.get(text[len(number) :].lower())
+    if unit is None or not number.isdecimal():
+        raise click.BadParameter(f"{text!r} is no size, expected a number with M, G or T")
+    return int(number) * unit // MIB

@@ -1,0 +1,123 @@
+"""`magnetar peek`: look at messages anywhere in a topic, through admin REST.
+
+    --position ledger:entry    from that entry on
+    --position earliest        from the first entry that is kept
+    --position latest          the last ones
+    --subscription S           what S would be given next
+
+Nothing is acknowledged, no consumer is opened, and messages that every subscription has
+acknowledged are shown like any other, as long as retention keeps them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from magnetar.cli import values
+from magnetar.cli.errors import CommandError, ExitCode
+from magnetar.cli.messages import stored
+from magnetar.cli.subscriptions import peek_backlog
+from magnetar.cli.values import Position
+from magnetar.cli.verb import Asked, Verb, pass_asked
+from magnetar.client.admin import Admin, AdminError, Message
+from magnetar.names import TopicName
+
+
+def entries_from(
+    ledgers: Sequence[Mapping[str, Any]], end: str, start: Position
+) -> Iterator[Position]:
+    """Yield the positions of a topic from `start` on, given its internal statistics.
+
+    Args:
+        ledgers: `ledgers` of the internal statistics; the open one may claim no entries yet.
+        end: `lastConfirmedEntry`, as `ledger:entry`.
+        start: The first position wanted; it need not exist.
+    """
+    last = Position(*map(int, end.split(":")))
+    for each in ledgers:
+        ledger = int(each["ledgerId"])
+        if ledger < start.ledger or ledger > last.ledger:
+            continue
+        count = last.entry + 1 if ledger == last.ledger else int(each["entries"])
+        first = start.entry if ledger == start.ledger else 0
+        for entry in range(first, count):
+            yield Position(ledger, entry)
+
+
+def messages_at(admin: Admin, topic: str, position: str | Position, count: int) -> list[Message]:
+    """Return up to `count` messages of one topic or partition from a position on, in order.
+
+    Raises:
+        AdminError: the topic or the entry is not there.
+    """
+    internal = admin.internal_stats(topic)
+    ledgers, end = internal["ledgers"], str(internal["lastConfirmedEntry"])
+    found: list[Message] = []
+    if position == "latest":
+        every = list(entries_from(ledgers, end, Position(-1, -1)))
+        for each in reversed(every[-count:]):
+            found[:0] = admin.entry(topic, *each)
+            if len(found) >= count:
+                break
+        return found[-count:]
+    start = position if isinstance(position, Position) else Position(-1, -1)
+    for each in entries_from(ledgers, end, start):
+        found += admin.entry(topic, *each)
+        if len(found) >= count:
+            break
+    if not found and isinstance(position, Position):
+        raise AdminError(
+            404, f"{topic} has no entry at or after {position.ledger}:{position.entry}"
+        )
+    return found[:count]
+
+
+@click.command(cls=Verb)
+@click.argument("topic")
+@click.option(
+    "--position",
+    type=values.position,
+    metavar="earliest|latest|LEDGER:ENTRY",
+    help="ledger:entry, earliest or latest.  [default: earliest]",
+)
+@click.option("--subscription", "-s", help="What this subscription would be given next.")
+@click.option("--count", "-n", type=click.IntRange(1, 10_000), default=1, show_default=True)
+@pass_asked
+def peek(
+    asked: Asked,
+    topic: str,
+    position: str | Position | None,
+    subscription: str | None,
+    count: int,
+) -> None:
+    r"""Look at messages anywhere in a topic; also at those acknowledged already.
+
+    \b
+      magnetar peek orders --position latest --count 5
+      magnetar peek orders --position 12:340
+      magnetar peek orders --subscription billing
+    """
+    if position is not None and subscription is not None:
+        raise click.UsageError("--position and --subscription exclude each other.")
+    with asked.admin() as admin:
+        shown = 0
+        for partition in admin.partition_names(topic):
+            found = _peek_one(admin, partition, position or "earliest", subscription, count)
+            for message in found:
+                stored(message, partition).print(as_json=asked.json, meta=True)
+            shown += len(found)
+    if not shown:
+        where = f"the backlog of {subscription}" if subscription else "the topic"
+        raise CommandError(
+            f"{TopicName.parse(topic)}: nothing to show, {where} is empty",
+            exit_code=ExitCode.NOT_FOUND,
+        )
+
+
+def _peek_one(
+    admin: Admin, topic: str, position: str | Position, subscription: str | None, count: int
+) -> list[Message]:
+    if subscription is None:
+        return messages_at(admin, topic, position, count)
+    return peek_backlog(admin, topic, subscription, count)

@@ -1,0 +1,88 @@
+"""`magnetar standalone`: start a broker on this machine and serve until told to stop."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from magnetar.broker.config import BrokerConfig
+from magnetar.cli.errors import CommandError, ExitCode
+from magnetar.cli.settings import Merged, SettingsError, kinds_of, merge
+from magnetar.cli.verb import LocalVerb
+from magnetar.standalone import StandaloneOptions, run
+
+DEFAULT_DATA = "magnetar-data"
+OPTIONS: dict[str, type] = {
+    "data": str,
+    "listen": str,
+    "advertised_address": str,
+    "port_offset": int,
+    "workers": int,
+    "insecure": bool,
+}
+
+
+@click.command(cls=LocalVerb)
+@click.option("--data", metavar="DIR", help=f"The data folder.  [default: {DEFAULT_DATA}]")
+@click.option("--listen", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1]")
+@click.option("--advertised-address", metavar="A", help="What clients are told to dial.")
+@click.option("--port-offset", type=click.IntRange(0, 56_000), help="Move all ports by so much.")
+@click.option(
+    "--workers", metavar="N|auto", help="Broker processes; auto: one per core.  [default: 1]"
+)
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Listen beyond this machine without log-in."
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="MAGNETAR_CONFIG",
+    help="Settings, in TOML. [env: MAGNETAR_CONFIG]",
+)
+def standalone(config: Path | None, **flags: Any) -> int:
+    r"""Start a broker on this machine and serve until SIGTERM or Ctrl-C.
+
+    Settings come from the --config file, then from MAGNETAR_* variables, then from flags.
+
+    \b
+      magnetar standalone --data /var/lib/magnetar
+      MAGNETAR_JOURNAL_WINDOW_MS=0.5 magnetar standalone --workers auto
+    """
+    try:
+        merged = merge(
+            OPTIONS,
+            kinds_of(BrokerConfig.__dataclass_fields__, leave_out={"worker", "workers", "data"}),
+            file=config.read_text() if config else "",
+            environment=os.environ,
+            flags=flags,
+        )
+        options = options_from(merged)
+    except SettingsError as error:
+        raise CommandError(str(error), "see `magnetar standalone --help`", ExitCode.USAGE) from None
+    for variable in merged.unknown_variables:
+        click.echo(f"magnetar: {variable} is no setting, ignored", err=True)
+    return run(options)
+
+
+def options_from(merged: Merged) -> StandaloneOptions:
+    """Return what to start.
+
+    Raises:
+        SettingsError: the number of workers is no number.
+    """
+    told = dict(merged.options)
+    workers = told.pop("workers", 1)
+    if workers == "auto":
+        workers = (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
+    elif not str(workers).isdecimal() or int(workers) < 1:
+        raise SettingsError(f"workers is {workers!r}, expected auto or a number from 1")
+    return StandaloneOptions(
+        data=Path(told.pop("data", DEFAULT_DATA)),
+        workers=int(workers or 1),
+        listeners=merged.listeners,
+        settings=merged.settings,
+        **told,
+    )

@@ -1,0 +1,180 @@
+"""`magnetar subscriptions`: see and move the subscriptions of a topic, through admin REST."""
+
+import click
+
+from magnetar.cli import values
+from magnetar.cli.errors import CommandError, ExitCode
+from magnetar.cli.messages import stored
+from magnetar.cli.values import Position
+from magnetar.cli.verb import Asked, Noun, pass_asked
+from magnetar.client.admin import Admin, AdminError, Message, MessageId
+
+COLUMNS = ("subscription", "type", "backlog", "unacknowledged", "consumers")
+
+
+@click.group(cls=Noun)
+def subscriptions() -> None:
+    """See and move subscriptions of a topic."""
+
+
+@subscriptions.command("list")
+@click.argument("topic")
+@pass_asked
+def list_subscriptions(asked: Asked, topic: str) -> None:
+    """List the subscriptions of a TOPIC and what waits for them."""
+    with asked.admin() as admin:
+        told = admin.stats(topic)["subscriptions"]
+    rows = [
+        {
+            "subscription": name,
+            "type": each.get("type") or None,
+            "backlog": each.get("msgBacklog", 0),
+            "unacknowledged": each.get("unackedMessages", 0),
+            "consumers": len(each.get("consumers") or ()),
+        }
+        for name, each in sorted(told.items())
+    ]
+    asked.show(rows, COLUMNS)
+
+
+@subscriptions.command("create")
+@click.argument("topic")
+@click.argument("subscription")
+@click.option(
+    "--from",
+    "start",
+    type=values.position,
+    metavar="earliest|latest|LEDGER:ENTRY",
+    default="latest",
+    show_default=True,
+    help="Where.",
+)
+@pass_asked
+def create(asked: Asked, topic: str, subscription: str, start: str | Position) -> None:
+    """Create a SUBSCRIPTION that keeps a TOPIC's messages from now on."""
+    at = MessageId(start.ledger, start.entry) if isinstance(start, Position) else start
+    with asked.admin() as admin:
+        admin.create_subscription(topic, subscription, at)
+    told = {"topic": topic, "subscription": subscription}
+    asked.show_one(told, f"created {subscription} on {topic}")
+
+
+@subscriptions.command("delete")
+@click.argument("topic")
+@click.argument("subscription")
+@click.option("--force", is_flag=True, help="Although consumers are connected.")
+@pass_asked
+def delete(asked: Asked, topic: str, subscription: str, force: bool) -> None:
+    """Delete a SUBSCRIPTION; its backlog is gone with it."""
+    with asked.admin() as admin:
+        admin.delete_subscription(topic, subscription, force=force)
+    told = {"topic": topic, "subscription": subscription, "deleted": True}
+    asked.show_one(told, f"deleted {subscription} of {topic}")
+
+
+@subscriptions.command("skip")
+@click.argument("topic")
+@click.argument("subscription")
+@click.argument("count", type=click.IntRange(min=1))
+@pass_asked
+def skip(asked: Asked, topic: str, subscription: str, count: int) -> None:
+    """Acknowledge the next COUNT messages."""
+    with asked.admin() as admin:
+        admin.skip(topic, subscription, count)
+    _show_backlog(asked, topic, subscription, f"skipped {count:,}")
+
+
+@subscriptions.command("clear")
+@click.argument("topic")
+@click.argument("subscription")
+@pass_asked
+def clear(asked: Asked, topic: str, subscription: str) -> None:
+    """Acknowledge everything published so far."""
+    with asked.admin() as admin:
+        admin.clear(topic, subscription)
+    _show_backlog(asked, topic, subscription, "cleared")
+
+
+@subscriptions.command("expire")
+@click.argument("topic")
+@click.argument("subscription")
+@click.option(
+    "--older-than",
+    type=values.age,
+    metavar="AGE",
+    required=True,
+    help="Seconds, or such as 15m or 7d.",
+)
+@pass_asked
+def expire(asked: Asked, topic: str, subscription: str, older_than: int) -> None:
+    """Acknowledge what is older than an age."""
+    with asked.admin() as admin:
+        admin.expire(topic, subscription, older_than)
+    _show_backlog(asked, topic, subscription, f"expired what is older than {older_than:,} s")
+
+
+@subscriptions.command("reset")
+@click.argument("topic")
+@click.argument("subscription")
+@click.option(
+    "--to",
+    type=values.target,
+    metavar="earliest|latest|LEDGER:ENTRY|TIME",
+    required=True,
+    help="earliest, latest, ledger:entry, or a time: ISO 8601, 15m (ago) or ms.",
+)
+@pass_asked
+def reset(asked: Asked, topic: str, subscription: str, to: str | Position | int) -> None:
+    """Move a SUBSCRIPTION: what comes after is delivered again, what is before is done."""
+    with asked.admin() as admin:
+        if to == "latest":
+            admin.clear(topic, subscription)
+        elif to == "earliest":
+            admin.reset(topic, subscription, 0)  # the first message published since 1970
+        elif isinstance(to, Position):
+            admin.reset(topic, subscription, MessageId(to.ledger, to.entry))
+        elif isinstance(to, int):
+            admin.reset(topic, subscription, to)
+    _show_backlog(asked, topic, subscription, "moved")
+
+
+@subscriptions.command("peek")
+@click.argument("topic")
+@click.argument("subscription")
+@click.option("--count", "-n", type=click.IntRange(1, 10_000), default=1, show_default=True)
+@pass_asked
+def peek(asked: Asked, topic: str, subscription: str, count: int) -> None:
+    """Look at what a SUBSCRIPTION would be given next."""
+    with asked.admin() as admin:
+        shown = 0
+        for partition in admin.partition_names(topic):
+            found = peek_backlog(admin, partition, subscription, count)
+            for message in found:
+                stored(message, partition).print(as_json=asked.json, meta=True)
+            shown += len(found)
+    if not shown:
+        raise CommandError(
+            f"{subscription} of {topic} has no backlog", exit_code=ExitCode.NOT_FOUND
+        )
+
+
+def peek_backlog(admin: Admin, topic: str, subscription: str, count: int) -> list[Message]:
+    """Return the next messages of a backlog; none if it is empty.
+
+    Raises:
+        AdminError: the topic or the subscription is not there.
+    """
+    try:
+        return admin.peek(topic, subscription, count)[:count]
+    except AdminError as error:
+        # An empty backlog and a missing subscription are both 404.
+        if error.status == 404 and subscription in admin.subscriptions(topic):
+            return []
+        raise
+
+
+def _show_backlog(asked: Asked, topic: str, subscription: str, done: str) -> None:
+    with asked.admin() as admin:
+        backlog = admin.stats(topic)["subscriptions"][subscription]["msgBacklog"]
+    told = {"topic": topic, "subscription": subscription, "backlog": backlog}
+    asked.show_one(told, f"{subscription} of {topic}: {done}, backlog {backlog:,}")

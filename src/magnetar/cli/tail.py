@@ -1,0 +1,49 @@
+"""`magnetar tail`: follow a topic from anywhere, without a subscription."""
+
+import click
+
+from magnetar.cli import values
+from magnetar.cli.errors import ExitCode
+from magnetar.cli.messages import received
+from magnetar.cli.verb import Asked, Verb, pass_asked
+from magnetar.client.follow import follow
+
+
+@click.command(cls=Verb)
+@click.argument("topic")
+@click.option(
+    "--from",
+    "start",
+    type=values.start,
+    metavar="earliest|latest|TIME",
+    default="latest",
+    show_default=True,
+    help="Where to start: 2026-01-31T12:00:00Z, 15m (ago) or ms are times.",
+)
+@click.option("--count", "-n", type=click.IntRange(min=1), help="Stop after so many messages.")
+@click.option("--until-end", is_flag=True, help="Stop when nothing more is there.")
+@click.option("--meta", is_flag=True, help="Print id, time, key and properties, too.")
+@pass_asked
+def tail(  # noqa: PLR0913, PLR0917 - one argument per option
+    asked: Asked,
+    topic: str,
+    start: str | int,
+    count: int | None,
+    until_end: bool,
+    meta: bool,
+) -> None:
+    r"""Follow a topic without a subscription: nothing is acknowledged, nothing is left behind.
+
+    \b
+      magnetar tail orders
+      magnetar tail orders --from 1h --until-end
+    """
+    with asked.cluster() as cluster:
+        try:
+            messages = follow(cluster, topic, start, until_end=until_end)
+            for number, message in enumerate(messages, 1):
+                received(message).print(as_json=asked.json, meta=meta)
+                if number == count:
+                    messages.close()
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None

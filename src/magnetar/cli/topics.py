@@ -1,0 +1,140 @@
+"""`magnetar topics`: list, create, delete and inspect topics, through admin REST."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from magnetar.cli import values
+from magnetar.cli.errors import CommandError, ExitCode
+from magnetar.cli.values import time_text
+from magnetar.cli.verb import Asked, Noun, pass_asked
+
+Stats = Mapping[str, Any]
+
+
+@click.group(cls=Noun)
+def topics() -> None:
+    """List, create, delete and inspect topics."""
+
+
+@topics.command("list")
+@click.argument("namespace", default="public/default")
+@click.option("--partitioned", is_flag=True, help="Partitioned topics, by their base names.")
+@pass_asked
+def list_topics(asked: Asked, namespace: str, partitioned: bool) -> None:
+    """List the topics of a NAMESPACE, partitions included."""
+    with asked.admin() as admin:
+        found = admin.partitioned_topics(namespace) if partitioned else admin.topics(namespace)
+    if asked.json:
+        asked.show_one(sorted(found))
+    else:
+        click.echo("".join(f"{each}\n" for each in sorted(found)), nl=False)
+
+
+@topics.command("create")
+@click.argument("topic")
+@click.option("--partitions", type=click.IntRange(min=1), help="Make it a partitioned topic.")
+@click.option(
+    "--property",
+    "properties",
+    type=values.key_value,
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="May be repeated.",
+)
+@pass_asked
+def create(
+    asked: Asked, topic: str, partitions: int | None, properties: Sequence[tuple[str, str]]
+) -> None:
+    """Create a topic."""
+    with asked.admin() as admin:
+        admin.create_topic(topic, partitions or 0, dict(properties))
+    asked.show_one({"topic": topic, "partitions": partitions or 0}, f"created {topic}")
+
+
+@topics.command("delete")
+@click.argument("topic")
+@click.option("--force", is_flag=True, help="Although clients are connected.")
+@pass_asked
+def delete(asked: Asked, topic: str, force: bool) -> None:
+    """Delete a topic, its messages and its subscriptions."""
+    with asked.admin() as admin:
+        admin.delete_topic(topic, force=force)
+    asked.show_one({"topic": topic, "deleted": True}, f"deleted {topic}")
+
+
+@topics.command("stats")
+@click.argument("topic")
+@click.option("--internal", is_flag=True, help="Ledgers and cursors instead.")
+@pass_asked
+def stats(asked: Asked, topic: str, internal: bool) -> None:
+    """Show what goes in and out of a topic, and what waits."""
+    with asked.admin() as admin:
+        if internal:
+            asked.show_one(admin.internal_stats(topic))
+            return
+        told = admin.stats(topic)
+    asked.show_one(told, stats_text(topic, told))
+
+
+def stats_text(topic: str, told: Stats) -> str:
+    """Return the figures of a topic that a person looks for first."""
+    lines = [
+        f"{topic}",
+        f"  messages in    {told.get('msgInCounter', 0):,}",
+        f"  bytes in       {told.get('bytesInCounter', 0):,}",
+        f"  stored bytes   {told.get('storageSize', 0):,}",
+        f"  producers      {len(told.get('publishers') or ()):,}",
+    ]
+    if last := told.get("lastPublishTimeStamp"):
+        lines.append(f"  last publish   {time_text(int(last))}")
+    subscriptions: Stats = told.get("subscriptions") or {}
+    lines.append(f"  subscriptions  {len(subscriptions):,}")
+    for name, each in subscriptions.items():
+        lines.append(
+            f"    {name}: {each.get('type') or 'no consumer'}, backlog"
+            f" {each.get('msgBacklog', 0):,}, unacknowledged {each.get('unackedMessages', 0):,},"
+            f" consumers {len(each.get('consumers') or ()):,}"
+        )
+    return "\n".join(lines)
+
+
+@topics.command("partitions")
+@click.argument("topic")
+@click.option("--set", "wanted", type=click.IntRange(min=1), help="Grow to so many.")
+@pass_asked
+def partitions(asked: Asked, topic: str, wanted: int | None) -> None:
+    """Show how many partitions a topic has, or grow them."""
+    with asked.admin() as admin:
+        if wanted is not None:
+            admin.update_partitions(topic, wanted)
+        count = admin.partitions(topic)
+        if not count:
+            admin.stats(topic)  # no partitions, or no topic? A missing one is an error here
+    asked.show_one({"topic": topic, "partitions": count}, f"{count}")
+
+
+@topics.command("terminate")
+@click.argument("topic")
+@pass_asked
+def terminate(asked: Asked, topic: str) -> None:
+    """Close a topic for good: it can be read, but nothing more is published."""
+    with asked.admin() as admin:
+        if admin.partitions(topic):
+            raise CommandError(
+                f"{topic} is partitioned", "terminate its partitions", ExitCode.USAGE
+            )
+        last = admin.terminate(topic)
+    asked.show_one({"topic": topic, "last_id": str(last)}, f"terminated {topic} after {last}")
+
+
+@topics.command("unload")
+@click.argument("topic")
+@pass_asked
+def unload(asked: Asked, topic: str) -> None:
+    """Let the broker forget a topic's memory; clients come back by themselves."""
+    with asked.admin() as admin:
+        for each in admin.partition_names(topic):
+            admin.unload(each)
+    asked.show_one({"topic": topic, "unloaded": True}, f"unloaded {topic}")

@@ -1,0 +1,136 @@
+"""Values on the command line: times, positions, properties. Text in, value out; pure.
+
+time       2026-01-31T12:00:00Z   2026-01-31 12:00   15m (ago)   1769860800000 (ms since 1970)
+start      earliest | latest | a time
+position   earliest | latest | ledger:entry
+property   key=value
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
+
+import click
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)(?:\s+ago)?")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_POSITION = re.compile(r"(\d{1,19}):(\d{1,19})")
+Value = TypeVar("Value")
+TIME_FORMS = "2026-01-31T12:00:00Z, 15m (ago) or milliseconds since 1970"
+
+
+class Position(NamedTuple):
+    """One entry of a topic."""
+
+    ledger: int
+    entry: int
+
+
+def parse_time(text: str, now_ms: int) -> int:
+    """Return a time in ms since 1970. A time without a zone is UTC.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    if text.isdecimal():
+        return int(text)
+    if ago := _AGO.fullmatch(text.strip()):
+        return now_ms - round(float(ago[1]) * _UNIT_MS[ago[2]])
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time, expected {TIME_FORMS}") from None
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return round(time.timestamp() * 1000)
+
+
+def parse_seconds(text: str) -> int:
+    """Return an age in seconds: a number, or one with a unit, such as `15m` or `7d`.
+
+    Raises:
+        ValueError: it is no age.
+    """
+    if text.isdecimal():
+        return int(text)
+    if ago := _AGO.fullmatch(text.strip()):
+        return round(float(ago[1]) * _UNIT_MS[ago[2]] / 1000)
+    raise ValueError(f"{text!r} is no age, expected seconds, or a number with ms, s, m, h, d or w")
+
+
+def parse_position(text: str) -> str | Position:
+    """Return `earliest`, `latest` or an entry.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text in {"earliest", "latest"}:
+        return text
+    if match := _POSITION.fullmatch(text):
+        return Position(int(match[1]), int(match[2]))
+    raise ValueError(f"{text!r} is no position, expected earliest, latest or ledger:entry")
+
+
+def parse_property(text: str) -> tuple[str, str]:
+    """Return the key and the value of `key=value`.
+
+    Raises:
+        ValueError: there is no `=`, or nothing before it.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ValueError(f"{text!r} is no property, expected key=value")
+    return key, value
+
+
+def time_text(ms: int) -> str:
+    """Return a time as ISO 8601 in UTC, to the millisecond."""
+    stamp = datetime.fromtimestamp(ms / 1000, UTC)
+    return stamp.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def now_ms() -> int:
+    """Return the wall time in ms since 1970."""
+    return round(datetime.now(UTC).timestamp() * 1000)  # noqa: TID251 - the command line's clock
+
+
+# --- click: what the functions above refuse is a usage error ------------------------------
+
+
+def time(text: str) -> int:
+    """Return a time in ms since 1970."""
+    return _usage(lambda: parse_time(text, now_ms()))
+
+
+def start(text: str) -> str | int:
+    """Return `earliest`, `latest`, or a time in ms since 1970."""
+    return text if text in {"earliest", "latest"} else time(text)
+
+
+def position(text: str) -> str | Position:
+    """Return `earliest`, `latest` or an entry."""
+    return _usage(lambda: parse_position(text))
+
+
+def target(text: str) -> str | Position | int:
+    """Return `earliest`, `latest`, an entry, or a time in ms since 1970."""
+    known = text in {"earliest", "latest"} or _POSITION.fullmatch(text)
+    return position(text) if known else time(text)
+
+
+def age(text: str) -> int:
+    """Return an age in seconds."""
+    return _usage(lambda: parse_seconds(text))
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Return the key and the value of `key=value`."""
+    return _usage(lambda: parse_property(text))
+
+
+def _usage(parse: Callable[[], Value]) -> Value:
+    try:
+        return parse()
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

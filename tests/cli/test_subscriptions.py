@@ -1,0 +1,71 @@
+"""`magnetar subscriptions`."""
+
+import json
+from typing import Any
+
+import pytest
+
+from magnetar.client.admin import AdminError, Message, MessageId
+
+STATS = {
+    "subscriptions": {
+        "s": {"type": "Shared", "msgBacklog": 1500, "unackedMessages": 2, "consumers": [{}]},
+        "idle": {"msgBacklog": 0},
+    }
+}
+
+
+def test_subscriptions_are_a_table_for_people_and_rows_for_programs(run: Any, admin: Any) -> None:
+    admin.answers["stats"] = STATS
+    lines = run("subscriptions", "list", "t").out.splitlines()
+    assert lines[0].split() == ["subscription", "type", "backlog", "unacknowledged", "consumers"]
+    assert lines[1].split() == ["idle", "-", "0", "0", "0"]
+    assert lines[2].split() == ["s", "Shared", "1,500", "2", "1"]
+    rows = json.loads(run("subscriptions", "list", "t", "-o", "json").out)
+    assert rows[1]["backlog"] == 1500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        (["create", "t", "s"], ("create_subscription", "t", "s", "latest")),
+        (
+            ["create", "t", "s", "--from", "3:4"],
+            ("create_subscription", "t", "s", MessageId(3, 4)),
+        ),
+        (["delete", "t", "s"], ("delete_subscription", "t", "s", {"force": False})),
+        (["skip", "t", "s", "5"], ("skip", "t", "s", 5)),
+        (["clear", "t", "s"], ("clear", "t", "s")),
+        (["expire", "t", "s", "--older-than", "2h"], ("expire", "t", "s", 7200)),
+        (["reset", "t", "s", "--to", "earliest"], ("reset", "t", "s", 0)),
+        (["reset", "t", "s", "--to", "latest"], ("clear", "t", "s")),
+        (["reset", "t", "s", "--to", "3:4"], ("reset", "t", "s", MessageId(3, 4))),
+        (["reset", "t", "s", "--to", "1970-01-01T00:00:05Z"], ("reset", "t", "s", 5000)),
+    ],
+)
+def test_each_verb_makes_its_call(
+    run: Any, admin: Any, arguments: list[str], call: tuple[Any, ...]
+) -> None:
+    admin.answers["stats"] = STATS
+    ended = run("subscriptions", *arguments)
+    assert ended.code == 0
+    assert admin.calls[0] == call
+    if arguments[0] in {"skip", "clear", "expire", "reset"}:
+        assert "backlog 1,500" in ended.out
+
+
+def test_peeking_shows_the_messages_and_their_places(run: Any, admin: Any) -> None:
+    body = Message(id=MessageId(3, 4), payload=b"x", publish_time_ms=0)
+    admin.answers |= {"partition_names": ["t"], "peek": [body, body]}
+    assert run("subscriptions", "peek", "t", "s").out.split()[0] == "3:4"
+
+
+def test_an_empty_backlog_is_exit_code_3(run: Any, admin: Any) -> None:
+    admin.answers |= {
+        "partition_names": ["t"],
+        "peek": AdminError(404, "nothing there"),
+        "subscriptions": ["s"],
+    }
+    ended = run("subscriptions", "peek", "t", "s")
+    assert ended.code == 3
+    assert "no backlog" in ended.err

@@ -1,0 +1,98 @@
+"""`magnetar topics`."""
+
+import json
+from typing import Any
+
+import pytest
+
+from magnetar.cli.topics import stats_text
+from magnetar.client.admin import AdminError, MessageId
+
+
+def test_topics_are_listed_in_order_for_people_and_for_programs(run: Any, admin: Any) -> None:
+    admin.answers["topics"] = ["b", "a"]
+    assert run("topics", "list").out == "a\nb\n"
+    assert json.loads(run("topics", "list", "x/y", "-o", "json").out) == ["a", "b"]
+    assert admin.calls == [("topics", "public/default"), ("topics", "x/y")]
+
+
+def test_no_topics_are_no_lines_and_an_empty_array(run: Any, admin: Any) -> None:
+    admin.answers |= {"topics": [], "partitioned_topics": []}
+    assert run("topics", "list").out == ""
+    assert run("topics", "list", "--partitioned", "-o", "json").out == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        (["create", "t"], ("create_topic", "t", 0, {})),
+        (["create", "t", "--partitions", "4"], ("create_topic", "t", 4, {})),
+        (["create", "t", "--property", "a=b"], ("create_topic", "t", 0, {"a": "b"})),
+        (["delete", "t"], ("delete_topic", "t", {"force": False})),
+        (["delete", "t", "--force"], ("delete_topic", "t", {"force": True})),
+    ],
+)
+def test_each_verb_makes_one_call(
+    run: Any, admin: Any, arguments: list[str], call: tuple[Any, ...]
+) -> None:
+    ended = run("topics", *arguments)
+    assert ended.code == 0
+    assert admin.calls == [call]
+    assert "t" in ended.out
+
+
+def test_statistics_show_first_what_a_person_looks_for(run: Any, admin: Any) -> None:
+    told = {
+        "msgInCounter": 1234,
+        "storageSize": 10,
+        "publishers": [{}],
+        "lastPublishTimeStamp": 1000,
+        "subscriptions": {"s": {"type": "Shared", "msgBacklog": 7, "consumers": [{}, {}]}},
+    }
+    admin.answers["stats"] = told
+    out = run("topics", "stats", "t").out
+    assert "messages in    1,234" in out
+    assert "s: Shared, backlog 7, unacknowledged 0, consumers 2" in out
+    assert "1970-01-01T00:00:01.000Z" in out
+    assert json.loads(run("topics", "stats", "t", "-o", "json").out) == told
+    assert "subscriptions  0" in stats_text("t", {})
+
+
+def test_internal_statistics_are_shown_whole(run: Any, admin: Any) -> None:
+    admin.answers["internal_stats"] = {"ledgers": []}
+    assert json.loads(run("topics", "stats", "t", "--internal").out) == {"ledgers": []}
+
+
+def test_a_topic_that_is_not_there_is_exit_code_3(run: Any, admin: Any) -> None:
+    admin.answers |= {"partitions": 0, "stats": AdminError(404, "topic t does not exist")}
+    for verb in ("stats", "partitions"):
+        ended = run("topics", verb, "t")
+        assert ended.code == 3
+        assert ended.err == "magnetar: topic t does not exist\n"
+
+
+def test_partitions_can_be_seen_and_grown(run: Any, admin: Any) -> None:
+    admin.answers["partitions"] = 4
+    assert run("topics", "partitions", "t").out == "4\n"
+    assert run("topics", "partitions", "t", "--set", "8").code == 0
+    assert ("update_partitions", "t", 8) in admin.calls
+
+
+def test_terminating_tells_the_last_message(run: Any, admin: Any) -> None:
+    admin.answers |= {"partitions": 0, "terminate": MessageId(3, 4)}
+    assert run("topics", "terminate", "t").out == "terminated t after 3:4\n"
+    admin.answers["partitions"] = 2
+    assert run("topics", "terminate", "t").code == 2
+
+
+def test_unloading_a_partitioned_topic_unloads_each_partition(run: Any, admin: Any) -> None:
+    admin.answers["partition_names"] = ["t-0", "t-1"]
+    assert run("topics", "unload", "t").code == 0
+    assert admin.calls[1:] == [("unload", "t-0"), ("unload", "t-1")]
+
+
+def test_a_name_alone_shows_the_verbs(run: Any) -> None:
+    shown = run("topics")
+    assert shown.code == 2
+    for verb in ("list", "create", "delete", "stats", "partitions", "terminate", "unload"):
+        assert verb in shown.out + shown.err

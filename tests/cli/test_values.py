@@ -1,0 +1,91 @@
+"""Times, positions and properties as people type them."""
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magnetar.cli.values import (
+    Position,
+    age,
+    key_value,
+    parse_position,
+    parse_property,
+    parse_seconds,
+    parse_time,
+    position,
+    start,
+    target,
+    time_text,
+)
+
+NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_ms"),
+    [
+        ("2026-01-31T12:00:00Z", NOW_MS),
+        ("2026-01-31 12:00", NOW_MS),
+        ("2026-01-31T13:00:00+01:00", NOW_MS),
+        ("2026-01-31", NOW_MS - 12 * 3_600_000),
+        (str(NOW_MS), NOW_MS),
+        ("15m", NOW_MS - 900_000),
+        ("1.5h ago", NOW_MS - 5_400_000),
+        ("250 ms", NOW_MS - 250),
+    ],
+)
+def test_a_time_may_be_written_in_several_ways(text: str, expected_ms: int) -> None:
+    assert parse_time(text, NOW_MS) == expected_ms
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_a_time_that_was_printed_is_read_back(ms: int) -> None:
+    assert parse_time(time_text(ms), NOW_MS) == ms
+
+
+@pytest.mark.parametrize("text", ["", "soon", "15", "2026-13-01", "m", "-5m"])
+def test_what_is_no_time_is_refused_unless_it_is_a_number(text: str) -> None:
+    if text.isdecimal():
+        assert parse_time(text, NOW_MS) == int(text)
+    else:
+        with pytest.raises(ValueError, match="is no time, expected 2026"):
+            parse_time(text, NOW_MS)
+
+
+def test_a_position_is_an_end_or_an_entry() -> None:
+    assert parse_position("earliest") == "earliest"
+    assert parse_position("12:340") == Position(12, 340)
+    for text in ("12", "12:", "a:b", "-1:-1", "1:2:3"):
+        with pytest.raises(ValueError, match="expected earliest, latest or ledger:entry"):
+            parse_position(text)
+
+
+def test_a_property_may_hold_more_equal_signs_but_needs_a_key() -> None:
+    assert parse_property("a=b=c") == ("a", "b=c")
+    assert parse_property("a=") == ("a", "")
+    for text in ("a", "=b"):
+        with pytest.raises(ValueError, match="expected key=value"):
+            parse_property(text)
+
+
+def test_an_age_is_in_seconds() -> None:
+    assert parse_seconds("90") == parse_seconds("90s") == parse_seconds("1.5m") == 90
+    assert parse_seconds("7d") == 604_800
+    with pytest.raises(ValueError, match="is no age"):
+        parse_seconds("old")
+
+
+def test_a_start_is_an_end_or_a_time_and_a_target_may_be_an_entry_too() -> None:
+    assert start("latest") == "latest"
+    assert start("2026-01-31T12:00:00Z") == NOW_MS
+    assert target("3:4") == Position(3, 4)
+    assert target("earliest") == "earliest"
+    assert target("2026-01-31 12:00") == NOW_MS
+
+
+@pytest.mark.parametrize("convert", [start, target, position, age, key_value])
+def test_on_the_command_line_nonsense_is_a_usage_error_with_the_reason(convert: object) -> None:
+    assert callable(convert)
+    with pytest.raises(click.BadParameter, match="expected"):
+        convert("?")
