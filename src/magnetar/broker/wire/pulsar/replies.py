@@ -28,7 +28,7 @@ from magnetar.broker.run import (
     Bytes,
     Run,
 )
-from magnetar.broker.wire.pulsar.fields import encode_varint, varint_size
+from magnetar.broker.wire.pulsar.fields import encode_varint
 from magnetar.broker.wire.pulsar.frames import CHECKSUM_MAGIC
 
 JOIN_BYTES_MAX = 4 * 1024
@@ -50,6 +50,8 @@ _DIGITS_LAST = bytes(range(128))
 _RECEIPT_HEADS = tuple(
     _pack_sizes(size + 8, size + 4) + bytes((0x08, 0x07, 0x3A, size, 0x08)) for size in range(128)
 )
+# The start of the message id within it, by the sizes of ledger and entry id together.
+_ID_HEADS = tuple(bytes((0x1A, size + 2, 0x08)) for size in range(32))
 
 
 # --- receipts ----------------------------------------------------------------------------
@@ -61,77 +63,74 @@ def encode_receipts(producer_ids: Sequence[int], run: Run, groups: Sequence[Grou
     `producer_ids[slot]` is what the client calls the producer of a group. Groups that were
     refused are not for here. Rows of a group with `ledger` -1 get the id -1:-1.
     """
-    sequence_ids = run.i64(SEQUENCE_ID)
-    highest_ids = run.i64(HIGHEST_SEQUENCE_ID)
+    lowest = run.i64(SEQUENCE_ID).tolist()
+    highest = run.i64(HIGHEST_SEQUENCE_ID).tolist()
     receipts: list[Bytes] = []
-    for group in groups:
-        first, end = group.first_row, group.first_row + group.count
-        lowest = sequence_ids[first:end].tolist()
-        highest = highest_ids[first:end].tolist()
-        producer = encode_varint(producer_ids[group.slot])
+    for slot, first, count, ledger_id, entry_id, _ in groups:
+        producer = encode_varint(producer_ids[slot])
+        end = first + count
         if (
-            group.count >= STRETCH_MIN
-            and group.ledger >= 0
-            and lowest[0] >= 0
-            and highest == lowest
-            and lowest == list(range(lowest[0], lowest[0] + group.count))
+            count >= STRETCH_MIN
+            and ledger_id >= 0
+            and lowest[first] >= 0
+            and lowest[first:end] == list(range(lowest[first], lowest[first] + count))
+            and lowest[first:end] == highest[first:end]
         ):
-            _stretch(receipts, producer, group, lowest[0])
-        else:
-            _one_by_one(receipts, producer, group, lowest, highest)
+            _stretch(receipts, producer, count, ledger_id, entry_id, lowest[first])
+            continue
+        ledger = encode_varint(ledger_id)
+        start = producer + b"\x10"
+        # The contents without the ids: 08 producer 10, then 1a n 08 ledger 10.
+        fixed = len(producer) + len(ledger) + 6
+        for row in range(first, end):
+            sequence = encode_varint(lowest[row])
+            entry = encode_varint(entry_id + row - first if ledger_id >= 0 else -1)
+            more = b"" if highest[row] == lowest[row] else b"\x20" + encode_varint(highest[row])
+            receipts += (
+                _RECEIPT_HEADS[fixed + len(sequence) + len(entry) + len(more)],
+                start,
+                sequence,
+                _ID_HEADS[len(ledger) + len(entry)],
+                ledger,
+                b"\x10",
+                entry,
+                more,
+            )
     return b"".join(receipts)
 
 
-def _one_by_one(
+def _stretch(  # noqa: PLR0913, PLR0917 - a group, taken apart
     receipts: list[Bytes],
     producer: bytes,
-    group: Group,
-    lowest: Sequence[int],
-    highest: Sequence[int],
+    left: int,
+    ledger_id: int,
+    entry_id: int,
+    sequence_id: int,
 ) -> None:
-    """Append the receipts of one group, each written by itself."""
-    ledger = encode_varint(group.ledger)
-    entry_id = group.first_entry
-    step = 1 if group.ledger >= 0 else 0
-    if not step:
-        entry_id = -1
-    # Contents without the ids: 08 producer 10, then 1a n 08 ledger 10.
-    fixed = len(producer) + len(ledger) + 6
-    for sequence_id, highest_id in zip(lowest, highest, strict=True):
-        sequence = encode_varint(sequence_id)
-        entry = encode_varint(entry_id)
-        last = b"" if highest_id == sequence_id else b"\x20" + encode_varint(highest_id)
-        receipts += (
-            _RECEIPT_HEADS[fixed + len(sequence) + len(entry) + len(last)],
-            producer,
-            b"\x10",
-            sequence,
-            bytes((0x1A, len(ledger) + len(entry) + 2, 0x08)),
-            ledger,
-            b"\x10",
-            entry,
-            last,
-        )
-        entry_id += step
-
-
-def _stretch(receipts: list[Bytes], producer: bytes, group: Group, sequence_id: int) -> None:
-    """Append the receipts of one group whose sequence ids count up by one, like its entries."""
-    entry_id = group.first_entry
-    left = group.count
+    """Append `left` receipts for sequence ids and entry ids that both count up by one."""
+    ledger = encode_varint(ledger_id)
     while left:
         # As long as neither number grows by a byte, all frames have the same size.
-        sequence_size, entry_size = varint_size(sequence_id), varint_size(entry_id)
-        count = min(left, (1 << 7 * sequence_size) - sequence_id, (1 << 7 * entry_size) - entry_id)
-        pieces: list[Bytes] = []
-        one = group._replace(first_entry=entry_id, count=1)
-        _one_by_one(pieces, producer, one, (sequence_id,), (sequence_id,))
-        template = b"".join(pieces)
-        frames = bytearray(template) * count
+        sequence, entry = encode_varint(sequence_id), encode_varint(entry_id)
+        count = min(left, (1 << 7 * len(sequence)) - sequence_id, (1 << 7 * len(entry)) - entry_id)
+        template = b"".join(
+            (
+                _RECEIPT_HEADS[len(producer) + len(sequence) + len(ledger) + len(entry) + 6],
+                producer,
+                b"\x10",
+                sequence,
+                _ID_HEADS[len(ledger) + len(entry)],
+                ledger,
+                b"\x10",
+                entry,
+            )
+        )
         size = len(template)
-        sequence_at = size - entry_size - len(encode_varint(group.ledger)) - 4 - sequence_size
-        _count_up(frames, sequence_at, size, sequence_id, sequence_size, count)
-        _count_up(frames, size - entry_size, size, entry_id, entry_size, count)
+        frames = bytearray(template) * count
+        entry_at = size - len(entry)
+        sequence_at = entry_at - len(ledger) - 4 - len(sequence)
+        _count_up(frames, sequence_at, size, sequence_id, len(sequence), count)
+        _count_up(frames, entry_at, size, entry_id, len(entry), count)
         receipts.append(frames)
         sequence_id += count
         entry_id += count

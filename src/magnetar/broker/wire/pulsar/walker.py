@@ -341,7 +341,7 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                             publish_time = last_publish_time
                             seen = _SEEN_ALL
                             at = here + 7
-            if at != metadata_end:
+            if at != metadata_end or not seen:
                 publish_time, deliver_at, key, flags, batch = _read_metadata(
                     buffer, at, metadata_end, seen, publish_time, flags
                 )
