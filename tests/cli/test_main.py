@@ -81,6 +81,7 @@ def test_every_command_explains_itself(run: Any) -> None:
         shown = run(name, "--help")
         assert shown.code == 0
         assert shown.out.startswith(f"Usage: magnetar {name}")
+        assert "\\b" not in shown.out
 
 
 def test_a_command_that_is_not_there_is_a_usage_error(run: Any) -> None:

@@ -136,12 +136,12 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
     ack: bool,
     meta: bool,
 ) -> None:
-    r"""Receive messages of a topic through a subscription, and acknowledge them.
+    """Receive messages of a topic through a subscription, and acknowledge them.
 
     \b
       magnetar consume orders -s billing --type shared
       magnetar consume orders -s audit --from 2026-01-31 --until-end --output json
-    """
+    """  # noqa: D301 - click keeps the lines after a \b as they are
     with asked.cluster() as cluster, cluster.admin() as admin:
         consumer = cluster.consumer(topic, subscription, SubscriptionType(kind), start)
         ended = None

@@ -91,13 +91,13 @@ def peek(
     subscription: str | None,
     count: int,
 ) -> None:
-    r"""Look at messages anywhere in a topic; also at those acknowledged already.
+    """Look at messages anywhere in a topic; also at those acknowledged already.
 
     \b
       magnetar peek orders --position latest --count 5
       magnetar peek orders --position 12:340
       magnetar peek orders --subscription billing
-    """
+    """  # noqa: D301 - click keeps the lines after a \b as they are
     if position is not None and subscription is not None:
         raise click.UsageError("--position and --subscription exclude each other.")
     with asked.admin() as admin:

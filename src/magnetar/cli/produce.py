@@ -136,7 +136,7 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
     batch: bool,
     schema: str,  # noqa: ARG001 - there is one so far
 ) -> None:
-    r"""Publish messages to a topic.
+    """Publish messages to a topic.
 
     Each MESSAGE is one message; `-` stands for the lines of standard input.
 
@@ -144,7 +144,7 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
       magnetar produce orders "one" "two"
       seq 1000 | magnetar produce orders - --rate 100
       magnetar produce orders --file orders.jsonl --key shop-7
-    """
+    """  # noqa: D301 - click keeps the lines after a \b as they are
     if not messages and not files:
         raise click.UsageError(
             "Nothing to publish: give messages, --file, or - for standard input."

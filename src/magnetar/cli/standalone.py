@@ -41,14 +41,14 @@ OPTIONS: dict[str, type] = {
     help="Settings, in TOML. [env: MAGNETAR_CONFIG]",
 )
 def standalone(config: Path | None, **flags: Any) -> int:
-    r"""Start a broker on this machine and serve until SIGTERM or Ctrl-C.
+    """Start a broker on this machine and serve until SIGTERM or Ctrl-C.
 
     Settings come from the --config file, then from MAGNETAR_* variables, then from flags.
 
     \b
       magnetar standalone --data /var/lib/magnetar
       MAGNETAR_JOURNAL_WINDOW_MS=0.5 magnetar standalone --workers auto
-    """
+    """  # noqa: D301 - click keeps the lines after a \b as they are
     try:
         merged = merge(
             OPTIONS,

@@ -32,12 +32,12 @@ def tail(  # noqa: PLR0913, PLR0917 - one argument per option
     until_end: bool,
     meta: bool,
 ) -> None:
-    r"""Follow a topic without a subscription: nothing is acknowledged, nothing is left behind.
+    """Follow a topic without a subscription: nothing is acknowledged, nothing is left behind.
 
     \b
       magnetar tail orders
       magnetar tail orders --from 1h --until-end
-    """
+    """  # noqa: D301 - click keeps the lines after a \b as they are
     with asked.cluster() as cluster:
         try:
             messages = follow(cluster, topic, start, until_end=until_end)
