@@ -1,4 +1,4 @@
-"""A client that calls an ASGI app directly, with paths exactly as a hostile peer sends them."""
+"""An ASGI client that sends paths exactly as a hostile peer does, and contexts for the app."""
 
 import json
 import tempfile
@@ -9,6 +9,19 @@ from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Message
+
+from magnetar.broker.clock import ManualClock
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.siblings import Siblings
+from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.memory import MemoryStore
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.store import Store
+from magnetar.broker.metadata.tenants import Clusters, Tenants
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.ownership import Address, Ownership
 
 
 @dataclass
@@ -85,3 +98,40 @@ def run_folder() -> Iterator[Path]:
     """A folder whose name is short enough for Unix sockets in it."""
     with tempfile.TemporaryDirectory(prefix="mag") as folder:
         yield Path(folder)
+
+
+ADDRESS = Address("pulsar://localhost:6650", "http://localhost:8080")
+
+
+@pytest.fixture
+def new_context() -> Callable[..., Context]:
+    """Make a context over a store; the catalog is up to the test."""
+
+    def make(store: Store, catalog: Any = None, **changed: Any) -> Context:
+        siblings = changed.pop("siblings", None) or Siblings(["/nowhere"], own=0)
+        worker = changed.pop("worker", 0)
+        parts: dict[str, Any] = {
+            "catalog": catalog,
+            "partitions": Partitions(store),
+            "namespaces": Namespaces(store),
+            "tenants": Tenants(store),
+            "clusters": Clusters(store),
+            "ownership": Ownership(worker, [ADDRESS] * len(siblings)),
+            "siblings": siblings,
+            "config": BrokerConfig(data=Path("/data"), worker=worker, workers=len(siblings)),
+            "metrics": Metrics(),
+            "clock": ManualClock(),
+            "address": ADDRESS,
+            "version": "0.0.1",
+        }
+        return Context(**(parts | changed))
+
+    return make
+
+
+@pytest.fixture
+async def store() -> Store:
+    """Metadata as they are after a first start, in memory."""
+    store = MemoryStore()
+    await prepare(store, "standalone")
+    return store

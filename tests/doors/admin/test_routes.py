@@ -1,6 +1,7 @@
 """The table of routes: literals before parameters, twins, and paths from hostile peers."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ ROUTES = Routes(
 )
 
 
-def find(method: str, path: str) -> Match[Callable[[], Awaitable[None]]]:
+def find(method: str, path: str) -> Match[Callable[[], Coroutine[Any, Any, None]]]:
     return ROUTES.find(method, path)
 
 

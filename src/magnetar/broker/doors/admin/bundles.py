@@ -43,3 +43,17 @@ def check_bundle(text: str, bundles: int) -> str:
     if text.lower() not in known:
         raise Refusal(412, f"there is no bundle {text[:100]!r}; there are {', '.join(known[:8])}")
     return text.lower()
+
+
+def bundle_count(stored: object, *, check: bool = False) -> int:
+    """Return the number of bundles in what is stored of a namespace, if anything is.
+
+    Raises:
+        Refusal: 412, with `check`, there cannot be as many.
+    """
+    count = stored.get("numBundles", BUNDLES) if isinstance(stored, dict) else BUNDLES
+    if isinstance(count, int) and 1 <= count <= BUNDLES_MAX:
+        return count
+    if check:
+        raise Refusal(412, f"numBundles is {count!r}, allowed: 1 to {BUNDLES_MAX}")
+    return BUNDLES

@@ -12,6 +12,7 @@ import msgspec
 from starlette.responses import Response
 
 from magnetar.broker import port
+from magnetar.broker.metadata import documents, facts, store
 from magnetar.names import InvalidNameError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,14 @@ class Refusal(Exception):  # noqa: N818 - it is the answer, not an accident
 
 
 STATUS: dict[type[BaseException], int] = {
+    # metadata
+    documents.InvalidDocumentError: 400,
+    facts.AlreadyExistsError: 409,
+    facts.NotFoundError: 404,
+    facts.NotEmptyError: 409,
+    store.ConflictError: 409,
+    store.StoreUnavailableError: 503,
+    # names and the port
     InvalidNameError: 412,
     port.TopicNotFoundError: 404,
     port.NamespaceNotFoundError: 404,

@@ -1,0 +1,89 @@
+"""The admin app of one broker process: finds the handler, calls it, prints what it says.
+
+    Unix socket ──▶ HttpServer ──▶ AdminApp ──▶ Routes.find ──▶ handler(call) ──▶ Response
+                                      ▲                            │ raises
+                                      └──────── errors.refused ◀───┘
+
+The table is put together here from those of the nouns. A handler may take at most
+HANDLER_TIMEOUT_S; nothing holds the event loop for long, because whatever grows with the
+number of topics is rendered in slices.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from magnetar.broker.doors.admin import (
+    brokers,
+    clusters,
+    lookup,
+    messages,
+    metrics,
+    namespaces,
+    partitions,
+    policies,
+    subscriptions,
+    tenants,
+    topics,
+)
+from magnetar.broker.doors.admin.call import Call
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.errors import refused
+from magnetar.broker.doors.admin.guard import read_body
+from magnetar.broker.doors.admin.routes import Routes
+from magnetar.broker.doors.admin.server import HttpServer
+
+HANDLER_TIMEOUT_S = 55.0
+"""Below what callers wait for us, so that they learn the reason."""
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+NOUNS = (
+    brokers,
+    clusters,
+    lookup,
+    messages,
+    metrics,
+    namespaces,
+    partitions,
+    policies,
+    subscriptions,
+    tenants,
+    topics,
+)
+
+
+class AdminApp:
+    """Answers admin REST for the topics of one process, and for what all processes share."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._routes: Routes[Handler] = Routes([route for noun in NOUNS for route in noun.ROUTES])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        response = await self._respond(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        method = request.method
+        path = request.scope["raw_path"].decode("latin-1")
+        try:
+            match = self._routes.find(method, path)
+            async with asyncio.timeout(HANDLER_TIMEOUT_S):
+                body = await read_body(request.receive)
+                return await match.handler(Call(request, match.parameters, body, self._context))
+        except Exception as error:  # noqa: BLE001 - what is in no row of the table is logged there
+            return refused(error, f"{method} {path}")
+
+
+async def serve_admin(context: Context, uds_path: str) -> HttpServer:
+    """Serve admin REST on a Unix socket; return once it accepts. `await ....stop()` ends it."""
+    server = HttpServer(AdminApp(context))
+    await server.start(uds_path=uds_path)
+    return server

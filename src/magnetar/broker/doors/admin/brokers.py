@@ -1,0 +1,69 @@
+"""The broker itself: who it is, and whether it is well.
+
+To clients all processes of a data folder are one broker: they share the HTTP port.
+"""
+
+from urllib.parse import urlsplit
+
+from starlette.responses import PlainTextResponse, Response
+
+from magnetar.broker.doors.admin.call import Call, answer
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+
+
+async def list_brokers(call: Call) -> Response:
+    """Return the one broker there is, as host and HTTP port."""
+    cluster = call.parameters.get("cluster", call.context.cluster)
+    if cluster != call.context.cluster:
+        raise Refusal(404, f"cluster {cluster!r} is not this one, {call.context.cluster}")
+    return answer([_broker_id(call)])
+
+
+async def leader(call: Call) -> Response:
+    """Return the broker that leads: the only one."""
+    return answer({"brokerId": _broker_id(call), "serviceUrl": call.context.address.http_url})
+
+
+async def health(call: Call) -> Response:
+    """Return `ok` if this process can do its work; 503 says why it cannot."""
+    complaint = call.context.complaint()
+    if complaint:
+        raise Refusal(503, complaint)
+    return PlainTextResponse("ok")
+
+
+async def version(call: Call) -> Response:
+    """Return the version of the program."""
+    return PlainTextResponse(call.context.version)
+
+
+async def internal_configuration(call: Call) -> Response:
+    """Return where the metadata is; Pulsar's keys, so that its tools can show it."""
+    store = f"sqlite:{call.context.config.data / 'metadata.sqlite'}"
+    return answer(
+        {
+            "metadataStoreUrl": store,
+            "configurationMetadataStoreUrl": store,
+            "ledgersRootPath": str(call.context.config.data / "entries"),
+            "bookkeeperMetadataServiceUri": None,
+            "stateStorageServiceUrl": None,
+        }
+    )
+
+
+def _broker_id(call: Call) -> str:
+    return urlsplit(call.context.address.http_url).netloc
+
+
+ROUTES = [
+    Route("GET", f"{ADMIN}/brokers", list_brokers, Right.SUPERUSER),
+    Route("GET", f"{ADMIN}/brokers/health", health, Right.OPEN),
+    Route("GET", f"{ADMIN}/brokers/ready", health, Right.OPEN),
+    Route("GET", f"{ADMIN}/brokers/version", version, Right.OPEN),
+    Route("GET", f"{ADMIN}/brokers/leaderBroker", leader, Right.SUPERUSER),
+    Route(
+        "GET", f"{ADMIN}/brokers/internal-configuration", internal_configuration, Right.SUPERUSER
+    ),
+    Route("GET", f"{ADMIN}/brokers/{{cluster}}", list_brokers, Right.SUPERUSER),
+]

@@ -1,0 +1,181 @@
+"""What the handlers of one process work with, and how they reach the other processes.
+
+call about a partitioned topic ──▶ its partitions ─┬─ owned here ──▶ the handler's function
+                                                   └─ elsewhere  ──▶ the same call to the owner
+call about a namespace's topics ─▶ those owned here, then every sibling, marked HERE
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import quote
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.doors.admin.bundles import bundle_count
+from magnetar.broker.doors.admin.routes import ADMIN
+from magnetar.broker.doors.admin.siblings import HERE, Siblings
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.tenants import Clusters, Tenants
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.ownership import Address, Ownership
+from magnetar.broker.port import ListMode
+from magnetar.names import Domain, NamespaceName, TopicName
+
+if TYPE_CHECKING:
+    from magnetar.broker.doors.admin.call import Call
+    from magnetar.broker.topics.catalog import Catalog
+
+T = TypeVar("T")
+
+PARALLEL_MAX = 32
+"""Partitions that one call works on at the same time."""
+
+
+def _well() -> str:
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Everything a handler may use. Built once by `node`."""
+
+    catalog: "Catalog"
+    partitions: Partitions
+    namespaces: Namespaces
+    tenants: Tenants
+    clusters: Clusters
+    ownership: Ownership
+    siblings: Siblings
+    config: BrokerConfig
+    metrics: Metrics
+    clock: Clock
+    address: Address
+    """Where clients reach the whole broker: the shared port, not this process's own."""
+    version: str
+    complaint: Callable[[], str] = field(default=_well)
+    """Returns why this process cannot do its work at the moment; empty: it can."""
+
+    @property
+    def cluster(self) -> str:
+        """The name of this cluster."""
+        return self.config.cluster
+
+    # --- namespaces -----------------------------------------------------------------------
+
+    async def bundles(self, namespace: NamespaceName) -> int:
+        """Return how many bundles a namespace is shown in."""
+        policies = await self.namespaces.get(namespace)
+        return bundle_count(policies.unknown.get("bundles"))
+
+    async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
+        """Return the topics of a namespace, also those that live only in siblings' memory."""
+        names = set(await self.catalog.topics(namespace, mode))
+        if mode is not ListMode.PERSISTENT:
+            path = f"{ADMIN}/{Domain.NON_PERSISTENT.value}/{_quoted(namespace)}"
+            for worker in self.siblings.others:
+                found = await self.siblings.ask(worker, "GET", path)
+                names.update(found if isinstance(found, list) else ())
+        return sorted(names)
+
+    async def delete_namespace(self, namespace: NamespaceName) -> None:
+        """Delete a namespace with all its topics, whoever owns them."""
+        await self.namespaces.get(namespace)
+        names = [TopicName.parse(name) for name in await self.topics(namespace, ListMode.ALL)]
+        await in_parallel([self._delete_topic(name) for name in names])
+        for domain in Domain:
+            for name in await self.partitions.list_partitioned(namespace, domain):
+                await self.partitions.delete_partitioned(name)
+        await self.namespaces.delete(namespace)
+
+    async def _delete_topic(self, topic: TopicName) -> None:
+        if self.ownership.mine(topic):
+            await self.catalog.delete(topic, force=True)
+            return
+        await self.ask_owner(topic, "DELETE", "?force=true")
+
+    async def pass_on(self, call: "Call") -> None:
+        """Make the same call to every other process, unless it was passed on to us."""
+        if HERE in call.request.headers:
+            return
+        target = call.target
+        for worker in self.siblings.others:
+            await self.siblings.ask(worker, call.request.method, target, call.body)
+
+    # --- topics ---------------------------------------------------------------------------
+
+    async def partition_names(self, topic: TopicName) -> list[TopicName] | None:
+        """Return the names of a topic's partitions; None: it is not partitioned."""
+        if topic.partition >= 0:
+            return None
+        record = await self.partitions.partitioned(topic)
+        if record is None:
+            return None
+        return [topic.partition_name(index) for index in range(record.partitions)]
+
+    async def everywhere(self, call: "Call", here: Callable[[TopicName], Awaitable[T]]) -> list[T]:
+        """Do something to a topic; to a partitioned one, on each partition, where it is owned.
+
+        `here` returns what the call answers, as JSON values, because for partitions that are
+        owned elsewhere it is the answer of the same call there.
+        """
+        names = await self.partition_names(call.topic)
+        if names is None:
+            return [await here(call.topic)]
+        return await self.on_partitions(call, names, here)
+
+    async def on_partitions(
+        self,
+        call: "Call",
+        names: Iterable[TopicName],
+        here: Callable[[TopicName], Awaitable[T]],
+        tail: str | None = None,
+    ) -> list[T]:
+        """Do something to the given partitions, each where it is owned.
+
+        Where the call about a partition is another one than that about the topic, `tail` is
+        what comes after the partition in its path.
+        """
+
+        async def at_owner(topic: TopicName) -> T:
+            if self.ownership.mine(topic):
+                return await here(topic)
+            target = call.target_for(topic_path(topic), tail)
+            worker = self.ownership.worker_of(topic)
+            answer = await self.siblings.ask(worker, call.request.method, target, call.body)
+            return cast(T, answer)
+
+        return await in_parallel([at_owner(name) for name in names])
+
+    async def ask_owner(
+        self, topic: TopicName, method: str, tail: str, body: bytes = b""
+    ) -> object:
+        """Call the process that owns a topic; `tail` comes after the topic in the path."""
+        target = f"{ADMIN}/{topic_path(topic)}{tail}"
+        return await self.siblings.ask(self.ownership.worker_of(topic), method, target, body)
+
+
+async def in_parallel(tasks: Sequence[Awaitable[T]]) -> list[T]:
+    """Await all, a bounded number at once. The first error comes out once all have ended."""
+    places = asyncio.Semaphore(PARALLEL_MAX)
+
+    async def one(task: Awaitable[T]) -> T:
+        async with places:
+            return await task
+
+    results = await asyncio.gather(*map(one, tasks), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
+
+
+def _quoted(namespace: NamespaceName) -> str:
+    return f"{quote(namespace.tenant, safe='')}/{quote(namespace.namespace, safe='')}"
+
+
+def topic_path(topic: TopicName) -> str:
+    """Return a topic as it stands in a path."""
+    return f"{topic.domain.value}/{_quoted(topic.namespace_name)}/{quote(topic.local, safe='')}"

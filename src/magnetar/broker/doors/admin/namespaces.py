@@ -1,0 +1,256 @@
+"""Namespaces: list, show, create, delete, their properties, and what is done to all their topics.
+
+What holds for a namespace is in `policies`. What is done to all topics is done by every
+broker process to those it owns: the call goes to one process, which passes it on to its
+siblings, marked so that they do not pass it on again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from magnetar.broker.doors.admin.bundles import boundaries, bundle_count, bundle_of, check_bundle
+from magnetar.broker.doors.admin.call import Call, answer, done
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.policies import NAMESPACE
+from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.doors.admin.slices import listed
+from magnetar.broker.metadata.namespaces import Policies
+from magnetar.broker.port import ListMode, SubscriptionNotFoundError
+from magnetar.names import TopicName, check_subscription
+
+PROPERTIES_MAX = 64
+PROPERTY_LENGTH_MAX = 1024
+
+_UNSET: dict[str, Any] = {
+    "auth_policies": {"namespace_auth": {}, "destination_auth": {}, "subscription_auth_roles": {}},
+    "backlog_quota_map": {},
+    "clusterDispatchRate": {},
+    "topicDispatchRate": {},
+    "subscriptionDispatchRate": {},
+    "replicatorDispatchRate": {},
+    "clusterSubscribeRate": {},
+    "publishMaxMessageRate": {},
+    "latency_stats_sample_rate": {},
+    "persistence": None,
+    "retention_policies": None,
+    "message_ttl_in_seconds": None,
+    "deduplicationEnabled": None,
+    "autoTopicCreationOverride": None,
+    "autoSubscriptionCreationOverride": None,
+    "encryption_required": False,
+    "subscription_auth_mode": "None",
+    "schema_compatibility_strategy": "UNDEFINED",
+    "schema_auto_update_compatibility_strategy": None,
+    "schema_validation_enforced": False,
+    "is_allow_auto_update_schema": None,
+    "max_producers_per_topic": None,
+    "max_consumers_per_topic": None,
+    "max_consumers_per_subscription": None,
+    "compaction_threshold": None,
+    "offload_threshold": -1,
+    "offload_deletion_lag_ms": None,
+    "deleted": False,
+    "properties": {},
+}
+"""The parts of Pulsar's object that its clients expect to find, as they are when nothing is set."""
+
+
+async def list_namespaces(call: Call) -> Response:
+    """Return the namespaces of a tenant."""
+    await call.context.tenants.get(call.tenant)
+    return answer([str(name) for name in await call.context.namespaces.list(call.tenant)])
+
+
+async def get_namespace(call: Call) -> Response:
+    """Return everything that is set on a namespace."""
+    policies = await call.context.namespaces.get(call.namespace)
+    count = _bundles(policies)
+    shown = _UNSET | policies.to_dict()
+    shown["replication_clusters"] = policies.replication_clusters or [call.context.cluster]
+    shown["bundles"] = {"boundaries": boundaries(count), "numBundles": count}
+    return answer(shown)
+
+
+async def create_namespace(call: Call) -> Response:
+    """Add a namespace, with the policies in the body if there are any."""
+    policies = call.document(Policies, "policies")
+    if policies is not None:
+        _bundles(policies, check=True)
+    await call.context.namespaces.create(call.namespace, policies)
+    return done()
+
+
+async def delete_namespace(call: Call) -> Response:
+    """Remove a namespace; with `force`, its topics too."""
+    if call.flag("force"):
+        await call.context.delete_namespace(call.namespace)
+    else:
+        await call.context.namespaces.delete(call.namespace)
+    return done()
+
+
+async def list_topics(call: Call) -> Response:
+    """Return the topics of a namespace, partitions included."""
+    word = call.word("mode", "ALL").upper()
+    modes = [mode.name for mode in ListMode]
+    if word not in modes:
+        raise Refusal(412, f"mode is {word!r}, allowed: {', '.join(modes)}")
+    names = await call.context.topics(call.namespace, ListMode[word])
+    return await listed(names)
+
+
+async def get_bundles(call: Call) -> Response:
+    """Return the hash ranges that a namespace is shown in."""
+    count = await call.context.bundles(call.namespace)
+    return answer({"boundaries": boundaries(count), "numBundles": count})
+
+
+def _bundles(policies: Policies, *, check: bool = False) -> int:
+    return bundle_count(policies.unknown.get("bundles"), check=check)
+
+
+# --- properties ---------------------------------------------------------------------------
+
+
+async def get_properties(call: Call) -> Response:
+    """Return the properties of a namespace."""
+    return answer((await call.context.namespaces.get(call.namespace)).properties)
+
+
+async def set_properties(call: Call) -> Response:
+    """Add properties, or change them."""
+    added: dict[str, str] = call.needed_json(dict[str, str], "properties")
+    await _change_properties(call, lambda properties: properties | added)
+    return done()
+
+
+async def clear_properties(call: Call) -> Response:
+    """Remove all properties."""
+    await _change_properties(call, lambda _: {})
+    return done()
+
+
+async def get_property(call: Call) -> Response:
+    """Return one property."""
+    properties = (await call.context.namespaces.get(call.namespace)).properties
+    return answer(properties.get(call.parameters["key"]))
+
+
+async def set_property(call: Call) -> Response:
+    """Set one property."""
+    key, value = call.parameters["key"], call.parameters["value"]
+    await _change_properties(call, lambda properties: properties | {key: value})
+    return done()
+
+
+async def remove_property(call: Call) -> Response:
+    """Remove one property; return what it was."""
+    key = call.parameters["key"]
+    before = (await call.context.namespaces.get(call.namespace)).properties.get(key)
+    await _change_properties(
+        call, lambda properties: {k: v for k, v in properties.items() if k != key}
+    )
+    return answer(before)
+
+
+def check_properties(properties: Mapping[str, str]) -> None:
+    """Refuse more properties than a record of metadata should have to carry.
+
+    Raises:
+        Refusal: 412, there are too many, or one is too long.
+    """
+    if len(properties) > PROPERTIES_MAX:
+        raise Refusal(412, f"{len(properties)} properties, the limit is {PROPERTIES_MAX}")
+    for key, value in properties.items():
+        if not key or max(len(key), len(value)) > PROPERTY_LENGTH_MAX:
+            raise Refusal(
+                412, f"property {key[:50]!r}: allowed are 1 to {PROPERTY_LENGTH_MAX} characters"
+            )
+
+
+async def _change_properties(call: Call, change: Any) -> None:
+    def edit(policies: Policies) -> None:
+        changed: dict[str, str] = change(policies.properties)
+        check_properties(changed)
+        policies.properties = changed
+
+    await call.context.namespaces.update(call.namespace, edit)
+
+
+# --- all topics of a namespace --------------------------------------------------------------
+
+
+async def unload(call: Call) -> Response:
+    """Close the clients of every topic and forget the topics' memory."""
+    for topic in await _own_topics(call):
+        await call.context.catalog.unload(topic)
+    await call.context.pass_on(call)
+    return done()
+
+
+async def clear_backlog(call: Call) -> Response:
+    """Acknowledge everything that one subscription, or every one, has not acknowledged yet."""
+    wanted = call.parameters.get("subscription")
+    if wanted is not None:
+        check_subscription(wanted)
+    for name in await _own_topics(call):
+        topic = await call.context.catalog.topic(name)
+        for subscription in list(topic.subscriptions.values()):
+            if wanted in {None, subscription.name}:
+                await subscription.clear_backlog()
+    await call.context.pass_on(call)
+    return done()
+
+
+async def unsubscribe(call: Call) -> Response:
+    """Delete one subscription from every topic that has it."""
+    wanted = call.subscription
+    for name in await _own_topics(call):
+        try:
+            await call.context.catalog.delete_subscription(name, wanted, force=False)
+        except SubscriptionNotFoundError:
+            continue
+    await call.context.pass_on(call)
+    return done()
+
+
+async def _own_topics(call: Call) -> list[TopicName]:
+    """Return the topics of the namespace, or of one bundle, that this process owns."""
+    context, namespace = call.context, call.namespace
+    count = await context.bundles(namespace)
+    bundle = call.parameters.get("bundle")
+    wanted = None if bundle is None else check_bundle(bundle, count)
+    names = map(TopicName.parse, await context.catalog.topics(namespace, ListMode.ALL))
+    return [
+        name
+        for name in names
+        if context.ownership.mine(name) and wanted in {None, bundle_of(name, count)}
+    ]
+
+
+BUNDLE = f"{NAMESPACE}/{{bundle}}"
+
+ROUTES = [
+    Route("GET", f"{ADMIN}/namespaces/{{tenant}}", list_namespaces, Right.TENANT),
+    Route("GET", NAMESPACE, get_namespace, Right.NAMESPACE),
+    Route("PUT", NAMESPACE, create_namespace, Right.TENANT),
+    Route("DELETE", NAMESPACE, delete_namespace, Right.TENANT),
+    Route("GET", f"{NAMESPACE}/topics", list_topics, Right.LOOKUP),
+    Route("GET", f"{NAMESPACE}/bundles", get_bundles, Right.NAMESPACE),
+    Route("GET", f"{NAMESPACE}/properties", get_properties, Right.NAMESPACE),
+    Route("PUT", f"{NAMESPACE}/properties", set_properties, Right.NAMESPACE),
+    Route("DELETE", f"{NAMESPACE}/properties", clear_properties, Right.NAMESPACE),
+    Route("GET", f"{NAMESPACE}/property/{{key}}", get_property, Right.NAMESPACE),
+    Route("PUT", f"{NAMESPACE}/property/{{key}}/{{value}}", set_property, Right.NAMESPACE),
+    Route("DELETE", f"{NAMESPACE}/property/{{key}}", remove_property, Right.NAMESPACE),
+    Route("PUT", f"{NAMESPACE}/unload", unload, Right.NAMESPACE),
+    Route("PUT", f"{BUNDLE}/unload", unload, Right.NAMESPACE),
+    Route("POST", f"{NAMESPACE}/clearBacklog", clear_backlog, Right.NAMESPACE),
+    Route("POST", f"{NAMESPACE}/clearBacklog/{{subscription}}", clear_backlog, Right.NAMESPACE),
+    Route("POST", f"{BUNDLE}/clearBacklog", clear_backlog, Right.NAMESPACE),
+    Route("POST", f"{BUNDLE}/clearBacklog/{{subscription}}", clear_backlog, Right.NAMESPACE),
+    Route("POST", f"{NAMESPACE}/unsubscribe/{{subscription}}", unsubscribe, Right.NAMESPACE),
+    Route("POST", f"{BUNDLE}/unsubscribe/{{subscription}}", unsubscribe, Right.NAMESPACE),
+]

@@ -1,0 +1,140 @@
+"""Partitioned topics: how many partitions, create, grow, delete.
+
+persistent://public/default/orders          what clients name
+persistent://public/default/orders-partition-0 ...    what is stored, each with its own owner
+"""
+
+from contextlib import suppress
+from typing import Annotated
+
+import msgspec
+from starlette.responses import Response
+
+from magnetar.broker.doors.admin.call import Call, answer, done
+from magnetar.broker.doors.admin.context import Context, in_parallel
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.namespaces import check_properties
+from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.slices import listed
+from magnetar.broker.doors.admin.subscriptions import create_where_missing, names_of
+from magnetar.broker.doors.admin.topics import LIST, TOPIC
+from magnetar.broker.metadata.partitions import PARTITIONS_MAX
+from magnetar.broker.port import TopicNotFoundError
+from magnetar.names import Domain, TopicName
+
+Number = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+
+
+class Wanted(msgspec.Struct):
+    """The long form of how many partitions are wanted."""
+
+    partitions: Number
+    properties: dict[str, str] = {}
+
+
+async def list_partitioned(call: Call) -> Response:
+    """Return the partitioned topics of a namespace, by their base names."""
+    await call.context.namespaces.get(call.namespace)
+    domain = Domain(call.parameters["domain"])
+    found = await call.context.partitions.list_partitioned(call.namespace, domain)
+    return await listed([str(name) for name in found])
+
+
+async def get_partitions(call: Call) -> Response:
+    """Return how many partitions a topic has; 0: it is an ordinary one.
+
+    With `checkAllowAutoCreation`, as clients ask, a missing topic is created as its namespace
+    prescribes.
+    """
+    context, topic = call.context, call.topic
+    record = await context.partitions.partitioned(topic)
+    count = 0
+    if record is not None:
+        count = record.partitions
+    elif call.flag("checkAllowAutoCreation"):
+        count = await context.catalog.partitions(topic, create=True)
+    elif not await _exists(call):
+        raise TopicNotFoundError(f"topic {topic} does not exist")
+    properties = record.properties if record is not None else {}
+    return answer({"partitions": count, "deleted": False, "properties": properties})
+
+
+async def _exists(call: Call) -> bool:
+    if call.topic.persistent:
+        return await call.context.partitions.topic(call.topic) is not None
+    await call.context.catalog.topic(call.topic)
+    return True
+
+
+async def create_partitioned(call: Call) -> Response:
+    """Create a partitioned topic."""
+    wanted = _wanted(call)
+    check_properties(wanted.properties)
+    if call.topic.partition >= 0:
+        raise Refusal(412, f"{call.topic.local!r} is the name of a partition, not of a topic")
+    await call.context.catalog.create_partitioned(call.topic, wanted.partitions, wanted.properties)
+    return done()
+
+
+async def grow(call: Call) -> Response:
+    """Add partitions; every subscription that partition 0 has is created on the new ones."""
+    context, topic, wanted = call.context, call.topic, _wanted(call)
+    before = await context.partition_names(topic)
+    if before is None:
+        raise TopicNotFoundError(f"topic {topic} is not partitioned")
+    if wanted.partitions <= len(before):
+        raise Refusal(
+            412, f"topic {topic} has {len(before)} partitions; their number can only grow"
+        )
+    subscriptions = await names_of(context, before[0])
+    await context.partitions.grow(topic, wanted.partitions, context.clock.wall_ms())
+    fresh = [topic.partition_name(i) for i in range(len(before), wanted.partitions)]
+    await in_parallel(
+        [create_where_missing(context, name, each) for name in fresh for each in subscriptions]
+    )
+    return done()
+
+
+async def delete_partitioned(call: Call) -> Response:
+    """Delete all partitions, then the topic; with `force`, although clients are connected."""
+    context, topic = call.context, call.topic
+    names = await context.partition_names(topic)
+    if names is None:
+        raise TopicNotFoundError(f"topic {topic} is not partitioned")
+    force = call.flag("force")
+    await in_parallel([_delete(context, name, force=force) for name in names])
+    await context.partitions.delete_partitioned(topic)
+    return done()
+
+
+async def _delete(context: Context, partition: TopicName, *, force: bool) -> None:
+    """Delete one partition, wherever it is owned. It may be gone after a first attempt."""
+    if context.ownership.mine(partition):
+        with suppress(TopicNotFoundError):
+            await context.catalog.delete(partition, force=force)
+        return
+    try:
+        await context.ask_owner(partition, "DELETE", "?force=true" if force else "")
+    except Refusal as refusal:
+        if refusal.status != 404:
+            raise
+
+
+def _wanted(call: Call) -> Wanted:
+    wanted: Wanted | int = call.needed_json(Wanted | Number, "partitions")
+    if isinstance(wanted, int):
+        wanted = Wanted(wanted)
+    if not 1 <= wanted.partitions <= PARTITIONS_MAX:
+        raise Refusal(
+            412, f"the number of partitions is {wanted.partitions}, allowed: 1 to {PARTITIONS_MAX}"
+        )
+    return wanted
+
+
+ROUTES = [
+    Route("GET", f"{LIST}/partitioned", list_partitioned, Right.LOOKUP),
+    Route("GET", f"{TOPIC}/partitions", get_partitions, Right.LOOKUP),
+    Route("PUT", f"{TOPIC}/partitions", create_partitioned, Right.NAMESPACE),
+    Route("POST", f"{TOPIC}/partitions", grow, Right.NAMESPACE),
+    Route("DELETE", f"{TOPIC}/partitions", delete_partitioned, Right.NAMESPACE),
+]

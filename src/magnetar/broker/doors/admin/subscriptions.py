@@ -1,0 +1,227 @@
+"""Subscriptions: list, create, delete, and moving their cursors.
+
+on a topic or partition    done by the process that owns it
+on a partitioned topic     done on every partition, except where a position is meant
+"""
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from magnetar.broker.doors.admin.call import Call, Position, answer, done
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.namespaces import check_properties
+from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.slices import listed
+from magnetar.broker.doors.admin.topics import TOPIC, refuse_partitioned
+from magnetar.broker.entry import EARLIEST, LATEST, EntryId
+from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.port import SubscriptionNotFoundError
+from magnetar.names import TopicName
+
+if TYPE_CHECKING:
+    from magnetar.broker.topics.subscription import Subscription
+
+SUBSCRIPTION = f"{TOPIC}/subscription/{{subscription}}"
+
+SECONDS_MAX = 2**31 - 1
+
+_WORDS = {"earliest": EARLIEST, "latest": LATEST}
+
+
+async def names_of(context: Context, topic: TopicName) -> list[str]:
+    """Return the subscriptions of a topic or partition, wherever it is owned."""
+    if context.ownership.mine(topic):
+        return sorted((await context.catalog.topic(topic)).subscriptions)
+    found = await context.ask_owner(topic, "GET", "/subscriptions")
+    return [str(name) for name in found] if isinstance(found, list) else []
+
+
+async def create_where_missing(context: Context, topic: TopicName, subscription: str) -> None:
+    """Create a subscription at the start of a topic, wherever it is owned."""
+    if context.ownership.mine(topic):
+        try:
+            await _create(context, topic, subscription, EARLIEST, {})
+        except AlreadyExistsError:
+            return
+    else:
+        try:
+            tail = f"/subscription/{quote(subscription, safe='')}"
+            await context.ask_owner(topic, "PUT", tail, b'"earliest"')
+        except Refusal as refusal:
+            if refusal.status != 409:
+                raise
+
+
+async def list_subscriptions(call: Call) -> Response:
+    """Return the names of all subscriptions; of a partitioned topic, those of any partition."""
+
+    async def here(topic: TopicName) -> list[str]:
+        return list((await call.context.catalog.topic(topic)).subscriptions)
+
+    found = await call.context.everywhere(call, here)
+    return await listed(sorted({name for names in found for name in names}))
+
+
+async def create_subscription(call: Call) -> Response:
+    """Create a durable subscription: at a position, at the `earliest`, or at the end."""
+    start, properties = _start(call)
+    name = call.subscription
+
+    async def here(topic: TopicName) -> None:
+        await _create(call.context, topic, name, start, properties)
+
+    await call.context.everywhere(call, here)
+    return done()
+
+
+async def _create(
+    context: Context, topic: TopicName, name: str, start: EntryId, properties: dict[str, str]
+) -> None:
+    await context.catalog.create_subscription(topic, name, start, properties)
+
+
+def _start(call: Call) -> tuple[EntryId, dict[str, str]]:
+    body: Any = call.json(Any, "message id")
+    if body is None:
+        return LATEST, {}
+    if isinstance(body, str):
+        if body.lower() not in _WORDS:
+            raise Refusal(400, f"{body[:100]!r} is neither earliest nor latest nor a message id")
+        return _WORDS[body.lower()], {}
+    position: Position = call.needed_json(Position, "message id")
+    properties = body.get("properties") or {}
+    check_properties(properties)
+    return position.entry, properties
+
+
+async def delete_subscription(call: Call) -> Response:
+    """Delete a subscription; with `force`, although consumers are connected."""
+    force, name = call.flag("force"), call.subscription
+
+    async def here(topic: TopicName) -> None:
+        await call.context.catalog.delete_subscription(topic, name, force=force)
+
+    await call.context.everywhere(call, here)
+    return done()
+
+
+# --- moving the cursor --------------------------------------------------------------------
+
+
+async def subscription_of(context: Context, topic: TopicName, name: str) -> "Subscription":
+    """Return a subscription that there is.
+
+    Raises:
+        TopicNotFoundError: the topic is missing.
+        SubscriptionNotFoundError: the subscription is missing.
+    """
+    found = (await context.catalog.topic(topic)).subscriptions.get(name)
+    if found is None:
+        raise SubscriptionNotFoundError(f"topic {topic} has no subscription {name!r}")
+    return found
+
+
+async def skip(call: Call) -> Response:
+    """Acknowledge the next messages."""
+    count = call.number("count")
+    await refuse_partitioned(call)
+    subscription = await subscription_of(call.context, call.topic, call.subscription)
+    await subscription.skip(count)
+    return done()
+
+
+async def skip_all(call: Call) -> Response:
+    """Acknowledge everything published so far."""
+    name = call.subscription
+
+    async def here(topic: TopicName) -> None:
+        await (await subscription_of(call.context, topic, name)).clear_backlog()
+
+    await call.context.everywhere(call, here)
+    return done()
+
+
+async def expire(call: Call) -> Response:
+    """Acknowledge everything older than some seconds."""
+    seconds, name = call.number("seconds", high=SECONDS_MAX), call.subscription
+
+    async def here(topic: TopicName) -> None:
+        await (await subscription_of(call.context, topic, name)).expire(seconds)
+
+    await call.context.everywhere(call, here)
+    return done()
+
+
+async def expire_all(call: Call) -> Response:
+    """Acknowledge everything older than some seconds, in every subscription."""
+    seconds = call.number("seconds", high=SECONDS_MAX)
+
+    async def here(topic: TopicName) -> None:
+        for subscription in list((await call.context.catalog.topic(topic)).subscriptions.values()):
+            await subscription.expire(seconds)
+
+    await call.context.everywhere(call, here)
+    return done()
+
+
+async def expire_to(call: Call) -> Response:
+    """Acknowledge everything up to a position, inclusive unless it says that it is excluded."""
+    position: Position = call.needed_json(Position, "message id")
+    await refuse_partitioned(call)
+    subscription = await subscription_of(call.context, call.topic, call.subscription)
+    await subscription.expire_to(position.entry, inclusive=not position.is_excluded)
+    return done()
+
+
+async def reset_to_time(call: Call) -> Response:
+    """Move to the first entry published at or after a time; the consumers come back."""
+    time_ms, name = call.number("time"), call.subscription
+
+    async def here(topic: TopicName) -> None:
+        await (await subscription_of(call.context, topic, name)).reset(time_ms=time_ms)
+
+    await call.context.everywhere(call, here)
+    return done()
+
+
+async def reset_to(call: Call) -> Response:
+    """Move to a position, or behind it if it says that it is excluded; the consumers come back."""
+    position: Position = call.needed_json(Position, "message id")
+    await refuse_partitioned(call)
+    subscription = await subscription_of(call.context, call.topic, call.subscription)
+    start = position.entry
+    if position.is_excluded and start not in {EARLIEST, LATEST}:
+        start = EntryId(start.ledger, start.entry + 1)
+    await subscription.reset(position=start)
+    return done()
+
+
+async def get_properties(call: Call) -> Response:
+    """Return what a subscription's creator noted about it."""
+
+    async def here(topic: TopicName) -> dict[str, str]:
+        found = await subscription_of(call.context, topic, call.subscription)
+        return dict(found.properties)
+
+    parts = await call.context.everywhere(call, here)
+    return answer(parts[0])
+
+
+ROUTES = [
+    Route("GET", f"{TOPIC}/subscriptions", list_subscriptions, Right.READ),
+    Route("PUT", SUBSCRIPTION, create_subscription, Right.CONSUME),
+    Route("DELETE", SUBSCRIPTION, delete_subscription, Right.CONSUME),
+    Route("GET", f"{SUBSCRIPTION}/properties", get_properties, Right.READ),
+    Route("POST", f"{SUBSCRIPTION}/skip/{{count}}", skip, Right.CONSUME),
+    Route("POST", f"{SUBSCRIPTION}/skip_all", skip_all, Right.CONSUME),
+    Route("POST", f"{SUBSCRIPTION}/expireMessages", expire_to, Right.CONSUME),
+    Route("POST", f"{SUBSCRIPTION}/expireMessages/{{seconds}}", expire, Right.CONSUME),
+    Route(
+        "POST", f"{TOPIC}/all_subscription/expireMessages/{{seconds}}", expire_all, Right.CONSUME
+    ),
+    Route("POST", f"{SUBSCRIPTION}/resetcursor", reset_to, Right.CONSUME),
+    Route("POST", f"{SUBSCRIPTION}/resetcursor/{{time}}", reset_to_time, Right.CONSUME),
+]

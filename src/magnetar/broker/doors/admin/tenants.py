@@ -1,0 +1,66 @@
+"""Tenants: list, show, create, change, delete."""
+
+from starlette.responses import Response
+
+from magnetar.broker.doors.admin.call import Call, answer, done
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.metadata.tenants import Tenant
+
+
+async def list_tenants(call: Call) -> Response:
+    """Return the names of all tenants."""
+    return answer(await call.context.tenants.list())
+
+
+async def get_tenant(call: Call) -> Response:
+    """Return who may administer a tenant, and on which clusters."""
+    tenant = await call.context.tenants.get(call.tenant)
+    shown = {"adminRoles": tenant.admin_roles, "allowedClusters": tenant.allowed_clusters}
+    return answer(tenant.to_dict() | shown)
+
+
+async def create_tenant(call: Call) -> Response:
+    """Add a tenant; without a body, one that may use this cluster."""
+    await call.context.tenants.create(call.tenant, await _tenant(call))
+    return done()
+
+
+async def update_tenant(call: Call) -> Response:
+    """Replace what is known of a tenant."""
+    await call.context.tenants.replace(call.tenant, await _tenant(call))
+    return done()
+
+
+async def delete_tenant(call: Call) -> Response:
+    """Remove a tenant; with `force`, its namespaces and their topics too."""
+    context, tenant = call.context, call.tenant
+    await context.tenants.get(tenant)
+    if call.flag("force"):
+        for namespace in await context.namespaces.list(tenant):
+            await context.delete_namespace(namespace)
+    await context.tenants.delete(tenant)
+    return done()
+
+
+async def _tenant(call: Call) -> Tenant:
+    tenant = call.document(Tenant, "tenant")
+    here = call.context.cluster
+    if tenant is None:
+        return Tenant(allowed_clusters=[here])
+    known = await call.context.clusters.list()
+    for cluster in tenant.allowed_clusters:
+        if cluster not in known:
+            raise Refusal(412, f"cluster {cluster!r} does not exist; there are {', '.join(known)}")
+    if not tenant.allowed_clusters:
+        raise Refusal(412, f"allowedClusters is empty; this cluster is {here!r}")
+    return tenant
+
+
+ROUTES = [
+    Route("GET", f"{ADMIN}/tenants", list_tenants, Right.SUPERUSER),
+    Route("GET", f"{ADMIN}/tenants/{{tenant}}", get_tenant, Right.TENANT),
+    Route("PUT", f"{ADMIN}/tenants/{{tenant}}", create_tenant, Right.SUPERUSER),
+    Route("POST", f"{ADMIN}/tenants/{{tenant}}", update_tenant, Right.SUPERUSER),
+    Route("DELETE", f"{ADMIN}/tenants/{{tenant}}", delete_tenant, Right.SUPERUSER),
+]

@@ -1,0 +1,318 @@
+"""Namespaces and their policies: Pulsar's shapes, and refusals that say what is allowed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from magnetar.broker.doors.admin.app import AdminApp
+from magnetar.broker.doors.admin.bundles import boundaries, bundle_of
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.policies import NOT_YET, POLICIES
+from magnetar.broker.doors.admin.slices import SLICE
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.store import Store
+from magnetar.broker.port import ListMode
+from magnetar.names import NamespaceName, TopicName
+
+NS = "/admin/v2/namespaces/public/default"
+
+
+class Names:
+    """A catalog that only knows names."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
+        prefixes = {
+            ListMode.PERSISTENT: ("persistent:",),
+            ListMode.NON_PERSISTENT: ("non-persistent:",),
+            ListMode.ALL: ("persistent:", "non-persistent:"),
+        }
+        return [name for name in self.names if name.startswith(prefixes[mode])]
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names(["persistent://public/default/b", "non-persistent://public/default/a"])
+
+
+@pytest.fixture
+def app(store: Store, names: Names, new_context: Callable[..., Context]) -> AdminApp:
+    return AdminApp(new_context(store, names))
+
+
+async def test_namespaces_are_listed_by_tenant(ask: Any, app: AdminApp) -> None:
+    answer = await ask(app, "GET", "/admin/v2/namespaces/public")
+    assert answer.json == ["public/default", "public/functions"]
+    assert (await ask(app, "GET", "/admin/v2/namespaces/nobody")).status == 404
+
+
+async def test_a_namespace_that_exists_is_a_conflict(ask: Any, app: AdminApp) -> None:
+    for body in (b"", {"bundles": {"numBundles": 4}}):
+        answer = await ask(app, "PUT", NS, body)
+        assert (answer.status, answer.reason) == (409, "namespace public/default already exists")
+
+
+async def test_a_namespace_of_no_tenant_is_refused(ask: Any, app: AdminApp) -> None:
+    answer = await ask(app, "PUT", "/admin/v2/namespaces/nobody/one")
+    assert (answer.status, answer.reason) == (404, "tenant nobody does not exist")
+
+
+async def test_policies_given_at_creation_hold_and_unknown_ones_are_kept(
+    ask: Any, app: AdminApp
+) -> None:
+    body = {
+        "message_ttl_in_seconds": 60,
+        "retention_policies": {"retentionTimeInMinutes": 5, "retentionSizeInMB": -1},
+        "bundles": {"numBundles": 2},
+        "offload_threshold": 7,
+    }
+    path = "/admin/v2/namespaces/public/one"
+    assert (await ask(app, "PUT", path, body)).status == 204
+    shown = (await ask(app, "GET", path)).json
+    assert shown["message_ttl_in_seconds"] == 60
+    assert shown["offload_threshold"] == 7
+    assert shown["bundles"] == {
+        "boundaries": ["0x00000000", "0x80000000", "0xffffffff"],
+        "numBundles": 2,
+    }
+    assert shown["replication_clusters"] == ["standalone"]
+    assert shown["deleted"] is False
+    assert (await ask(app, "GET", f"{path}/messageTTL")).json == 60
+
+
+@pytest.mark.parametrize("count", [0, -1, 129, "4", 1.5, None])
+async def test_a_number_of_bundles_that_cannot_be_is_refused(
+    ask: Any, app: AdminApp, count: object
+) -> None:
+    body = {"bundles": {"numBundles": count}}
+    assert (await ask(app, "PUT", "/admin/v2/namespaces/public/one", body)).status == 412
+
+
+async def test_a_namespace_with_topics_is_not_deleted(
+    ask: Any, app: AdminApp, store: Store, new_context: Callable[..., Context]
+) -> None:
+    topic = TopicName.parse("persistent://public/default/b")
+    await new_context(store).partitions.create_partitioned(topic, 1, 0)
+    answer = await ask(app, "DELETE", NS)
+    assert (answer.status, answer.reason) == (409, "namespace public/default still has topics")
+    assert (await ask(app, "DELETE", "/admin/v2/namespaces/public/functions")).status == 204
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [("", 2), ("?mode=ALL", 2), ("?mode=PERSISTENT", 1), ("?mode=non_persistent", 1)],
+)
+async def test_topics_are_listed_by_mode(ask: Any, app: AdminApp, query: str, count: int) -> None:
+    assert len((await ask(app, "GET", f"{NS}/topics{query}")).json) == count
+
+
+async def test_a_mode_there_is_not_is_refused(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "GET", f"{NS}/topics?mode=SOME")).status == 412
+
+
+async def test_a_long_list_comes_in_slices_and_whole(ask: Any, app: AdminApp, names: Names) -> None:
+    names.names = sorted(f'persistent://public/default/t-{i}"\u00fc' for i in range(3 * SLICE + 1))
+    answer = await ask(app, "GET", f"{NS}/topics")
+    assert answer.json == names.names
+    assert answer.pieces >= 4
+
+
+# --- policies -----------------------------------------------------------------------------
+
+GOOD: dict[str, list[Any]] = {
+    "retention": [
+        {"retentionTimeInMinutes": 10, "retentionSizeInMB": -1},
+        {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0},
+    ],
+    "messageTTL": [0, 3600],
+    "deduplication": [True, False],
+    "persistence": [
+        {
+            "bookkeeperEnsemble": 3,
+            "bookkeeperWriteQuorum": 2,
+            "bookkeeperAckQuorum": 2,
+            "managedLedgerMaxMarkDeleteRate": 1.5,
+        }
+    ],
+    "autoTopicCreation": [
+        {
+            "allowAutoTopicCreation": True,
+            "topicType": "partitioned",
+            "defaultNumPartitions": 3,
+        },
+        {"allowAutoTopicCreation": False, "topicType": None, "defaultNumPartitions": None},
+    ],
+    "autoSubscriptionCreation": [{"allowAutoSubscriptionCreation": False}],
+    "delayedDelivery": [{"active": False, "tickTime": 100, "maxDeliveryDelayInMillis": 0}],
+    "inactiveTopicPolicies": [
+        {
+            "inactiveTopicDeleteMode": "delete_when_subscriptions_caught_up",
+            "maxInactiveDurationSeconds": 5,
+            "deleteWhileInactive": True,
+        }
+    ],
+    "subscriptionTypesEnabled": [["Shared", "Failover"]],
+    "encryptionRequired": [True],
+}
+BAD: dict[str, list[tuple[Any, int]]] = {
+    "retention": [
+        ({"retentionTimeInMinutes": 0, "retentionSizeInMB": 5}, 412),
+        ({"retentionTimeInMinutes": -2, "retentionSizeInMB": -2}, 412),
+        ({"retentionTimeInMinutes": "x"}, 400),
+        (5, 400),
+    ],
+    "deduplication": [(1, 400), ("true", 400)],
+    "autoTopicCreation": [
+        ({"allowAutoTopicCreation": True, "topicType": "round"}, 412),
+        ({"allowAutoTopicCreation": True, "topicType": "partitioned"}, 412),
+    ],
+    "subscriptionTypesEnabled": [(["Sideways"], 400), ("Shared", 400)],
+    "persistence": [([], 400)],
+    "autoSubscriptionCreation": [({"allowAutoSubscriptionCreation": "no"}, 400)],
+    "delayedDelivery": [({"active": 3}, 400)],
+    "inactiveTopicPolicies": [({"maxInactiveDurationSeconds": None}, 400)],
+    "encryptionRequired": [("yes", 400)],
+}
+COUNTS_GOOD: list[Any] = [0, 5]
+COUNTS_BAD: list[tuple[Any, int]] = [(-1, 400), (2**31, 400), ("5", 400), (1.5, 400), ({}, 400)]
+
+
+@pytest.mark.parametrize("name", [policy.name for policy in POLICIES])
+async def test_a_policy_is_unset_set_shown_and_unset_again(
+    ask: Any, app: AdminApp, name: str
+) -> None:
+    assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
+    for value in GOOD.get(name, COUNTS_GOOD):
+        for method in ("POST", "PUT"):
+            assert (await ask(app, method, f"{NS}/{name}", value)).status == 204
+            assert (await ask(app, "GET", f"{NS}/{name}")).json == value
+    assert (await ask(app, "DELETE", f"{NS}/{name}")).status == 204
+    assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
+
+
+@pytest.mark.parametrize("name", [policy.name for policy in POLICIES])
+async def test_a_policy_with_a_wrong_value_changes_nothing(
+    ask: Any, app: AdminApp, name: str
+) -> None:
+    for value, status in [*BAD.get(name, COUNTS_BAD), (b"", 400), (b"{]", 400)]:
+        headers = {"content-type": "application/json"}
+        answer = await ask(app, "POST", f"{NS}/{name}", value, headers)
+        assert answer.status == status, value
+        assert name in answer.reason
+        assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
+
+
+@pytest.mark.parametrize("name", ["retention", "dispatchRate", "backlogQuotaMap", "replication"])
+async def test_a_policy_of_no_namespace_is_refused(ask: Any, app: AdminApp, name: str) -> None:
+    path = f"/admin/v2/namespaces/public/nothing/{name}"
+    assert (await ask(app, "GET", path)).status == 404
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+async def test_a_policy_that_nobody_would_keep_is_refused_by_name(
+    ask: Any, app: AdminApp, name: str
+) -> None:
+    assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
+    answer = await ask(app, "POST", f"{NS}/{name}", 1)
+    assert (answer.status, answer.reason) == (
+        405,
+        f"the policy {name} is not supported by this broker",
+    )
+
+
+async def test_backlog_quotas_are_kept_by_kind(ask: Any, app: AdminApp) -> None:
+    size = {"limitSize": 1024, "limitTime": -1, "policy": "producer_exception"}
+    age = {"limitSize": -1, "limitTime": 60, "policy": "consumer_backlog_eviction"}
+    assert (await ask(app, "POST", f"{NS}/backlogQuota", size)).status == 204
+    kind = "?backlogQuotaType=message_age"
+    assert (await ask(app, "POST", f"{NS}/backlogQuota{kind}", age)).status == 204
+    shown = (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json
+    assert shown == {"destination_storage": size, "message_age": age}
+    assert (await ask(app, "DELETE", f"{NS}/backlogQuota")).status == 204
+    assert (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json == {"message_age": age}
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "status"),
+    [
+        ("?backlogQuotaType=colour", {"limitSize": 1}, 412),
+        ("", {"limitSize": 1, "policy": "shrug"}, 412),
+        ("?backlogQuotaType=message_age", {"limitSize": 1}, 412),
+        ("", b"", 400),
+        ("", {"limitSize": "much"}, 400),
+    ],
+)
+async def test_a_backlog_quota_that_cannot_be_is_refused(
+    ask: Any, app: AdminApp, query: str, body: object, status: int
+) -> None:
+    assert (await ask(app, "POST", f"{NS}/backlogQuota{query}", body)).status == status
+    assert (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json == {}
+
+
+async def test_a_namespace_lives_on_this_cluster_only(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "GET", f"{NS}/replication")).json == ["standalone"]
+    assert (await ask(app, "POST", f"{NS}/replication", ["standalone"])).status == 204
+    assert (await ask(app, "POST", f"{NS}/replication", ["standalone", "mars"])).status == 412
+
+
+async def test_properties_are_added_shown_and_removed(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "PUT", f"{NS}/property/a%2Fb/c%20d")).status == 204
+    assert (await ask(app, "PUT", f"{NS}/properties", {"x": "y"})).status == 204
+    assert (await ask(app, "GET", f"{NS}/properties")).json == {"a/b": "c d", "x": "y"}
+    assert (await ask(app, "GET", f"{NS}/property/a%2Fb")).json == "c d"
+    assert (await ask(app, "DELETE", f"{NS}/property/a%2Fb")).json == "c d"
+    assert (await ask(app, "DELETE", f"{NS}/properties")).status == 204
+    assert (await ask(app, "GET", f"{NS}/properties")).json == {}
+
+
+async def test_properties_are_bounded(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "PUT", f"{NS}/properties", {"x": "y" * 1025})).status == 412
+    many = {str(i): "" for i in range(65)}
+    assert (await ask(app, "PUT", f"{NS}/properties", many)).status == 412
+    assert (await ask(app, "PUT", f"{NS}/properties", {"x": 1})).status == 400
+
+
+async def test_a_change_that_comes_in_between_is_not_lost(
+    ask: Any, app: AdminApp, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes change two policies of one namespace at the same moment."""
+    commit, raced = store.commit, False
+
+    async def racing(changes: Any) -> Any:
+        nonlocal raced
+        if not raced:
+            raced = True
+            await Namespaces(store).update(
+                NamespaceName("public", "default"),
+                lambda policies: setattr(policies, "deduplication", True),
+            )
+        return await commit(changes)
+
+    monkeypatch.setattr(store, "commit", racing)
+    assert (await ask(app, "POST", f"{NS}/messageTTL", 5)).status == 204
+    assert (await ask(app, "GET", f"{NS}/messageTTL")).json == 5
+    assert (await ask(app, "GET", f"{NS}/deduplication")).json is True
+
+
+@pytest.mark.parametrize("bundles", [1, 2, 3, 4, 7, 128])
+def test_every_topic_lies_in_exactly_one_bundle(bundles: int) -> None:
+    borders = [int(border, 16) for border in boundaries(bundles)]
+    assert borders == sorted(set(borders))
+    for i in range(200):
+        topic = TopicName.parse(f"topic-{i}")
+        low, high = (int(border, 16) for border in bundle_of(topic, bundles).split("_"))
+        assert borders.index(high) == borders.index(low) + 1
+
+
+def test_bundles_of_the_default_namespace_are_pulsars() -> None:
+    assert boundaries(4) == ["0x00000000", "0x40000000", "0x80000000", "0xc0000000", "0xffffffff"]
+
+
+async def test_bundles_are_shown_and_a_topic_has_one(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "GET", f"{NS}/bundles")).json["numBundles"] == 4
+    path = "/lookup/v2/topic/persistent/public/default/orders/bundle"
+    shown = (await ask(app, "GET", path)).json
+    assert shown == bundle_of(TopicName.parse("orders"), 4)

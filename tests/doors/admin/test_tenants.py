@@ -1,0 +1,157 @@
+"""Tenants, clusters and the broker itself, as clients and people see them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from magnetar.broker.doors.admin.app import AdminApp
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.metadata.store import Store
+
+A = "/admin/v2"
+
+
+@pytest.fixture
+def app(store: Store, new_context: Callable[..., Context]) -> AdminApp:
+    return AdminApp(new_context(store))
+
+
+async def test_a_tenant_is_created_shown_changed_and_deleted(ask: Any, app: AdminApp) -> None:
+    wanted = {"adminRoles": ["ops"], "allowedClusters": ["standalone"], "fromTheFuture": [1]}
+    assert (await ask(app, "PUT", f"{A}/tenants/acme", wanted)).status == 204
+    assert (await ask(app, "GET", f"{A}/tenants")).json == ["acme", "public", "pulsar"]
+    assert (await ask(app, "GET", f"{A}/tenants/acme")).json == wanted
+    changed = {"adminRoles": [], "allowedClusters": ["standalone"]}
+    assert (await ask(app, "POST", f"{A}/tenants/acme", changed)).status == 204
+    assert (await ask(app, "GET", f"{A}/tenants/acme")).json == changed
+    assert (await ask(app, "DELETE", f"{A}/tenants/acme")).status == 204
+    assert (await ask(app, "GET", f"{A}/tenants/acme")).status == 404
+
+
+async def test_a_tenant_without_a_body_may_use_this_cluster(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "PUT", f"{A}/tenants/acme")).status == 204
+    assert (await ask(app, "GET", f"{A}/tenants/acme")).json["allowedClusters"] == ["standalone"]
+
+
+async def test_a_tenant_that_exists_cannot_be_created(ask: Any, app: AdminApp) -> None:
+    answer = await ask(app, "PUT", f"{A}/tenants/public")
+    assert (answer.status, answer.reason) == (409, "tenant public already exists")
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 404), ("POST", 404), ("DELETE", 404), ("PATCH", 405)]
+)
+async def test_a_tenant_that_is_missing_is_said_to_be(
+    ask: Any, app: AdminApp, method: str, status: int
+) -> None:
+    assert (await ask(app, method, f"{A}/tenants/nobody")).status == status
+
+
+async def test_a_tenant_with_namespaces_is_deleted_only_by_force(
+    ask: Any, store: Store, new_context: Callable[..., Context]
+) -> None:
+    class NoTopics:
+        async def topics(self, namespace: object, mode: object) -> list[str]:
+            return []
+
+    app = AdminApp(new_context(store, NoTopics()))
+    await ask(app, "PUT", f"{A}/tenants/acme")
+    await ask(app, "PUT", f"{A}/namespaces/acme/one")
+    assert (await ask(app, "DELETE", f"{A}/tenants/acme")).status == 409
+    assert (await ask(app, "DELETE", f"{A}/tenants/acme?force=true")).status == 204
+    assert (await ask(app, "GET", f"{A}/namespaces/acme")).status == 404
+
+
+@pytest.mark.parametrize("name", ["a%2Fb", "a%00b", "a%20b", "%E2%80%AE", "a" * 2000, "%C3%A9%21"])
+async def test_a_name_that_no_tenant_can_have_is_refused(
+    ask: Any, app: AdminApp, name: str
+) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        assert (await ask(app, method, f"{A}/tenants/{name}")).status == 412
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b"null", 204),
+        (b"\xff", 400),
+        (b"{" * 100_000, 400),
+        (b'{"adminRoles": "ops"}', 400),
+        ({"allowedClusters": ["mars"]}, 412),
+        ({"allowedClusters": []}, 412),
+    ],
+)
+async def test_a_body_that_is_no_tenant_is_refused(
+    ask: Any, app: AdminApp, body: object, status: int
+) -> None:
+    answer = await ask(app, "PUT", f"{A}/tenants/acme", body)
+    assert answer.status == status
+    assert status == 204 or answer.reason
+
+
+async def test_clusters_are_shown_with_their_addresses(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "GET", f"{A}/clusters")).json == ["standalone"]
+    shown = (await ask(app, "GET", f"{A}/clusters/standalone")).json
+    assert shown["brokerServiceUrl"] == "pulsar://localhost:6650"
+    assert shown["serviceUrl"] == "http://localhost:8080"
+
+
+async def test_other_clusters_can_be_made_known_and_forgotten(ask: Any, app: AdminApp) -> None:
+    other = {"serviceUrl": "http://west:8080"}
+    assert (await ask(app, "PUT", f"{A}/clusters/west", other)).status == 204
+    assert (await ask(app, "PUT", f"{A}/clusters/west", other)).status == 409
+    assert (await ask(app, "GET", f"{A}/clusters/west")).json == other
+    changed = {"serviceUrl": "http://west:80"}
+    assert (await ask(app, "POST", f"{A}/clusters/west", changed)).status == 204
+    assert (await ask(app, "GET", f"{A}/clusters/west")).json == changed
+    assert (await ask(app, "DELETE", f"{A}/clusters/west")).status == 204
+    assert (await ask(app, "GET", f"{A}/clusters/west")).status == 404
+
+
+async def test_this_cluster_cannot_be_deleted(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "DELETE", f"{A}/clusters/standalone")).status == 412
+
+
+async def test_all_processes_are_one_broker(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "GET", f"{A}/brokers")).json == ["localhost:8080"]
+    assert (await ask(app, "GET", f"{A}/brokers/standalone")).json == ["localhost:8080"]
+    assert (await ask(app, "GET", f"{A}/brokers/elsewhere")).status == 404
+    leader = (await ask(app, "GET", f"{A}/brokers/leaderBroker")).json
+    assert leader == {"brokerId": "localhost:8080", "serviceUrl": "http://localhost:8080"}
+    assert (await ask(app, "GET", f"{A}/brokers/version")).body == b"0.0.1"
+    internal = (await ask(app, "GET", f"{A}/brokers/internal-configuration")).json
+    assert internal["metadataStoreUrl"] == "sqlite:/data/metadata.sqlite"
+
+
+async def test_health_is_ok_or_says_why_not(
+    ask: Any, store: Store, new_context: Callable[..., Context]
+) -> None:
+    complaints = [""]
+    app = AdminApp(new_context(store, complaint=lambda: complaints[0]))
+    assert (await ask(app, "GET", f"{A}/brokers/health?topicVersion=V2")).body == b"ok"
+    complaints[0] = "the disk is full"
+    answer = await ask(app, "GET", f"{A}/brokers/health")
+    assert (answer.status, answer.reason) == (503, "the disk is full")
+
+
+async def test_a_bug_is_logged_and_does_not_tell_its_insides(
+    ask: Any, store: Store, new_context: Callable[..., Context], caplog: pytest.LogCaptureFixture
+) -> None:
+    def complaint() -> str:
+        raise ZeroDivisionError("secret detail")
+
+    app = AdminApp(new_context(store, complaint=complaint))
+    answer = await ask(app, "GET", f"{A}/brokers/health")
+    assert answer.status == 500
+    assert "secret detail" not in answer.reason
+    assert "secret detail" in caplog.text
+
+
+async def test_what_there_is_not_is_said_so(ask: Any, app: AdminApp) -> None:
+    for path in ("/", "/admin", f"{A}/nothing", f"{A}/tenants/a/b/c", "/admin/v3/functions"):
+        answer = await ask(app, "GET", path)
+        assert answer.status == 404
+        assert answer.reason.startswith("there is no ")
