@@ -136,7 +136,9 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
     ack: bool,
     meta: bool,
 ) -> None:
-    """Receive messages of a topic through a subscription, and acknowledge them.
+    """Receive messages of a topic through a subscription.
+
+    Each message is acknowledged once it is printed.
 
     \b
       magnetar consume orders -s billing --type shared

@@ -91,7 +91,9 @@ def peek(
     subscription: str | None,
     count: int,
 ) -> None:
-    """Look at messages anywhere in a topic; also at those acknowledged already.
+    """Look at messages anywhere in a topic, acknowledging nothing.
+
+    Those that are acknowledged already are there, too, as long as retention keeps them.
 
     \b
       magnetar peek orders --position latest --count 5

@@ -41,9 +41,10 @@ OPTIONS: dict[str, type] = {
     help="Settings, in TOML. [env: MAGNETAR_CONFIG]",
 )
 def standalone(config: Path | None, **flags: Any) -> int:
-    """Start a broker on this machine and serve until SIGTERM or Ctrl-C.
+    """Start a broker on this machine.
 
-    Settings come from the --config file, then from MAGNETAR_* variables, then from flags.
+    It serves until SIGTERM or Ctrl-C. Settings come from the --config file, then from
+    MAGNETAR_* variables, then from flags.
 
     \b
       magnetar standalone --data /var/lib/magnetar

@@ -32,7 +32,9 @@ def tail(  # noqa: PLR0913, PLR0917 - one argument per option
     until_end: bool,
     meta: bool,
 ) -> None:
-    """Follow a topic without a subscription: nothing is acknowledged, nothing is left behind.
+    """Follow a topic without a subscription.
+
+    Nothing is acknowledged, and nothing is left behind.
 
     \b
       magnetar tail orders

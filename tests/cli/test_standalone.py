@@ -1,0 +1,160 @@
+"""`magnetar standalone`: what is asked for, and a broker that starts, refuses and stops."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magnetar.cli import standalone as module
+from magnetar.cli.demo.broker import BrokerProcess, free_ports
+from magnetar.cli.settings import Merged, SettingsError
+from magnetar.cli.standalone import DEFAULT_DATA, options_from
+from magnetar.standalone import StandaloneOptions
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[StandaloneOptions]:
+    """What would have been started."""
+    found: list[StandaloneOptions] = []
+
+    def run(options: StandaloneOptions) -> int:
+        found.append(options)
+        return 0
+
+    monkeypatch.setattr(module, "run", run)
+    for name in [name for name in os.environ if name.startswith("MAGNETAR_")]:
+        monkeypatch.delenv(name)
+    return found
+
+
+def test_without_a_word_it_listens_to_this_machine_only(run: Any, started: Any) -> None:
+    assert run("standalone").code == 0
+    assert started == [StandaloneOptions(data=Path(DEFAULT_DATA))]
+    assert started[0].listen == "127.0.0.1"
+    assert not started[0].insecure
+
+
+def test_file_environment_and_flags_come_together(
+    run: Any, started: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "magnetar.toml").write_text(
+        'workers = 2\ndata = "/in/file"\n[settings]\ndeduplication = true\n'
+        '[listeners]\noutside = "broker.example"\n'
+    )
+    monkeypatch.setenv("MAGNETAR_JOURNAL_WINDOW_MS", "0.5")
+    monkeypatch.setenv("MAGNETAR_DATA", "/in/environment")
+    monkeypatch.setenv("MAGNETAR_WORKRES", "9")
+    ended = run("standalone", "--config", str(tmp_path / "magnetar.toml"), "--workers", "3")
+    assert started == [
+        StandaloneOptions(
+            data=Path("/in/environment"),
+            workers=3,
+            listeners={"outside": "broker.example"},
+            settings={"deduplication": True, "journal_window_ms": 0.5},
+        )
+    ]
+    assert ended.err == "magnetar: MAGNETAR_WORKRES is no setting, ignored\n"
+
+
+def test_auto_is_one_worker_per_core() -> None:
+    cores = options_from(Merged({"workers": "auto"}, {})).workers
+    assert 1 <= cores <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "many", "1.5"])
+def test_a_number_of_workers_that_is_none_is_refused(run: Any, started: Any, workers: str) -> None:
+    with pytest.raises(SettingsError):
+        options_from(Merged({"workers": workers}, {}))
+    assert run("standalone", "--workers", workers).code == 2
+    assert not started
+
+
+def test_a_settings_file_that_makes_no_sense_is_refused(
+    run: Any, started: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.toml").write_text("[settings]\njournal_window_m = 1\n")
+    ended = run("standalone", "--config", str(tmp_path / "bad.toml"))
+    assert ended.code == 2
+    assert "did you mean journal_window_ms" in ended.err
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+    """A broker of the test's own."""
+    process = BrokerProcess(tmp_path, free_ports(1))
+    try:
+        process.start()
+        yield process
+    finally:
+        process.discard()
+
+
+def second(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Try to start another program on a folder."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "magnetar", "standalone", "--data", str(folder)),
+            *("--port-offset", str(free_ports(1).offset)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+
+
+def test_the_banner_says_what_a_person_wants_to_know(broker: BrokerProcess) -> None:
+    banner = broker.log.read_text()
+    for fact in ("data", "synced to disk before it is acknowledged", "log-in", "off"):
+        assert fact in banner
+    assert str(6650 + broker.ports.offset) in banner
+    assert str(8080 + broker.ports.offset) in banner
+
+
+def test_sigterm_ends_it_with_0(broker: BrokerProcess) -> None:
+    assert broker.stop() == 0
+
+
+def test_ctrl_c_ends_it_with_0_too(broker: BrokerProcess) -> None:
+    assert broker._process is not None
+    broker._process.send_signal(signal.SIGINT)
+    assert broker._process.wait(20) == 0
+    broker._process = None
+
+
+def test_a_second_program_on_the_same_folder_is_refused_with_the_pid_of_the_first(
+    broker: BrokerProcess,
+) -> None:
+    refused = second(broker.log.parent / "data")
+    assert refused.returncode == 1
+    assert str(broker.pid) in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_folder_of_a_newer_format_is_refused_and_not_misread(tmp_path: Path) -> None:
+    (tmp_path / "FORMAT").write_text("magnetar data folder, format 999\n")
+    refused = second(tmp_path)
+    assert refused.returncode == 1
+    assert "999" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_port_that_is_taken_is_named(broker: BrokerProcess, tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [
+            *(sys.executable, "-m", "magnetar", "standalone", "--data", str(tmp_path / "other")),
+            *("--port-offset", str(broker.ports.offset)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert str(6650 + broker.ports.offset) in refused.stderr
+    assert "--port-offset" in refused.stderr
