@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetar.cli.peek import entries_from
+from magnetar.cli.peek import entries_of, positions_back, positions_from
 from magnetar.cli.values import Position
 from magnetar.client.admin import AdminError, Message, MessageId
 
@@ -103,5 +103,12 @@ def test_positions_agree_with_a_plain_list(sizes: list[int], data: st.DataObject
     end = every[-1] if every else Position(ids[-1], -1)
     start = Position(data.draw(st.integers(0, 21)), data.draw(st.integers(0, 5)))
     ledgers = [{"ledgerId": i, "entries": n} for i, n in zip(ids, sizes, strict=True)]
-    found = list(entries_from(ledgers, f"{end.ledger}:{end.entry}", start))
-    assert found == [each for each in every if each >= start]
+    entries = entries_of(ledgers, f"{end.ledger}:{end.entry}")
+    assert list(positions_from(entries, start)) == [each for each in every if each >= start]
+    assert list(positions_back(entries)) == every[::-1]
+
+
+def test_the_end_of_ten_million_entries_is_found_without_counting_to_it() -> None:
+    ledgers = [{"ledgerId": number, "entries": 250_000} for number in range(40)]
+    back = positions_back(entries_of(ledgers, "39:249999"))
+    assert [next(back), next(back)] == [Position(39, 249_999), Position(39, 249_998)]

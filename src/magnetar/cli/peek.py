@@ -24,25 +24,34 @@ from magnetar.client.admin import Admin, AdminError, Message
 from magnetar.names import TopicName
 
 
-def entries_from(
-    ledgers: Sequence[Mapping[str, Any]], end: str, start: Position
-) -> Iterator[Position]:
-    """Yield the positions of a topic from `start` on, given its internal statistics.
+def entries_of(ledgers: Sequence[Mapping[str, Any]], end: str) -> list[tuple[int, range]]:
+    """Return which entries each ledger of a topic has, in order.
 
     Args:
         ledgers: `ledgers` of the internal statistics; the open one may claim no entries yet.
         end: `lastConfirmedEntry`, as `ledger:entry`.
-        start: The first position wanted; it need not exist.
     """
     last = Position(*map(int, end.split(":")))
-    for each in ledgers:
-        ledger = int(each["ledgerId"])
-        if ledger < start.ledger or ledger > last.ledger:
-            continue
-        count = last.entry + 1 if ledger == last.ledger else int(each["entries"])
-        first = start.entry if ledger == start.ledger else 0
-        for entry in range(first, count):
-            yield Position(ledger, entry)
+    counts = {int(each["ledgerId"]): int(each.get("entries", 0)) for each in ledgers}
+    return [
+        (ledger, range(last.entry + 1 if ledger == last.ledger else count))
+        for ledger, count in sorted(counts.items())
+        if ledger <= last.ledger
+    ]
+
+
+def positions_from(entries: Sequence[tuple[int, range]], start: Position) -> Iterator[Position]:
+    """Yield the positions of a topic from `start` on, which itself need not exist."""
+    for ledger, numbers in entries:
+        if ledger >= start.ledger:
+            first = start.entry if ledger == start.ledger else 0
+            yield from (Position(ledger, entry) for entry in numbers[first:])
+
+
+def positions_back(entries: Sequence[tuple[int, range]]) -> Iterator[Position]:
+    """Yield the positions of a topic, the last one first."""
+    for ledger, numbers in reversed(entries):
+        yield from (Position(ledger, entry) for entry in reversed(numbers))
 
 
 def messages_at(admin: Admin, topic: str, position: str | Position, count: int) -> list[Message]:
@@ -52,17 +61,16 @@ def messages_at(admin: Admin, topic: str, position: str | Position, count: int) 
         AdminError: the topic or the entry is not there.
     """
     internal = admin.internal_stats(topic)
-    ledgers, end = internal["ledgers"], str(internal["lastConfirmedEntry"])
+    entries = entries_of(internal["ledgers"], str(internal["lastConfirmedEntry"]))
     found: list[Message] = []
     if position == "latest":
-        every = list(entries_from(ledgers, end, Position(-1, -1)))
-        for each in reversed(every[-count:]):
+        for each in positions_back(entries):
             found[:0] = admin.entry(topic, *each)
             if len(found) >= count:
                 break
         return found[-count:]
-    start = position if isinstance(position, Position) else Position(-1, -1)
-    for each in entries_from(ledgers, end, start):
+    start = position if isinstance(position, Position) else Position(0, 0)
+    for each in positions_from(entries, start):
         found += admin.entry(topic, *each)
         if len(found) >= count:
             break

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import click
+import pulsar
 
 from magnetar.cli import values
 from magnetar.cli.errors import ExitCode, client_error
@@ -172,7 +173,11 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
             Pacer(rate),
             receipts,
         )
-        producer.flush()
+        try:
+            producer.flush()
+        except pulsar.PulsarException:
+            if not receipts.error:  # otherwise the receipt told more exactly what happened
+                raise
         topic = producer.topic()
     told = {
         "topic": topic,
