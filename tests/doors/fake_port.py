@@ -85,7 +85,7 @@ class FakeSubscription:
                     self._send(consumer, self.replay.pop(0), 1)
                     progress = True
                 elif self.position < len(self.topic.rows):
-                    count = min(consumer.permits, len(self.topic.rows) - self.position, 100)
+                    count = min(consumer.permits, len(self.topic.rows) - self.position, 10)
                     self._send(consumer, self.position, count)
                     self.position += count
                     progress = True

@@ -84,11 +84,18 @@ class RawClient:
         self.ended = False
 
     @classmethod
-    async def dial(cls, address: tuple[str, int], receive_buffer: int | None = None) -> Self:
+    async def dial(
+        cls,
+        address: tuple[str, int],
+        receive_buffer: int | None = None,
+        send_buffer: int | None = None,
+    ) -> Self:
         sock = socket.socket()
         sock.setblocking(False)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if send_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         await asyncio.get_running_loop().sock_connect(sock, address)
         return cls(sock)
 

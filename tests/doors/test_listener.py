@@ -30,7 +30,7 @@ class EchoDoor:
     def connect(self) -> asyncio.BaseProtocol:
         return _Echo(self)
 
-    def crowded(self) -> bool:
+    def crowded(self, starting: int) -> bool:
         return self.full
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """A Pulsar door on loopback with a fake core behind it, on both event loops."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,13 @@ class Rig:
         client = await self.dial(**options)
         await client.connect()
         return client
+
+    def shrink_send_buffers(self) -> None:
+        """Let the kernel take little from the door, so that what is unsent shows early."""
+        for each in self.door._connections:
+            assert each._transport is not None
+            sock = each._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 2.0) -> None:
         """Wait for something the door does on its own."""

@@ -52,8 +52,11 @@ class Door(Protocol):
         """Make the protocol object of a new connection."""
         ...
 
-    def crowded(self) -> bool:
-        """Report whether too many connections have not introduced themselves yet."""
+    def crowded(self, starting: int) -> bool:
+        """Report whether too many connections have not introduced themselves yet.
+
+        `starting` more have been accepted, and will be connected in a moment.
+        """
         ...
 
     def close(self) -> None:
@@ -182,7 +185,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
-            if self._door.crowded():
+            if self._door.crowded(len(self._starting)):
                 self._pause(listening, CROWDED_PAUSE_S)
                 return
             try:

@@ -67,6 +67,7 @@ class Connection(asyncio.BufferedProtocol):
         "_paused",
         "_silent_sweeps",
         "_transport",
+        "_turned_away",
         "_unsent",
         "address",
         "session",
@@ -88,6 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         self._heard = True
         self._silent_sweeps = 0
         self._unsent = 0
+        self._turned_away = False
         self._aborted = False
 
     # --- the loop calls these
@@ -127,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.release(Hold.ANSWERS)
-        self._guard(self.session.resume)
+        self._resume_deliveries()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
@@ -176,12 +178,15 @@ class Connection(asyncio.BufferedProtocol):
         """Send soon; False: more than enough is waiting for this client already."""
         for each in buffers:
             self.send(each)
-        return not self.congested
+        if self.congested:
+            self._turned_away = True
+            return False
+        return True
 
     @property
     def congested(self) -> bool:
         """Whether more than enough is waiting for this client."""
-        return self._waiting() >= self._door.unsent_max
+        return self._waiting() > self._door.unsent_max
 
     def introduced(self) -> None:
         """Note that the client has said who it is."""
@@ -219,6 +224,9 @@ class Connection(asyncio.BufferedProtocol):
             # Deliveries stop at the mark. What makes it grow to twice that is answers to what
             # the client goes on asking without reading them.
             self.hold(Hold.ANSWERS)
+        elif self._turned_away:
+            # The socket took it all at once: no `resume_writing` will follow.
+            self._resume_deliveries()
 
     def sweep(self) -> None:
         """Notice silence: ask after one interval without a sign of life, close after two."""
@@ -294,6 +302,11 @@ class Connection(asyncio.BufferedProtocol):
             self._own = None
         self._filled = self._frame_bytes = 0
 
+    def _resume_deliveries(self) -> None:
+        if self._turned_away and not self.congested:
+            self._turned_away = False
+            self._guard(self.session.resume)
+
     def _waiting(self) -> int:
         unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return unsent + self._out_bytes
@@ -362,13 +375,18 @@ class PulsarDoor:
         """Make the protocol object of a new connection."""
         return Connection(self)
 
-    def crowded(self) -> bool:
-        """Report whether too many connections have not introduced themselves yet."""
-        if len(self._strangers) < STRANGERS_MAX:
+    def crowded(self, starting: int) -> bool:
+        """Report whether too many connections have not introduced themselves yet.
+
+        Those that had time for it then make room, as many as are needed for the next turn.
+        """
+        if len(self._strangers) + starting < STRANGERS_MAX:
             return False
-        oldest, since = next(iter(self._strangers.items()))
-        if self.loop.time() - since > STRANGER_GRACE_S:
-            oldest.abort()
+        too_old = self.loop.time() - STRANGER_GRACE_S
+        for each, since in list(self._strangers.items()):
+            if since > too_old:
+                break
+            each.abort()
         return True
 
     def close(self) -> None:
