@@ -1,0 +1,180 @@
+"""The metrics: Pulsar's names, the topics' own numbers, and no long turn of the event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from magnetar.broker.doors.admin.app import AdminApp
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.exposition import merged
+from magnetar.broker.doors.admin.metrics import CLIENTS_MAX
+from magnetar.broker.metadata.store import Store
+from magnetar.names import TopicName
+
+
+def consumer(name: str) -> dict[str, Any]:
+    return {"consumerName": name, "availablePermits": 7, "unackedMessages": 1}
+
+
+def stats(subscriptions: int = 1, producers: int = 1, consumers: int = 1) -> dict[str, Any]:
+    one = {
+        "msgBacklog": 5,
+        "blockedSubscriptionOnUnackedMsgs": True,
+        "unackedMessages": 3,
+        "consumers": [consumer(f"c{i}") for i in range(consumers)],
+    }
+    return {
+        "msgRateIn": 1.5,
+        "msgInCounter": 2**53,
+        "bytesInCounter": 10,
+        "storageSize": 100,
+        "backlogSize": 50,
+        "publishers": [{"producerName": f"p{i}", "producerId": i} for i in range(producers)],
+        "subscriptions": {f"s{i}": one for i in range(subscriptions)},
+    }
+
+
+class FakeTopic:
+    def __init__(self, name: str, shown: dict[str, Any]) -> None:
+        self.name = TopicName.parse(name)
+        self.shown = shown
+
+    def stats(self) -> dict[str, Any]:
+        return self.shown
+
+
+class Loaded:
+    """A catalog that only knows what it has loaded."""
+
+    def __init__(self, *topics: FakeTopic) -> None:
+        self.topics = topics
+
+    def loaded(self) -> list[FakeTopic]:
+        return list(self.topics)
+
+
+@pytest.fixture
+def scrape(ask: Any, store: Store, new_context: Callable[..., Context]) -> Any:
+    async def call(catalog: Loaded, **changed: Any) -> str:
+        answer = await ask(AdminApp(new_context(store, catalog, **changed)), "GET", "/metrics")
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        return str(answer.body.decode())
+
+    return call
+
+
+def samples(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    names = set()
+    for family in parse(text):
+        assert family.name not in names, "a family appears once"
+        names.add(family.name)
+        for each in family.samples:
+            found.setdefault(each.name, []).append((each.labels, each.value))
+    return found
+
+
+async def test_a_topic_shows_under_pulsars_names(scrape: Any) -> None:
+    found = samples(await scrape(Loaded(FakeTopic("persistent://t/n/orders", stats()))))
+    of_topic = {"cluster": "standalone", "namespace": "t/n", "topic": "persistent://t/n/orders"}
+    assert found["pulsar_rate_in"] == [(of_topic, 1.5)]
+    assert found["pulsar_in_messages_total"] == [(of_topic, 2**53)]
+    assert found["pulsar_storage_size"] == [(of_topic, 100)]
+    assert found["pulsar_msg_backlog"] == [(of_topic, 5)]
+    of_subscription = of_topic | {"subscription": "s0"}
+    assert found["pulsar_subscription_back_log"] == [(of_subscription, 5)]
+    assert found["pulsar_subscription_blocked_on_unacked_messages"] == [(of_subscription, 1)]
+    of_consumer = of_subscription | {"consumer_name": "c0", "consumer_id": ""}
+    assert found["pulsar_consumer_available_permits"] == [(of_consumer, 7)]
+    of_producer = of_topic | {"producer_name": "p0", "producer_id": "0"}
+    assert found["pulsar_producer_msg_rate_in"] == [(of_producer, 0)]
+
+
+async def test_counts_of_the_whole_process_name_the_worker(scrape: Any) -> None:
+    topics = [FakeTopic(f"persistent://t/{n}/x{i}", stats(2, 3, 1)) for n in "ab" for i in range(2)]
+    found = samples(await scrape(Loaded(*topics), worker=0))
+    mine = {"cluster": "standalone", "worker": "0"}
+    assert found["pulsar_broker_topics_count"] == [(mine, 4)]
+    assert found["pulsar_broker_subscriptions_count"] == [(mine, 8)]
+    assert found["pulsar_broker_producers_count"] == [(mine, 12)]
+    assert found["pulsar_broker_consumers_count"] == [(mine, 8)]
+    assert found["pulsar_topics_count"] == [
+        (mine | {"namespace": "t/a"}, 2),
+        (mine | {"namespace": "t/b"}, 2),
+    ]
+    assert found["process_cpu_seconds_total"][0][1] > 0
+
+
+async def test_a_process_without_topics_has_metrics_too(scrape: Any) -> None:
+    found = samples(await scrape(Loaded()))
+    assert found["pulsar_broker_topics_count"][0][1] == 0
+
+
+async def test_families_are_sorted_so_that_merging_works(scrape: Any) -> None:
+    texts = [
+        await scrape(Loaded(*(FakeTopic(f"persistent://t/n/{i}-{w}", stats()) for i in range(5))))
+        for w in range(2)
+    ]
+    names = [line.split(" ")[2] for line in texts[0].splitlines() if line.startswith("# HELP")]
+    assert names == sorted(names)
+
+    async def pieces(text: str) -> Any:
+        yield text.encode()
+
+    both = b"".join([piece async for piece in merged([pieces(text) for text in texts])]).decode()
+    assert len(samples(both)["pulsar_rate_in"]) == 10
+
+
+async def test_hostile_names_do_not_break_the_text(scrape: Any) -> None:
+    name = 'persistent://t/n/a"b\\c{}=,#'
+    found = samples(await scrape(Loaded(FakeTopic(name, stats()))))
+    assert found["pulsar_rate_in"][0][0]["topic"] == name
+
+
+async def test_too_many_clients_are_not_shown_singly(scrape: Any) -> None:
+    crowd = FakeTopic("persistent://t/n/crowd", stats(producers=CLIENTS_MAX + 1))
+    found = samples(await scrape(Loaded(crowd)))
+    assert "pulsar_producer_msg_rate_in" not in found
+    assert found["pulsar_producers_count"][0][1] == CLIENTS_MAX + 1
+
+
+async def test_ten_thousand_topics_leave_the_loop_its_turns(
+    store: Store, new_context: Callable[..., Context]
+) -> None:
+    """The longest turn is asked to stay far below what one turn of everything would take."""
+    topics = [FakeTopic(f"persistent://t/n/x{i}", stats(1, 0, 0)) for i in range(10_000)]
+    app = AdminApp(new_context(store, Loaded(*topics)))
+    longest = 0.0
+    begun = time.perf_counter()
+
+    async def watch() -> None:
+        nonlocal longest
+        before = time.perf_counter()
+        while True:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            longest, before = max(longest, now - before), now
+
+    watcher = asyncio.create_task(watch())
+
+    async def send(message: Any) -> None: ...
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": b"/metrics",
+        "path": "/metrics",
+        "query_string": b"",
+        "headers": [],
+        "asgi": {"spec_version": "2.4"},
+    }
+    await app(scope, receive, send)
+    watcher.cancel()
+    assert longest < (time.perf_counter() - begun) / 10
