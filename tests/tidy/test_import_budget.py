@@ -1,0 +1,69 @@
+"""What may be imported by whom: start-up time and memory are decided here."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.tidy.source import modules
+
+VERSION = "from magnetar.cli.main import main; main(['--version'])"
+"""`magnetar --version`, in the same interpreter."""
+
+NOT_FOR_VERSION = {
+    "starlette",
+    "uvicorn",
+    "cryptography",
+    "numpy",
+    "obstore",
+    "rich",
+    "pulsar",
+    "_pulsar",
+    "msgspec",
+    "uvloop",
+    "google",
+}
+
+NOT_FOR_A_BROKER = {
+    "numpy",
+    "duckdb",
+    "pyarrow",
+    "scipy",
+    "river",
+    "jax",
+    "pulsar",
+    "_pulsar",
+    "rich",
+    "pytest",
+}
+
+
+def imported(program: str) -> set[str]:
+    """Return the top-level names of everything that is loaded after a program has run."""
+    code = (
+        "import sys\n"
+        f"try:\n    exec({program!r}, {{}})\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines())
+
+
+def test_asking_for_the_version_loads_neither_server_nor_client() -> None:
+    assert imported(VERSION) & NOT_FOR_VERSION == set()
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    loaded = imported("import magnetar; print(magnetar.__version__)")
+    assert loaded & (NOT_FOR_VERSION | {"click", "asyncio"}) == set()
+
+
+def test_a_broker_process_loads_no_number_crunching_and_not_its_own_client() -> None:
+    broker = [module.name for module in modules() if module.name.startswith("magnetar.broker")]
+    assert imported("import " + ", ".join(broker)) & NOT_FOR_A_BROKER == set()
+
+
+@pytest.mark.parametrize("planted", ["rich", "starlette"])
+def test_a_planted_import_is_noticed(planted: str) -> None:
+    assert planted in imported(f"import {planted}; {VERSION}")
