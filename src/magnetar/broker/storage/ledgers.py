@@ -1,0 +1,822 @@
+"""The ledgers of one process: append, read, seal, flush, recover.
+
+    append ─▶ slab ─▶ Committer ─▶ journal ─▶ on_commit          (commit)
+               │ Generation                                       (cache)
+               └──── flush ─▶ entry log ─▶ journal file recycled  (flush)
+    read ─▶ Generation, else Shelf ─▶ blocks of entry logs        (shelf)
+
+A ledger is a numbered run of entries with one writer. It knows no topic: which ledgers make
+up a partition is `log`'s business, kept in the metadata.
+
+Everything is called on the event loop. `append`, `note` and `read_cached` are plain calls
+that never touch the disk; what does is a coroutine, and works on a thread.
+
+When records cannot be made durable, everything that was on its way fails with them. If some
+of their bytes may be on the disk, the ledgers they touched are sealed at their last durable
+entry, because those entry ids must not be used twice; if not (no room for a journal file),
+the ledgers are only cut back to there. Either way `on_cut` of the ledger says so first.
+"""
+
+import asyncio
+import logging
+import secrets
+from asyncio import AbstractEventLoop, Future
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.files import Files
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.run import ROW_SIZE, Run
+from magnetar.broker.storage.block import together
+from magnetar.broker.storage.cache import (
+    PLACE_SHIFT,
+    ROWS_PER_RECORD_MAX,
+    CachedRecord,
+    Generation,
+    Tail,
+)
+from magnetar.broker.storage.commit import Committer
+from magnetar.broker.storage.errors import (
+    EMPTY_LEDGER,
+    Gap,
+    LedgerEnd,
+    LedgerNotFoundError,
+    LedgerSealedError,
+    QuarantinedError,
+    StorageError,
+    StorageFullError,
+)
+from magnetar.broker.storage.flush import write_generation
+from magnetar.broker.storage.index import Extents, Place
+from magnetar.broker.storage.journal import Journal, JournalError
+from magnetar.broker.storage.quarantine import Quarantine
+from magnetar.broker.storage.reclaim import Reclaimed, Reclaimer
+from magnetar.broker.storage.record import (
+    HEADER_SIZE,
+    RECORD_SIZE_MAX,
+    Kind,
+    Part,
+    aligned,
+    encode_directory,
+)
+from magnetar.broker.storage.recovery import Recovery, Restored
+from magnetar.broker.storage.repair import load_logs
+from magnetar.broker.storage.segment import LogDamagedError, LogName
+from magnetar.broker.storage.shelf import Shelf
+from magnetar.broker.storage.slab import SLAB_BYTES, Slab, SlabPool
+
+__all__ = ["Ledgers", "Part", "Recovered"]
+
+logger = logging.getLogger(__name__)
+
+JOURNAL_FOLDER = "journal"
+ENTRIES_FOLDER = "entries"
+QUARANTINE_FOLDER = "quarantine"
+LOCK_OF_RECLAIM = "reclaim.lock"
+
+SLABS_PER_CACHE = 16
+"""A slab is at most this part of the write cache, so that a small cache still has several."""
+READ_THREADS = 2
+READ_ATTEMPTS_MAX = 3
+"""How often a read looks again when another process has moved what it was about to read."""
+FLUSH_RETRY_S = 1.0
+"""Pause after a flush that failed."""
+COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+
+T = TypeVar("T")
+OnCommit = Callable[[Sequence[object], StorageError | None], None]
+OnCut = Callable[[int, int, bool], None]
+"""Ledger, its end from now on, and whether it is sealed there."""
+
+
+class Recovered(NamedTuple):
+    """What a crash left."""
+
+    ends: dict[int, LedgerEnd]
+    """The ledgers that the journal had entries of."""
+    producers: dict[int, dict[str, int]]
+    """Ledger -> producer name -> highest sequence id in the journal."""
+    notes: list[tuple[int, bytes]]
+    """Key and payload, in the order in which they were written."""
+    gaps: list[Gap]
+    bytes_replayed: int
+    seconds: float
+
+
+class _Writer:
+    """A ledger that this process appends to."""
+
+    __slots__ = ("end", "generation", "on_cut", "tail")
+
+    def __init__(self, on_cut: OnCut | None) -> None:
+        self.end = 0
+        self.generation: Generation | None = None
+        self.tail: Tail | None = None
+        self.on_cut = on_cut
+
+
+async def _nothing() -> None:
+    """Stand in for `before_recycle` until somebody needs it."""
+
+
+def _ignore(tokens: Sequence[object], error: StorageError | None) -> None:
+    """Stand in for `on_commit` until somebody listens."""
+
+
+def _no_end(_: int) -> int | None:
+    """Stand in for the metadata where there is none."""
+    return None
+
+
+def _new_salt() -> int:
+    return secrets.randbits(63) | 1
+
+
+class Ledgers:
+    """All ledgers that this process can read, and those that it writes."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        files: Files,
+        clock: Clock,
+        metrics: Metrics,
+        loop: AbstractEventLoop,
+        *,
+        threaded: bool = True,
+        new_salt: Callable[[], int] = _new_salt,
+        read_pool: Executor | None = None,
+        write_pool: Executor | None = None,
+    ) -> None:
+        self.on_commit: OnCommit = _ignore
+        """Called once per commit with the tokens of its records, in order. With an error:
+        none of them is durable, and they may be sent again."""
+        self.before_recycle: Callable[[], Awaitable[None]] = _nothing
+        """Awaited before journal files are used again: what notes say must be safe by then."""
+        self.full = False
+        """The last attempt to write found no room on the disk."""
+        self._config = config
+        self._files = files
+        self._clock = clock
+        self._loop = loop
+        self._threaded = threaded
+        self._new_salt = new_salt
+        self._read_pool = read_pool or ThreadPoolExecutor(READ_THREADS, "read")
+        self._write_pool = write_pool or ThreadPoolExecutor(1, "flush")
+        self._journals = config.data / JOURNAL_FOLDER
+        self._entries = config.data / ENTRIES_FOLDER
+        self._quarantine = Quarantine(files, config.data / QUARANTINE_FOLDER)
+        self._extents = Extents()
+        self._shelf = Shelf(files, self._entries, self._quarantine, config.read_cache_bytes_max)
+        self._pool = SlabPool(min(SLAB_BYTES, config.write_cache_bytes_max // SLABS_PER_CACHE))
+        self._generation = Generation()
+        self._frozen: Generation | None = None
+        self._slab: Slab | None = None
+        self._writers: dict[int, _Writer] = {}
+        self._sealing: dict[int, _Writer] = {}
+        self._journal: Journal | None = None
+        self._committer: Committer | None = None
+        self._log_numbers = count(1)
+        self._reclaims: set[int] = set()
+        self._old_files: list[Path] = []
+        self._unsynced = 0
+        self._submitted = 0
+        self._settled = 0
+        self._waiters: deque[tuple[int, Future[None]]] = deque()
+        self._when_clear: list[Callable[[], None]] = []
+        self._flush_lock = asyncio.Lock()
+        self._flush_task: asyncio.Task[None] | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._count(metrics)
+
+    def _count(self, metrics: Metrics) -> None:
+        accepted = "Bytes of entries, envelopes included, that were taken for writing"
+        self._accepted = metrics.counter("magnetar_storage_accepted_bytes_total", accepted)
+        self._log_bytes = metrics.counter(
+            "magnetar_storage_entry_log_written_bytes_total", "Bytes written to entry logs"
+        )
+        self._journal_bytes = metrics.counter(
+            "magnetar_storage_journal_written_bytes_total", "Bytes written to the journal"
+        )
+        self._commits = metrics.histogram(
+            "magnetar_storage_commit_seconds", "Write and sync of one commit", COMMIT_SECONDS
+        )
+        self._failed_commits = metrics.counter(
+            "magnetar_storage_failed_commits_total", "Commits of which nothing is durable"
+        )
+        self._cold_reads = metrics.counter(
+            "magnetar_storage_cold_reads_total", "Reads that went to an entry log"
+        )
+        self._reclaimed = metrics.counter(
+            "magnetar_storage_reclaimed_bytes_total", "Bytes of entry logs given back"
+        )
+        metrics.gauge(
+            "magnetar_storage_write_cache_bytes",
+            "Bytes in the journal and in no entry log yet",
+            lambda: self.write_cache_bytes,
+        )
+        metrics.gauge(
+            "magnetar_storage_read_cache_bytes",
+            "Bytes of entry logs in memory",
+            lambda: self._shelf.cached_bytes,
+        )
+        metrics.gauge(
+            "magnetar_storage_quarantined_ranges",
+            "Ranges of entries that were stored and do not read back",
+            lambda: len(self._quarantine.gaps()),
+        )
+
+    # --- start and stop
+
+    async def recover(
+        self,
+        workers: Sequence[int],
+        recorded_end: Callable[[int], int | None] = _no_end,
+    ) -> Recovered:
+        """Replay the journals of these workers into entry logs, and open our own.
+
+        `recorded_end` is what the metadata knows of a sealed ledger; None for any other.
+        Entries beyond it are ignored: their sync had failed. Our own worker's journal comes
+        first, and must be among them the first time.
+
+        Raises:
+            StorageError: the disk does not let us. Nothing is lost by trying again.
+        """
+        started = self._clock.monotonic()
+        own = self._config.worker
+        assert self._committer is not None or own in workers
+        self._reclaims.update(workers)
+        try:
+            restored = [
+                await self._write_on_pool(self._recover_one, worker, recorded_end)
+                for worker in sorted(workers, key=lambda worker: worker != own)
+            ]
+        except OSError as error:
+            raise StorageError(f"recovery failed: {error}") from error
+        for each in restored:
+            self._old_files += each.paths
+        ledgers = sorted(set[int]().union(*(each.ledgers for each in restored)))
+        ends = {ledger: await self.end_of(ledger) for ledger in ledgers}
+        producers: dict[int, dict[str, int]] = {}
+        for each in restored:
+            for ledger, found in each.producers.items():
+                known = producers.setdefault(ledger, {})
+                for name, sequence in found.items():
+                    known[name] = max(sequence, known.get(name, sequence))
+        return Recovered(
+            ends,
+            producers,
+            [note for each in restored for note in each.notes],
+            sorted(gap for each in restored for gap in each.gaps),
+            sum(each.bytes for each in restored),
+            self._clock.monotonic() - started,
+        )
+
+    def _recover_one(self, worker: int, recorded_end: Callable[[int], int | None]) -> Restored:
+        """Load all entry logs if need be, then replay one journal. On the pool, before serving."""
+        folder = self._journals / str(worker)
+        own = worker == self._config.worker
+        self._files.make_dir(self._entries)
+        tables = load_logs(
+            self._files,
+            self._entries,
+            self._shelf,
+            self._quarantine,
+            worker,
+            self._new_name,
+            with_unknown=own and worker == 0,
+        )
+        for table in tables:
+            if self._extents.table(table.name) is None:
+                self._extents.add(table)
+        for gone in self._extents.names() - {table.name for table in tables}:
+            self._forget_log(gone)
+        numbers = [name.number for table in tables if (name := LogName.parse(table.name))]
+        self._log_numbers = count(max([next(self._log_numbers), *(n + 1 for n in numbers)]))
+        if own:
+            self._files.make_dir(folder)
+        recovery = Recovery(
+            self._files,
+            self._entries,
+            self._quarantine,
+            self._extents,
+            self._new_name,
+            recorded_end,
+            self._config.write_cache_bytes_max // 4,
+        )
+        restored = recovery.restore(folder)
+        self._log_bytes.value += sum(table.size for table in restored.tables)
+        if own and self._committer is None:
+            self._open_journal(folder, restored)
+        return restored
+
+    def _open_journal(self, folder: Path, restored: Restored) -> None:
+        config = self._config
+        self._journal = Journal(
+            folder,
+            self._files,
+            config.journal_file_bytes,
+            restored.next_file,
+            restored.last_number,
+            self._new_salt,
+        )
+        self._committer = Committer(
+            self._journal,
+            self._loop,
+            self._clock,
+            self._done,
+            window_s=config.journal_window_ms / 1000,
+            window_bytes=config.journal_window_bytes,
+            threaded=self._threaded,
+        )
+
+    async def stop(self) -> None:
+        """Flush, then close. What cannot be flushed stays in the journal."""
+        if self._committer is None:
+            return
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        self._stopped = True
+        if self._flush_task is not None:
+            await asyncio.gather(self._flush_task, return_exceptions=True)
+        try:
+            await self.flush()
+        except StorageError:
+            logger.exception("the last flush failed; the next start will read the journal")
+        await self._settle()
+        self._committer.stop()
+        self._committer = None
+        self._shelf.close()
+        self._read_pool.shutdown()
+        self._write_pool.shutdown()
+
+    # --- writing
+
+    def create(self, ledger: int, on_cut: OnCut | None = None) -> None:
+        """Begin to write a ledger that no process has written before."""
+        self._writers[ledger] = _Writer(on_cut)
+
+    def append(self, run: Run, parts: Sequence[Part], token: object) -> None:
+        """Take entries; `on_commit` tells when they are durable, in the order of the calls.
+
+        The run's buffer may be used again when this returns.
+
+        Raises:
+            LedgerSealedError: a ledger is not open for writing here. Nothing was taken.
+        """
+        assert self._committer is not None, "recover first"
+        assert run.count <= ROWS_PER_RECORD_MAX
+        writers = self._writers
+        for part in parts:
+            if part[0] not in writers:
+                raise LedgerSealedError(f"ledger {part[0]} is not open for writing here")
+        generation = self._generation
+        low, high = run.body_span()
+        directory = encode_directory(parts)
+        rows = run.rows
+        rows_at = HEADER_SIZE + len(directory)
+        body_at = rows_at + len(rows)
+        used = body_at + high - low
+        size = aligned(used)
+        assert size <= RECORD_SIZE_MAX
+        slab = self._slab
+        if slab is None or slab.size - slab.used < size:
+            slab = self._slab = self._new_slab(size)
+        start = slab.used
+        view = slab.view
+        view[start + HEADER_SIZE : start + rows_at] = directory
+        view[start + rows_at : start + body_at] = rows
+        view[start + body_at : start + used] = run.buffer[low:high]
+        if size > used:
+            view[start + used : start + size] = bytes(size - used)
+        slab.used = start + size
+
+        record = CachedRecord(generation, view, start, size, Kind.RUN, token, parts)
+        record.directory_size = len(directory)
+        record.rows_at = start + rows_at
+        record.row_count = len(rows) // ROW_SIZE
+        record.base = run.base + low
+        record.body_at = start + body_at
+        record.body_size = high - low
+        place = len(generation.records) << PLACE_SHIFT
+        generation.records.append(record)
+        for ledger, first_entry, first_row, entries, _ in parts:
+            writer = writers[ledger]
+            assert writer.end == first_entry, "entries of a ledger follow one another"
+            tail = writer.tail
+            if writer.generation is not generation or tail is None:
+                tail = self._new_tail(writer, ledger)
+            tail.firsts.append(first_entry)
+            tail.places.append(place | first_row)
+            tail.end = writer.end = first_entry + entries
+        self._accepted.value += size
+        self._submit(record)
+
+    def note(self, key: int, payload: bytes, token: object | None = None) -> None:
+        """Write a small state down with the next commit.
+
+        After a crash all notes since the last flush come back, in order.
+        """
+        assert self._committer is not None, "recover first"
+        body_at = HEADER_SIZE + 8
+        size = aligned(body_at + len(payload))
+        slab = self._slab
+        if slab is None or slab.size - slab.used < size:
+            slab = self._slab = self._new_slab(size)
+        start = slab.used
+        data = key.to_bytes(8, "little") + payload
+        data += bytes(size - HEADER_SIZE - len(data))
+        slab.view[start + HEADER_SIZE : start + size] = data
+        slab.used = start + size
+        record = CachedRecord(self._generation, slab.view, start, size, Kind.NOTE, token, ())
+        record.directory_size = 8
+        record.body_at = start + body_at
+        record.body_size = len(payload)
+        self._submit(record)
+
+    def durable_end(self, ledger: int) -> int:
+        """Return the entry id after the last durable entry; 0 if there is none."""
+        for generation in (self._generation, self._frozen):
+            if generation is not None:
+                end = generation.durable_end(ledger)
+                if end is not None:
+                    return end
+        return self._extents.end(ledger)
+
+    async def seal(self, ledger: int) -> int:
+        """Append nothing more to a ledger; return its end once everything in it is durable."""
+        writer = self._writers.pop(ledger, None)
+        if writer is not None:
+            self._sealing[ledger] = writer
+        await self._settle()
+        self._sealing.pop(ledger, None)
+        return self.durable_end(ledger)
+
+    @property
+    def write_cache_bytes(self) -> int:
+        """Bytes of memory that hold entries which are in no entry log yet."""
+        frozen = self._frozen.bytes if self._frozen is not None else 0
+        return self._generation.bytes + frozen
+
+    @property
+    def congested(self) -> bool:
+        """Whether publishing should pause: too much waits for the disk."""
+        return (
+            self._unsynced > self._config.unsynced_bytes_max
+            or self.write_cache_bytes > self._config.write_cache_bytes_max
+        )
+
+    def call_when_clear(self, callback: Callable[[], None]) -> None:
+        """Call once, soon, when there is no congestion."""
+        if self.congested:
+            self._when_clear.append(callback)
+        else:
+            self._loop.call_soon(callback)
+
+    def _new_slab(self, size: int) -> Slab:
+        slab = self._generation.new_slab(self._pool, size)
+        if self._generation.bytes * 2 >= self._config.write_cache_bytes_max:
+            self._flush_soon()
+        return slab
+
+    def _new_tail(self, writer: _Writer, ledger: int) -> Tail:
+        tail = writer.tail = self._generation.tails[ledger] = Tail(ledger, writer.end)
+        writer.generation = self._generation
+        return tail
+
+    def _submit(self, record: CachedRecord) -> None:
+        self._unsynced += record.size
+        self._submitted += 1
+        self._generation.submitted += 1
+        if self._flush_timer is None:
+            delay = self._config.flush_interval_s
+            self._flush_timer = self._loop.call_later(delay, self._flush_soon)
+        assert self._committer is not None
+        self._committer.submit(record)
+
+    # --- commits
+
+    def _done(
+        self, records: Sequence[CachedRecord], error: JournalError | None, seconds: float
+    ) -> None:
+        """Take note of one commit. Called on the loop."""
+        assert self._committer is not None
+        assert self._journal is not None
+        if error is not None:
+            records = [*records, *self._committer.take_back()]
+        size = 0
+        tokens = []
+        for record in records:
+            size += record.size
+            record.durable = error is None
+            if record.token is not None:
+                tokens.append(record.token)
+                record.token = None
+        self._unsynced -= size
+        self._settled += len(records)
+        if error is None:
+            self.full = False
+            self._commits.observe(seconds)
+            self._journal_bytes.value = self._journal.bytes_written
+            for record in records:
+                record.parts = ()
+            self.on_commit(tokens, None)
+        else:
+            self._fail(tokens, error)
+        while self._waiters and self._waiters[0][0] <= self._settled:
+            waiter = self._waiters.popleft()[1]
+            if not waiter.done():
+                waiter.set_result(None)
+        self._call_if_clear()
+
+    def _fail(self, tokens: Sequence[object], error: JournalError) -> None:
+        self._failed_commits.value += 1
+        self.full = error.full
+        if error.full:
+            logger.warning("no room for a journal file; publishing goes on when there is")
+        else:
+            logger.error("journal: %s; a new file comes next", error, exc_info=error)
+        ends: dict[int, int] = {}
+        for generation in (self._frozen, self._generation):
+            if generation is not None:
+                for ledger, end in generation.drop_undurable().items():
+                    ends[ledger] = min(end, ends.get(ledger, end))
+        for ledger, end in ends.items():
+            self._cut(ledger, end, sealed=error.written)
+        text = f"not stored, and may be sent again: {error}"
+        self.on_commit(tokens, StorageFullError(text) if error.full else StorageError(text))
+
+    def _cut(self, ledger: int, end: int, *, sealed: bool) -> None:
+        writer = self._writers.get(ledger) or self._sealing.get(ledger)
+        if writer is None:
+            return
+        writer.end = end
+        writer.generation = writer.tail = None
+        if sealed:
+            self._writers.pop(ledger, None)
+        if writer.on_cut is not None:
+            writer.on_cut(ledger, end, sealed)
+
+    async def _settle(self) -> None:
+        """Return when everything taken so far is durable or has failed."""
+        if self._settled < self._submitted:
+            waiter: Future[None] = self._loop.create_future()
+            self._waiters.append((self._submitted, waiter))
+            await waiter
+
+    def _call_if_clear(self) -> None:
+        if self._when_clear and not self.congested:
+            callbacks, self._when_clear = self._when_clear, []
+            for callback in callbacks:
+                callback()
+
+    # --- flush
+
+    async def flush(self) -> None:
+        """Write everything taken so far to entry logs; then recycle the journal files of it.
+
+        Raises:
+            StorageError: it could not be written. It is still in the journal and in memory,
+                and the next flush tries again.
+        """
+        async with self._flush_lock:
+            if self._frozen is not None:
+                await self._flush_frozen()
+            if self._generation.submitted:
+                self._frozen, self._generation = self._generation, Generation()
+                self._slab = None
+                self._restart_flush_timer()
+                await self._flush_frozen()
+            if self._old_files:
+                await self._recycle()
+
+    async def _flush_frozen(self) -> None:
+        frozen = self._frozen
+        assert frozen is not None
+        await self._settle()
+        try:
+            table = await self._write_on_pool(
+                write_generation, self._files, self._entries, self._new_name(), frozen
+            )
+        except OSError as error:
+            raise StorageError(f"flush failed: {error}") from error
+        if table is not None:
+            self._extents.add(table)
+            self._log_bytes.value += table.size
+        self._frozen = None
+        self._old_files += frozen.files
+        frozen.release(self._pool)
+        self._call_if_clear()
+
+    async def _recycle(self) -> None:
+        assert self._journal is not None
+        paths = list(self._old_files)
+        await self.before_recycle()
+        try:
+            await self._write_on_pool(self._recycle_files, paths)
+        except OSError as error:
+            raise StorageError(f"journal files could not be recycled: {error}") from error
+
+    def _recycle_files(self, paths: Sequence[Path]) -> None:
+        """Recycle our files and remove those of workers that are gone, oldest first."""
+        assert self._journal is not None
+        for path in paths:
+            if self._files.exists(path):
+                self._journal.recycle([path])
+            self._old_files.remove(path)
+            own = path.parent == self._journals / str(self._config.worker)
+            if not own and not any(path.parent == other.parent for other in self._old_files):
+                for spare in self._files.list(path.parent):
+                    self._files.remove(path.parent / spare)
+                self._files.remove_dir(path.parent)
+
+    def _flush_soon(self) -> None:
+        """Start a flush in the background unless one runs."""
+        if (self._flush_task is None or self._flush_task.done()) and not self._stopped:
+            self._flush_task = self._loop.create_task(self._flush_in_background())
+
+    async def _flush_in_background(self) -> None:
+        while not self._stopped:
+            try:
+                await self.flush()
+            except StorageError:
+                logger.exception("flush failed; it is tried again")
+                await asyncio.sleep(FLUSH_RETRY_S)
+            else:
+                return
+
+    def _restart_flush_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+
+    # --- reading
+
+    def read_cached(self, ledger: int, entry: int, entries_max: int, bytes_max: int) -> Run | None:
+        """Return durable entries from `entry` on that are in memory; None: use `read`.
+
+        They are neighbours, and at least one; the limit of bytes may be passed by one entry.
+        """
+        run = self._generation.read(ledger, entry, entries_max, bytes_max)
+        if run is None and self._frozen is not None:
+            run = self._frozen.read(ledger, entry, entries_max, bytes_max)
+        if run is not None:
+            return run
+        place = self._extents.find(ledger, entry)
+        if place is None:
+            return None
+        try:
+            return self._shelf.read_cached(place, entry, entries_max, bytes_max)
+        except QuarantinedError:
+            return None
+
+    async def read(self, ledger: int, entry: int, entries_max: int, bytes_max: int) -> Run:
+        """Return entries from `entry` on, from memory or from an entry log, checked.
+
+        Raises:
+            QuarantinedError: the entry is lost; it says how far the loss goes.
+            LedgerNotFoundError: nothing at or after this entry is stored in the ledger.
+            StorageError: the disk did not let us read; try again.
+        """
+        for _ in range(READ_ATTEMPTS_MAX):
+            run = self._generation.read(ledger, entry, entries_max, bytes_max)
+            if run is None and self._frozen is not None:
+                run = self._frozen.read(ledger, entry, entries_max, bytes_max)
+            if run is not None:
+                return run
+            place = self._extents.find(ledger, entry)
+            if place is None:
+                await self._refresh()
+                place = self._extents.find(ledger, entry)
+            if place is None:
+                raise self._missing(ledger, entry)
+            run = self._shelf.read_cached(place, entry, entries_max, bytes_max)
+            if run is not None:
+                return run
+            try:
+                await self._load(place, entry)
+            except FileNotFoundError:
+                await self._refresh()  # another process has rewritten this log
+        raise StorageError(f"ledger {ledger}: entry {entry} could not be read")
+
+    async def end_of(self, ledger: int) -> LedgerEnd:
+        """Return what the entry logs hold of a ledger; what is not flushed is not counted."""
+        if not self._extents.of(ledger):
+            await self._refresh()
+        for _ in range(READ_ATTEMPTS_MAX):
+            total = EMPTY_LEDGER
+            try:
+                for place in self._extents.of(ledger):
+                    summary = await self._read_on_pool(self._shelf.load_summary, place)
+                    total = together(total, summary)
+            except FileNotFoundError:
+                await self._refresh()
+                continue
+            except OSError as error:
+                raise StorageError(f"ledger {ledger} could not be read: {error}") from error
+            return total
+        raise StorageError(f"ledger {ledger}: its entry logs change too fast to be read")
+
+    def _missing(self, ledger: int, entry: int) -> StorageError:
+        after = self._extents.next_first(ledger, entry)
+        if after is not None:
+            return QuarantinedError(ledger, entry, after - 1, "lost from the journal")
+        for gap in self._quarantine.gaps():
+            if gap.first.ledger == ledger and gap.first.entry <= entry <= gap.last.entry:
+                return QuarantinedError(ledger, entry, gap.last.entry, gap.reason)
+        if self._extents.end(ledger) or ledger in self._writers:
+            return LedgerNotFoundError(f"ledger {ledger} ends before entry {entry}")
+        return LedgerNotFoundError(f"no entry of ledger {ledger} is stored")
+
+    async def _load(self, place: Place, entry: int) -> None:
+        """Bring the block of an entry, and some behind it, into the read cache."""
+        self._cold_reads.value += 1
+        try:
+            loaded = await self._read_on_pool(self._shelf.load, place, entry)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            given_up = await self._read_on_pool(self._shelf.count_failed_read, place, entry)
+            if given_up is None:
+                raise StorageError(f"{place.table.name} could not be read: {error}") from error
+            loaded = given_up
+        self._shelf.keep(place, loaded)
+
+    async def _refresh(self) -> None:
+        """Look for entry logs that other processes have written or removed."""
+        try:
+            names = set(await self._read_on_pool(self._shelf.names))
+            for name in names - self._extents.names():
+                try:
+                    self._extents.add(await self._read_on_pool(self._shelf.load_table, name))
+                except (FileNotFoundError, LogDamagedError):
+                    logger.warning("entry log %s cannot be read", name, exc_info=True)
+        except OSError as error:
+            raise StorageError(f"{self._entries} could not be read: {error}") from error
+        for name in self._extents.names() - names:
+            self._forget_log(name)
+
+    def _forget_log(self, name: str) -> None:
+        self._extents.remove(name)
+        self._shelf.forget(name)
+
+    # --- space
+
+    async def reclaim(self, is_dropped: Callable[[int], bool]) -> Reclaimed:
+        """Give back the space of ledgers that are known to be dropped, and only of those.
+
+        Raises:
+            StorageError: the disk did not let us. Nothing that is needed is gone.
+        """
+        reclaimer = Reclaimer(
+            self._files, self._entries, self._extents, self._shelf, self._reclaims, self._new_name
+        )
+        lock = self._config.data / LOCK_OF_RECLAIM
+        try:
+            done = await reclaimer.reclaim(lock, is_dropped, self._write_on_pool)
+        except OSError as error:
+            raise StorageError(f"space could not be reclaimed: {error}") from error
+        self._log_bytes.value += done.bytes_written
+        self._reclaimed.value += done.bytes_freed
+        return done
+
+    def holds(self, ledger: int) -> bool:
+        """Tell whether anything of a ledger may still be stored: its tombstone is needed."""
+        return (
+            ledger in self._writers
+            or bool(self._old_files)
+            or ledger in self._generation.tails
+            or (self._frozen is not None and ledger in self._frozen.tails)
+            or self._extents.end(ledger) > 0
+        )
+
+    def stored_ledgers(self) -> list[int]:
+        """Return the ledgers that entry logs hold something of."""
+        return self._extents.ledgers()
+
+    def quarantined(self) -> list[Gap]:
+        """Return every range of entries that was stored and does not read back."""
+        return self._quarantine.gaps()
+
+    def disk_used_percent(self) -> float:
+        """Return how full the file system is. Touches the disk: not for every entry."""
+        space = self._files.space(self._config.data)
+        return 100.0 * (1 - space.available / space.total) if space.total else 0.0
+
+    # --- threads and names
+
+    def _new_name(self) -> LogName:
+        return LogName(self._config.worker, next(self._log_numbers), self._new_salt())
+
+    async def _write_on_pool(self, function: Callable[..., T], *arguments: object) -> T:
+        return await self._loop.run_in_executor(self._write_pool, function, *arguments)
+
+    async def _read_on_pool(self, function: Callable[..., T], *arguments: object) -> T:
+        return await self._loop.run_in_executor(self._read_pool, function, *arguments)

@@ -1,0 +1,514 @@
+"""Recovery: from whatever a crash left of a journal to entry logs, and nothing lost.
+
+    for each file, oldest first                      numbers, claims: see `record`
+    valid record, in sequence ───────────────▶ kept
+    damaged, and a later record says it was synced ─▶ corruption: copied to quarantine,
+                                                      a gap is reported, reading goes on
+    damaged, and nobody says so ─────────────▶ the end: it was never acknowledged
+    beyond the START of a later file ────────▶ void: its sync failed
+
+What is kept goes through the ordinary flush; what an entry log holds already is skipped.
+So recovery may be cut off anywhere and started again. It reads the journal twice, once
+for the claims, and holds at most a bounded part of it in memory. No file is changed:
+the journal is recycled later, when notes taken from it are safe elsewhere.
+"""
+
+import logging
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from magnetar.broker.entry import EntryId
+from magnetar.broker.files import File, Files
+from magnetar.broker.run import CHECKSUM, HIGHEST_SEQUENCE_ID, ROW_SIZE, Run
+from magnetar.broker.storage import record
+from magnetar.broker.storage.cache import CachedRecord, Generation
+from magnetar.broker.storage.errors import Gap
+from magnetar.broker.storage.flush import write_generation
+from magnetar.broker.storage.index import Extents
+from magnetar.broker.storage.journal import SPARE_PREFIX, SUFFIX, file_number
+from magnetar.broker.storage.quarantine import TAIL_REASON, Quarantine
+from magnetar.broker.storage.record import Header, Kind, Part
+from magnetar.broker.storage.segment import LogName, Table
+
+logger = logging.getLogger(__name__)
+
+SEARCH_BYTES = 1 << 20
+"""How much is searched at once for the next record behind damage."""
+SECTOR_BYTES = 4096
+"""What is given up as zeros when the disk refuses to read it."""
+
+
+class Found(NamedTuple):
+    """A record whose head is whole."""
+
+    position: int
+    header: Header
+    data: memoryview
+    body_ok: bool
+
+
+class Damage(NamedTuple):
+    """Bytes that are no record. `end`: where the next one starts; None: none follows."""
+
+    position: int
+    end: int | None
+
+
+class JournalFile(NamedTuple):
+    """One file of a journal folder."""
+
+    path: Path
+    number: int
+
+
+class Survey(NamedTuple):
+    """What the first reading of one file found out."""
+
+    follows: int | None
+    """The `synced` of its START; None if it has none that can be read."""
+    claim: int
+    """The highest number that a record in it knows to be durable; -1: none."""
+
+
+class Sink(NamedTuple):
+    """Where recovered things go."""
+
+    run: Callable[[Run, Sequence[Part]], None]
+    note: Callable[[int, bytes], None]
+    lost: Callable[[Path, int, int, str], None]
+    """Path, first byte, byte after the last, reason: a damaged range that was durable."""
+    tail: Callable[[Path, int, int], None]
+    """Path, first byte, byte after the last: what a crash cut off."""
+    gap: Callable[[Gap], None]
+
+
+def list_journal(files: Files, folder: Path) -> tuple[list[JournalFile], list[str]]:
+    """Return the journal files of a folder in order, and the names that do not belong there."""
+    found, unknown = [], []
+    for name in files.list(folder):
+        number = file_number(name)
+        if number is not None:
+            found.append(JournalFile(folder / name, number))
+        elif not (name.startswith(SPARE_PREFIX) and name.endswith(SUFFIX)):
+            unknown.append(name)
+    return sorted(found, key=lambda each: each.number), unknown
+
+
+def read_patiently(file: File, size: int, offset: int) -> bytes:
+    """Read; sectors that the disk refuses twice come back as zeros, which no record is."""
+    try:
+        return file.pread(size, offset)
+    except OSError:
+        logger.warning("journal: a read of %d bytes at %d failed", size, offset, exc_info=True)
+    pieces = []
+    for at in range(offset, offset + size, SECTOR_BYTES):
+        wanted = min(SECTOR_BYTES, offset + size - at)
+        try:
+            pieces.append(file.pread(wanted, at))
+        except OSError:
+            logger.exception("journal: %d bytes at %d cannot be read", wanted, at)
+            pieces.append(bytes(wanted))
+    return b"".join(pieces)
+
+
+def walk(file: File, number: int) -> Iterator[Found | Damage]:
+    """Yield the records of one file in order, and the damage between them."""
+    end = file.size()
+    at = 0
+    salt: int | None = None
+    while at < end:
+        found = _record_at(file, at, end, number, salt)
+        if found is None:
+            after = _search(file, at + record.ALIGNMENT, end, number, salt)
+            yield Damage(at, after)
+            if after is None:
+                return
+            at = after
+            continue
+        salt = found.header.salt
+        yield found
+        at += found.header.size
+
+
+def _record_at(file: File, at: int, end: int, number: int, salt: int | None) -> Found | None:
+    header = record.parse_header(read_patiently(file, record.HEADER_SIZE, at))
+    if header is None or header.file != number or at + header.size > end:
+        return None
+    if salt is not None and header.salt != salt:
+        return None
+    data = memoryview(read_patiently(file, header.size, at))
+    if not record.head_is_valid(header, data):
+        return None
+    return Found(at, header, data, record.body_is_valid(header, data))
+
+
+def _search(file: File, at: int, end: int, number: int, salt: int | None) -> int | None:
+    """Return where the next record of this file starts; None if there is none."""
+    while at < end:
+        data = read_patiently(file, min(SEARCH_BYTES, end - at), at)
+        found = data.find(record.MAGIC_BYTES)
+        while found >= 0:
+            here = at + found
+            if here % record.ALIGNMENT == 0 and _record_at(file, here, end, number, salt):
+                return here
+            found = data.find(record.MAGIC_BYTES, found + 1)
+        # A magic across the border starts at a multiple of 8, so it is not missed.
+        at += len(data) - len(data) % record.ALIGNMENT or record.ALIGNMENT
+    return None
+
+
+def survey(file: File, number: int) -> Survey:
+    """Read one file for what it says about itself and others."""
+    follows: int | None = None
+    claim = highest = -1
+    for item in walk(file, number):
+        if isinstance(item, Found):
+            header = item.header
+            if highest < 0 and (header.kind == Kind.START or header.number == header.synced + 2):
+                # Of a first batch, only the START can be damaged: it is as if it were there.
+                follows = header.synced
+            claim = max(claim, header.synced)
+            highest = max(highest, header.number)
+    return Survey(follows, claim)
+
+
+class Replay:
+    """Reads the files of one journal, oldest first, and hands on what counts."""
+
+    def __init__(self, files: Files, journal: Sequence[JournalFile], sink: Sink) -> None:
+        self._files = files
+        self._journal = journal
+        self._sink = sink
+        self.last_served = 0
+        """The highest number handed on or lost; a new START follows it."""
+        self.bytes = 0
+
+    def run(self) -> None:
+        """Read everything."""
+        surveys = []
+        for each in self._journal:
+            file = self._files.open(each.path)
+            try:
+                surveys.append(survey(file, each.number))
+            finally:
+                file.close()
+        claim = max((each.claim for each in surveys), default=-1)
+        for at, each in enumerate(self._journal):
+            later = [s.follows for s in surveys[at + 1 :] if s.follows is not None]
+            file = self._files.open(each.path)
+            try:
+                self._file(file, each, claim, min(later) if later else None)
+                # What is handed on may be known to the page cache only, and the next START
+                # will call it durable.
+                file.sync()
+            finally:
+                file.close()
+
+    def _file(self, file: File, source: JournalFile, claim: int, limit: int | None) -> None:
+        """Read one file. Numbers above `limit` are void; those up to `claim` were durable."""
+        durable = claim if limit is None else min(claim, limit)
+        expected: int | None = None
+        damaged_at: int | None = None
+        for item in walk(file, source.number):
+            if isinstance(item, Damage):
+                damaged_at = item.position
+                continue
+            header = item.header
+            if limit is not None and header.number > limit and header.kind != Kind.START:
+                return
+            if header.kind == Kind.MARK:
+                self._mark(source, header, item.position, expected, damaged_at)
+                expected, damaged_at = header.number + 1, None
+                continue
+            if damaged_at is not None:
+                first = expected is None and header.number == header.synced + 2
+                if header.number - 1 <= durable:
+                    self._lost(source, damaged_at, item.position, expected, header.number)
+                else:
+                    self._sink.tail(source.path, damaged_at, item.position)
+                    if not first:
+                        return
+                damaged_at = None
+            if not item.body_ok and header.number > durable:
+                self._sink.tail(source.path, item.position, item.position + header.size)
+                return
+            self._hand_on(source, item)
+            expected = header.number + 1
+            self.last_served = header.number
+        if damaged_at is not None:
+            self._end(file, source, damaged_at, expected, durable)
+
+    def _mark(
+        self,
+        source: JournalFile,
+        header: Header,
+        position: int,
+        expected: int | None,
+        damaged_at: int | None,
+    ) -> None:
+        if damaged_at is not None:
+            self._lost(source, damaged_at, position, expected, header.number + 1)
+
+    def _lost(
+        self, source: JournalFile, start: int, end: int, expected: int | None, number: int
+    ) -> None:
+        first = "its START" if expected is None else f"record {expected}"
+        reason = f"{first} up to record {number} of the journal were durable and are damaged"
+        self._sink.lost(source.path, start, end, reason)
+        self.last_served = max(self.last_served, number - 1)
+
+    def _end(
+        self, file: File, source: JournalFile, at: int, expected: int | None, durable: int
+    ) -> None:
+        """Judge the bytes behind the last record."""
+        header = record.parse_header(read_patiently(file, record.HEADER_SIZE, at))
+        ours = header is not None and header.file == source.number
+        if expected is not None and expected <= durable:
+            size = header.size if header is not None and ours else SECTOR_BYTES
+            self._lost(source, at, min(at + size, file.size()), expected, durable + 1)
+        elif header is not None and ours:
+            self._sink.tail(source.path, at, min(at + header.size, file.size()))
+
+    def _hand_on(self, source: JournalFile, item: Found) -> None:
+        header, data = item.header, item.data
+        self.bytes += header.size
+        if header.kind == Kind.NOTE:
+            if item.body_ok:
+                self._sink.note(*record.decode_note(header, data))
+            else:
+                self._lost_body(source, item, "a note is damaged")
+        elif header.kind == Kind.RUN:
+            run = record.decode_run(header, data)
+            parts = record.decode_directory(header, data)
+            if not item.body_ok:
+                self._lost_body(source, item, "entries are damaged")
+                for gap in damaged_parts(run, parts):
+                    self._sink.gap(gap)
+                parts = whole_parts(run, parts)
+            self._sink.run(run, parts)
+
+    def _lost_body(self, source: JournalFile, item: Found, reason: str) -> None:
+        end = item.position + item.header.size
+        self._sink.lost(source.path, item.position, end, reason)
+
+
+def _row_is_whole(run: Run, row: int) -> bool:
+    return crc32c(run.body(row)) == run.u32(CHECKSUM)[row]
+
+
+def whole_parts(run: Run, parts: Iterable[Part]) -> list[Part]:
+    """Return the parts without the entries whose bodies are damaged."""
+    kept: list[Part] = []
+    for part in parts:
+        for row in range(part.first_row, part.first_row + part.count):
+            if not _row_is_whole(run, row):
+                continue
+            entry = part.first_entry + row - part.first_row
+            last = kept[-1] if kept else None
+            if (
+                last is not None
+                and last.ledger == part.ledger
+                and last.first_row + last.count == row
+                and last.first_entry + last.count == entry
+                and last.producer == part.producer
+            ):
+                kept[-1] = last._replace(count=last.count + 1)
+            else:
+                kept.append(part._replace(first_entry=entry, first_row=row, count=1))
+    return kept
+
+
+def damaged_parts(run: Run, parts: Iterable[Part]) -> Iterator[Gap]:
+    """Yield the entries whose bodies are damaged, one by one."""
+    for part in parts:
+        for row in range(part.first_row, part.first_row + part.count):
+            if not _row_is_whole(run, row):
+                entry = EntryId(part.ledger, part.first_entry + row - part.first_row)
+                yield Gap(entry, entry, "damaged in the journal")
+
+
+class Restored(NamedTuple):
+    """What came out of one journal folder."""
+
+    tables: list[Table]
+    """New entry logs."""
+    producers: dict[int, dict[str, int]]
+    notes: list[tuple[int, bytes]]
+    gaps: list[Gap]
+    ledgers: set[int]
+    paths: list[Path]
+    """The journal files read, oldest first; to be recycled when the notes are safe."""
+    next_file: int
+    last_number: int
+    """The number of the last record that counts; 0: none. The next START follows it."""
+    bytes: int
+
+
+class Recovery:
+    """Replays one journal folder into entry logs."""
+
+    def __init__(
+        self,
+        files: Files,
+        entries: Path,
+        quarantine: Quarantine,
+        extents: Extents,
+        new_name: Callable[[], LogName],
+        recorded_end: Callable[[int], int | None],
+        memory_bytes: int,
+    ) -> None:
+        self._files = files
+        self._entries = entries
+        self._quarantine = quarantine
+        self._extents = extents
+        self._new_name = new_name
+        self._recorded_end = recorded_end
+        self._memory_bytes = memory_bytes
+        self._generation = Generation()
+        self._tables: list[Table] = []
+        self._producers: dict[int, dict[str, int]] = {}
+        self._notes: list[tuple[int, bytes]] = []
+        self._gaps: list[Gap] = []
+        self._positions: dict[int, int] = {}
+        self._lost: list[tuple[Path, int, int, str]] = []
+
+    def restore(self, folder: Path) -> Restored:
+        """Replay a folder. Names that do not belong there go to quarantine."""
+        journal, unknown = list_journal(self._files, folder)
+        for name in unknown:
+            self._quarantine.move(folder / name, "not a file of the journal")
+        sink = Sink(self._run, self._note, self._add_lost, self._add_tail, self._gaps.append)
+        replay = Replay(self._files, journal, sink)
+        replay.run()
+        self._flush()
+        self._report()
+        spares = [
+            file_number(name.removeprefix(SPARE_PREFIX)) or 0
+            for name in self._files.list(folder)
+            if name.startswith(SPARE_PREFIX)
+        ]
+        numbers = [each.number for each in journal] + spares
+        return Restored(
+            self._tables,
+            self._producers,
+            self._notes,
+            self._gaps,
+            set(self._positions),
+            [each.path for each in journal],
+            max(numbers, default=0) + 1,
+            replay.last_served,
+            replay.bytes,
+        )
+
+    def _note(self, key: int, payload: bytes) -> None:
+        self._notes.append((key, payload))
+
+    def _run(self, run: Run, parts: Sequence[Part]) -> None:
+        kept: list[Part] = []
+        for part in parts:
+            end = self._recorded_end(part.ledger)
+            count = part.count if end is None else min(part.count, end - part.first_entry)
+            if count > 0:
+                self._learn(run, part, count)
+                kept += self._not_stored(part._replace(count=count))
+        for part in kept:
+            tail = self._generation.tails.get(part.ledger)
+            if tail is not None and tail.end != part.first_entry:
+                self._flush()  # a tail has no holes
+        if kept:
+            self._cache(run, kept)
+        if self._generation.bytes >= self._memory_bytes:
+            self._flush()
+
+    def _learn(self, run: Run, part: Part, count: int) -> None:
+        """Take what deduplication and the gaps need from entries that count."""
+        rows = run.rows[part.first_row * ROW_SIZE : (part.first_row + count) * ROW_SIZE]
+        longs = array("q")
+        longs.frombytes(rows)
+        if part.producer:
+            highest = max(longs[HIGHEST_SEQUENCE_ID :: ROW_SIZE // 8])
+            known = self._producers.setdefault(part.ledger, {})
+            known[part.producer] = max(known.get(part.producer, -1), highest)
+        position = self._positions.get(part.ledger)
+        if position is None:
+            position = self._extents.end(part.ledger)
+        if part.first_entry > position:
+            self._add_gap(part.ledger, position, part.first_entry - 1)
+        self._positions[part.ledger] = max(position, part.first_entry + count)
+
+    def _not_stored(self, part: Part) -> Iterator[Part]:
+        """Yield the pieces of a part that no entry log holds."""
+        end = part.first_entry + part.count
+        for first, after in self._extents.missing(part.ledger, part.first_entry, end):
+            first_row = part.first_row + first - part.first_entry
+            yield part._replace(first_entry=first, first_row=first_row, count=after - first)
+
+    def _cache(self, run: Run, parts: list[Part]) -> None:
+        generation = self._generation
+        size = len(run.rows) + len(run.buffer)
+        data = memoryview(b"".join((run.rows, run.buffer)))
+        cached = CachedRecord(generation, data, 0, size, Kind.RUN, None, parts)
+        cached.durable = True
+        cached.row_count = run.count
+        cached.base = run.base
+        cached.body_at = len(run.rows)
+        cached.body_size = len(run.buffer)
+        number = len(generation.records)
+        generation.records.append(cached)
+        generation.bytes += size
+        for part in parts:
+            generation.add_part(part, number)
+
+    def _flush(self) -> None:
+        table = write_generation(self._files, self._entries, self._new_name(), self._generation)
+        self._generation = Generation()
+        if table is not None:
+            self._extents.add(table)
+            self._tables.append(table)
+
+    # --- what was lost
+
+    def _add_gap(self, ledger: int, first: int, last: int) -> None:
+        known = {gap.first for gap in self._gaps if gap.first.ledger == ledger}
+        missing = [e for e in range(first, last + 1) if EntryId(ledger, e) not in known]
+        start: int | None = None
+        for at, entry in enumerate(missing):
+            if start is None:
+                start = entry
+            if at + 1 == len(missing) or missing[at + 1] != entry + 1:
+                gap = Gap(EntryId(ledger, start), EntryId(ledger, entry), "lost from the journal")
+                self._gaps.append(gap)
+                start = None
+
+    def _add_lost(self, path: Path, start: int, end: int, reason: str) -> None:
+        self._lost.append((path, start, end, reason))
+
+    def _add_tail(self, path: Path, start: int, end: int) -> None:
+        data = self._read(path, start, end)
+        self._quarantine.copy_bytes(_name(path, start), data, (), TAIL_REASON)
+
+    def _report(self) -> None:
+        """Put the damaged ranges into quarantine, with the entries that were lost."""
+        for ledger, position in self._positions.items():
+            end = self._recorded_end(ledger)
+            if end is not None and position < end:
+                self._add_gap(ledger, position, end - 1)
+        gaps = self._gaps
+        for path, start, end, reason in self._lost:
+            data = self._read(path, start, end)
+            self._quarantine.copy_bytes(_name(path, start), data, gaps, reason)
+
+    def _read(self, path: Path, start: int, end: int) -> bytes:
+        file = self._files.open(path)
+        try:
+            return read_patiently(file, end - start, start)
+        finally:
+            file.close()
+
+
+def _name(path: Path, position: int) -> str:
+    return f"journal-{path.parent.name}-{path.stem}-{position:x}"

@@ -1,0 +1,80 @@
+"""Slabs: pooled memory that is write buffer and write cache in one.
+
+    taken ──▶ filled with records ──▶ flushed ──▶ given back ──▶ free   (taken again)
+                                                     └──▶ lent          (a reader still looks)
+
+A fresh large allocation costs more than the copy into it (page faults), so slabs are used
+again; but never while anybody can still see the old bytes. Python knows who can: a
+bytearray with views on it refuses to be resized. A slab that refuses waits among the lent
+ones until its last reader is gone.
+"""
+
+from collections import deque
+
+SLAB_BYTES = 2 << 20
+SLABS_FREE_MAX = 8
+"""Slabs kept for the next use; more are given back to the system."""
+SLABS_LENT_MAX = 32
+"""Slabs remembered while readers look at them; beyond this they are left to their readers."""
+
+
+class Slab:
+    """A piece of memory and how much of it is used."""
+
+    __slots__ = ("memory", "size", "used", "view")
+
+    def __init__(self, size: int) -> None:
+        self.memory = bytearray(size)
+        self.view = memoryview(self.memory)
+        self.size = size
+        self.used = 0
+
+
+class SlabPool:
+    """Hands out slabs and takes them back."""
+
+    def __init__(self, slab_bytes: int = SLAB_BYTES) -> None:
+        self.slab_bytes = slab_bytes
+        self._free: list[Slab] = []
+        self._lent: deque[Slab] = deque(maxlen=SLABS_LENT_MAX)
+
+    def take(self, size: int) -> Slab:
+        """Return a slab of at least `size` bytes, with old bytes in it: overwrite what you use."""
+        if size > self.slab_bytes:
+            return Slab(size)
+        if not self._free:
+            self._collect()
+        return self._free.pop() if self._free else Slab(self.slab_bytes)
+
+    def give_back(self, slab: Slab) -> None:
+        """Take back a slab that nobody will write to any more; readers may still look at it."""
+        if slab.size == self.slab_bytes and not self._reuse(slab):
+            self._lent.append(slab)
+
+    def _collect(self) -> None:
+        """Take back lent slabs whose readers are gone."""
+        for _ in range(len(self._lent)):
+            slab = self._lent.popleft()
+            if not self._reuse(slab):
+                self._lent.append(slab)
+
+    def _reuse(self, slab: Slab) -> bool:
+        if not is_unseen(slab):
+            return False
+        if len(self._free) < SLABS_FREE_MAX:
+            slab.used = 0
+            self._free.append(slab)
+        return True
+
+
+def is_unseen(slab: Slab) -> bool:
+    """Tell whether nobody but the slab itself can see its memory."""
+    slab.view.release()
+    try:
+        # Either step is a BufferError while a view exists; neither moves the memory.
+        slab.memory.append(slab.memory.pop())
+    except BufferError:
+        return False
+    finally:
+        slab.view = memoryview(slab.memory)
+    return True
