@@ -77,9 +77,9 @@ class ScriptedLedgers:
         self.durable += done
         self.on_commit([record.token for record in done], None)
 
-    def fail(self, error: Exception, count: int | None = None) -> None:
-        """Let the next `count` appends fail; None: all."""
-        done, self.pending = self.pending[:count], self.pending[count:] if count else []
+    def fail(self, error: Exception) -> None:
+        """Let everything that is on its way fail, as the journal does."""
+        done, self.pending = self.pending, []
         self.on_commit([record.token for record in done], error)
 
     def bodies(self) -> list[str]:

@@ -66,7 +66,6 @@ class Inlet:
         "held",
         "last_publish_ms",
         "log",
-        "lost",
         "messages_in",
         "offer",
         "opening",
@@ -93,8 +92,6 @@ class Inlet:
         """Why nothing may be published at the moment; None if it may."""
         self.held: deque[Held] | None = None
         self.opening: asyncio.Task[None] | None = None
-        self.lost: set[int] | None = None
-        """Ledgers that took entries which did not become durable: none of them counts any more."""
         self.entries_in = 0
         self.messages_in = 0
         self.bytes_in = 0
@@ -108,12 +105,6 @@ class Inlet:
         self.messages_in += messages
         self.bytes_in += size_bytes
         self.last_publish_ms = wall_ms
-
-    def lose(self, ledger: int) -> None:
-        """Note that a write to this ledger failed."""
-        if self.lost is None:
-            self.lost = set()
-        self.lost.add(ledger)
 
 
 class OpenProducer:
@@ -201,10 +192,16 @@ class OpenProducer:
         """Leave the topic; return once everything published is durable or refused."""
         self.closed = True
         self._depart()
-        if self.pending:
-            if self._idle is None:
-                self._idle = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._idle)
+        await self.idle()
+
+    def idle(self) -> asyncio.Future[None]:
+        """Return what is done once everything published so far, and since, is reported."""
+        future = self._idle
+        if future is None or (future.done() and self.pending):
+            future = self._idle = asyncio.get_running_loop().create_future()
+        if not self.pending and not future.done():
+            future.set_result(None)
+        return future
 
     def _depart(self) -> bool:
         leave, self._leave = self._leave, None

@@ -374,7 +374,7 @@ class Publisher:
     def _settle(self, report: _Report, stored: _Stored, error: Exception | None) -> None:
         producer, _, ledger, end_entry, highest = stored
         inlet = producer.inlet
-        if error is not None or (inlet.lost is not None and ledger in inlet.lost):
+        if error is not None:
             self._lose(report, stored, error)
             return
         if inlet.log is not None:
@@ -382,13 +382,15 @@ class Publisher:
         if highest != NO_SEQUENCE and inlet.sequences is not None:
             inlet.sequences.stored(producer.name, highest)
 
-    def _lose(self, report: _Report, stored: _Stored, cause: Exception | None) -> None:
-        """Refuse a group that did not become durable, and what its producer sends after it."""
+    def _lose(self, report: _Report, stored: _Stored, cause: Exception) -> None:
+        """Refuse a group that did not become durable, and what its producer sends after it.
+
+        Whatever was appended behind it fails in the same commit, so that its entry ids can be
+        given out again, by the same ledger or the next.
+        """
         producer, inlet = stored.producer, stored.producer.inlet
-        reason = f": {cause}" if cause is not None else ""
-        error = PersistenceError(f"the entry could not be made durable{reason}; send it again")
+        error = PersistenceError(f"the entry could not be made durable: {cause}")
         report.fail(stored, error)
-        inlet.lose(stored.ledger)
         if inlet.sequences is not None:
             inlet.sequences.failed(producer.name)
         if producer.refusal is None:
