@@ -14,6 +14,11 @@ from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 NOW_MS = 1_763_880_000_123
 
 
+def seeded(seed: int) -> Random:
+    """Return a source of numbers that a seed repeats."""
+    return Random(seed)  # noqa: S311 - no secrets here
+
+
 def metadata(sequence_id: int = 7, **fields: object) -> api.MessageMetadata:
     """Return metadata with the three fields that all have, and some more."""
     made = api.MessageMetadata(
@@ -58,7 +63,7 @@ def shuffled(message: Message, random: Random) -> bytes:
         for each in value if repeated else (value,):
             if isinstance(each, Message):
                 content = shuffled(each, random)
-                piece = _varint(field.number << 3 | 2) + _varint(len(content)) + content
+                piece = varint(field.number << 3 | 2) + varint(len(content)) + content
             else:
                 alone = type(message)()
                 if repeated:
@@ -78,12 +83,12 @@ def unknown_field(random: Random) -> bytes:
     number = random.choice((69, 150, 2000, 2**29 - 1))
     kind = random.choice((0, 1, 2, 5))
     value = {
-        0: _varint(random.getrandbits(random.choice((1, 8, 64)))),
+        0: varint(random.getrandbits(random.choice((1, 8, 64)))),
         1: random.randbytes(8),
         2: b"\x03abc",
         5: random.randbytes(4),
     }[kind]
-    return _varint(number << 3 | kind) + value
+    return varint(number << 3 | kind) + value
 
 
 def random_frame(random: Random) -> bytes:
@@ -163,9 +168,7 @@ def _random_ack(random: Random) -> api.CommandAck:
         ack_type=random.choice((api.CommandAck.Individual, api.CommandAck.Cumulative)),
     )
     for _ in range(random.choice((0, 1, 1, 3, 40))):
-        id_ = made.message_id.add(
-            ledgerId=_random_number(random), entryId=_random_number(random)
-        )
+        id_ = made.message_id.add(ledgerId=_random_number(random), entryId=_random_number(random))
         if random.random() < 0.3:
             id_.ack_set.extend(random.choice(((-1,), (5, 0), (2**63 - 1, -(2**63)))))
         if random.random() < 0.3:
@@ -216,7 +219,8 @@ def _bytes_of(message: Message, random: Random) -> bytes:
     return unknown_field(random) + message.SerializeToString() + unknown_field(random)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number as a varint, the long way."""
     encoded = bytearray()
     while value > 127:
         encoded.append(value & 127 | 128)

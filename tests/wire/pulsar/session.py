@@ -7,6 +7,7 @@ that ends it: within one, SENDs keep their order, and so do ACKs and FLOWs, each
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from struct import unpack
 from typing import TypeVar
@@ -82,7 +83,7 @@ def walked(
     return segments, ""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The model takes no more: the bytes are wrong, or protobuf says so."""
 
 
@@ -98,7 +99,7 @@ def modelled(data: bytes, slots: Mapping[int, int]) -> tuple[list[Segment], str]
             break
         try:
             _model_frame(data[start + 4 : start + 4 + size], slots, segments)
-        except Refused as error:
+        except RefusedError as error:
             return segments, str(error)
         start += 4 + size
     return segments, ""
@@ -106,20 +107,20 @@ def modelled(data: bytes, slots: Mapping[int, int]) -> tuple[list[Segment], str]
 
 def _model_frame(content: bytes, slots: Mapping[int, int], segments: list[Segment]) -> None:
     if len(content) < 4:
-        raise Refused("no command size")
+        raise RefusedError("no command size")
     (size,) = unpack(">I", content[:4])
     if len(content) < 4 + size:
-        raise Refused("command size")
+        raise RefusedError("command size")
     command, entry = _parsed(api.BaseCommand(), content[4 : 4 + size]), content[4 + size :]
+    if command.type not in {each.number for each, _ in command.ListFields()}:
+        raise RefusedError("no contents")
     segment = segments[-1]
     if command.type == api.BaseCommand.SEND:
-        _need(command, "send")
         _model_send(command.send, entry, slots, segment)
         return
     if entry:
-        raise Refused("stray bytes")
+        raise RefusedError("stray bytes")
     if command.type == api.BaseCommand.ACK:
-        _need(command, "ack")
         ack = command.ack
         segment.acks.append(
             (
@@ -137,14 +138,14 @@ def _model_frame(content: bytes, slots: Mapping[int, int], segments: list[Segmen
             )
         )
     elif command.type == api.BaseCommand.FLOW:
-        _need(command, "flow")
         segment.flows.append((command.flow.consumer_id, command.flow.messagePermits))
     else:
+        _need_utf8(command)
         segment.command = command.SerializeToString(deterministic=True)
         segments.append(Segment())
 
 
-def _model_send(
+def _model_send(  # noqa: C901 - one line per field
     send: api.CommandSend, entry: bytes, slots: Mapping[int, int], segment: Segment
 ) -> None:
     slot = slots.get(send.producer_id)
@@ -153,7 +154,7 @@ def _model_send(
         segment.strays.append((send.producer_id, sequence_id))
         return
     if len(entry) < 10:
-        raise Refused("no entry")
+        raise RefusedError("no entry")
     body = entry
     if entry[:2] == b"\x0e\x01":
         body = entry[6:]
@@ -162,7 +163,7 @@ def _model_send(
             return
     (size,) = unpack(">I", body[:4].ljust(4, b"\xff"))
     if len(body) < 4 + size:
-        raise Refused("metadata size")
+        raise RefusedError("metadata size")
     metadata = _parsed(api.MessageMetadata(), body[4 : 4 + size])
     flags = EntryFlags(0)
     key_hash = 0
@@ -171,13 +172,12 @@ def _model_send(
         key_hash = murmur3_32(metadata.ordering_key) & 0x7FFFFFFF
     elif metadata.HasField("partition_key"):
         flags |= EntryFlags.KEYED
-        key = metadata.partition_key
-        raw = key.encode() if isinstance(key, str) else key
+        # What is not UTF-8 comes out as bytes, whatever the stubs say.
+        key: str | bytes = metadata.partition_key
+        raw = key if isinstance(key, bytes) else key.encode()
         if metadata.partition_key_b64_encoded:
-            try:
+            with suppress(Base64Error):
                 raw = b64decode(raw, validate=True)
-            except Base64Error:
-                pass
         key_hash = murmur3_32(raw) & 0x7FFFFFFF
     for has, flag in (
         (metadata.HasField("num_messages_in_batch"), EntryFlags.BATCH),
@@ -227,15 +227,20 @@ def _parsed(message: _Message, content: bytes) -> _Message:
     try:
         message.ParseFromString(content)
     except DecodeError:
-        raise Refused("protobuf") from None
+        raise RefusedError("protobuf") from None
     if not message.IsInitialized():
-        raise Refused("a field is missing")
+        raise RefusedError("a field is missing")
     return message
 
 
-def _need(command: api.BaseCommand, contents: str) -> None:
-    if not command.HasField(contents):
-        raise Refused("no contents")
+def _need_utf8(message: Message) -> None:
+    for descriptor, value in message.ListFields():
+        one = isinstance(value, int | float | str | bytes | Message)
+        for each in (value,) if one else value:
+            if isinstance(each, Message):
+                _need_utf8(each)
+            elif descriptor.type == descriptor.TYPE_STRING and isinstance(each, bytes):
+                raise RefusedError("not UTF-8")
 
 
 def _i64(value: int) -> int:

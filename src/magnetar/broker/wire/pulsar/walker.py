@@ -83,6 +83,9 @@ _MARKER = int(EntryFlags.MARKER)
 _REPLICATED = int(EntryFlags.REPLICATED)
 _TRANSACTIONAL = int(EntryFlags.TRANSACTIONAL)
 
+_ACK_TYPES = frozenset(CommandAck.AckType.values())
+_VALIDATION_ERRORS = frozenset(CommandAck.ValidationError.values())
+
 _SEEN_NAME, _SEEN_SEQUENCE, _SEEN_TIME = 1, 2, 4
 _SEEN_ALL = _SEEN_NAME | _SEEN_SEQUENCE | _SEEN_TIME
 
@@ -478,17 +481,17 @@ def _read_ack(buffer: memoryview, at: int, end: int) -> Ack:
             ids.append(_read_id(buffer, value, at))
         elif tag == 0x08:
             consumer_id = value
-        elif tag == 0x10:
+        elif tag == 0x10 and value in _ACK_TYPES:
             kind = value
         elif tag == 0x40:
             request_id = value
-        elif tag == 0x20:
+        elif tag == 0x20 and value in _VALIDATION_ERRORS:
             validation_error = value
         elif tag == 0x30:
             txn_least, transactional = value, True
         elif tag == 0x38:
             txn_most, transactional = value, True
-    if consumer_id < 0 or kind not in {CommandAck.Individual, CommandAck.Cumulative}:
+    if consumer_id < 0 or kind < 0:
         raise FrameError("an ACK without consumer id or type")
     return Ack(
         consumer_id,
