@@ -15,6 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PULSAR := src/magnetar/broker/wire/pulsar
 CODE := src tests $(wildcard benchmarks examples)
 WIRE := src/magnetar/broker/wire/pulsar
 TYPED := src $(wildcard tests benchmarks)
@@ -48,8 +49,8 @@ sizes: $(VENV)/installed
 
 proto: $(VENV)/installed-dev
 	$(PIP) install -e '.[proto]'
-	$(BIN)/python -m grpc_tools.protoc -I $(WIRE) \
-	  --python_out=$(WIRE)/generated --pyi_out=$(WIRE)/generated $(WIRE)/PulsarApi.proto
+	$(BIN)/python -m grpc_tools.protoc -I $(PULSAR) --python_out=$(PULSAR)/generated \
+	  --pyi_out=$(PULSAR)/generated $(PULSAR)/PulsarApi.proto
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

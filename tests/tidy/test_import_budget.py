@@ -46,7 +46,8 @@ def imported(program: str) -> set[str]:
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         "print('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     return set(done.stdout.splitlines())
 
 
