@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -90,38 +90,31 @@ async def _serve(options: StandaloneOptions, out: TextIO) -> int:
         sockets = _bind_all(options, held)
         supervisor = Supervisor(_starts(options, folder, sockets), SystemClock())
         await supervisor.start()
-        admin = asyncio.create_task(
-            serve_forward(
-                sockets.http,
-                folder.admin_sockets(options.workers),
-                hosts=_http_hosts(options),
-                clock=SystemClock(),
-            )
+        http = await serve_forward(
+            sockets.http, folder.admin_sockets(options.workers), hosts=_http_hosts(options)
         )
         try:
             out.write(banner(options, folder))
             out.flush()
-            return await _until_stopped(stop, supervisor, admin)
+            await _until_stopped(stop, supervisor)
         finally:
             await supervisor.stop()
-            admin.cancel()
-            with suppress(asyncio.CancelledError):
-                await admin
+            await http.stop()
+    return 0
 
 
-async def _until_stopped(
-    stop: asyncio.Event, supervisor: Supervisor, admin: asyncio.Task[None]
-) -> int:
-    """Wait for a signal, or for a part that cannot go on; return the exit code."""
+async def _until_stopped(stop: asyncio.Event, supervisor: Supervisor) -> None:
+    """Wait for a signal.
+
+    Raises:
+        StartError: a worker cannot be kept running.
+    """
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({stopped, supervisor.failed, admin}, return_when=asyncio.FIRST_COMPLETED)
-    if stopped.done():
-        return 0
-    stopped.cancel()
-    if supervisor.failed.done():
+    either: set[asyncio.Future[Any]] = {stopped, supervisor.failed}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not stopped.done():
+        stopped.cancel()
         raise supervisor.failed.result()
-    await admin  # it ended by itself: show why
-    return 1
 
 
 # --- addresses -------------------------------------------------------------------------
@@ -220,13 +213,22 @@ def advertised(options: StandaloneOptions) -> str:
     return socket.getfqdn() if options.listen in {"0.0.0.0", "::"} else options.listen  # noqa: S104
 
 
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _shared_address(options: StandaloneOptions) -> tuple[str, str]:
+    host = _url_host(advertised(options))
+    pulsar, http = PULSAR_PORT + options.port_offset, HTTP_PORT + options.port_offset
+    return f"pulsar://{host}:{pulsar}", f"http://{host}:{http}"
+
+
 def _addresses(options: StandaloneOptions, host: str) -> list[tuple[str, str]]:
-    name = f"[{host}]" if ":" in host else host
-    http = f"http://{name}:{HTTP_PORT + options.port_offset}"
-    if options.workers == 1:
-        return [(f"pulsar://{name}:{PULSAR_PORT + options.port_offset}", http)]
-    first = PRIVATE_PULSAR_PORT + options.port_offset
-    return [(f"pulsar://{name}:{first + i}", http) for i in range(options.workers)]
+    """Return where each worker is reached by clients that know the machine as `host`."""
+    http = f"http://{_url_host(host)}:{HTTP_PORT + options.port_offset}"
+    first = PULSAR_PORT if options.workers == 1 else PRIVATE_PULSAR_PORT
+    ports = [first + options.port_offset + worker for worker in range(options.workers)]
+    return [(f"pulsar://{_url_host(host)}:{port}", http) for port in ports]
 
 
 def _http_hosts(options: StandaloneOptions) -> list[str]:
@@ -265,6 +267,7 @@ def _starts(options: StandaloneOptions, folder: DataFolder, sockets: _Sockets) -
         starts.append(
             WorkerStart(
                 config=asdict(_worker_config(options, worker)),
+                shared_address=_shared_address(options),
                 addresses=_addresses(options, advertised(options)),
                 listeners={
                     name: _addresses(options, host) for name, host in options.listeners.items()
@@ -281,13 +284,13 @@ def _starts(options: StandaloneOptions, folder: DataFolder, sockets: _Sockets) -
 
 def banner(options: StandaloneOptions, folder: DataFolder) -> str:
     """Return what a person wants to know once the doors are open."""
-    host = advertised(options)
+    pulsar, http = _shared_address(options)
     lines = [
         "Magnetar is ready",
         f"  data        {folder.path}",
         "  durability  every message is synced to disk before it is acknowledged",
-        f"  Pulsar      pulsar://{host}:{PULSAR_PORT + options.port_offset}",
-        f"  HTTP        http://{host}:{HTTP_PORT + options.port_offset}  (admin REST, /metrics)",
+        f"  Pulsar      {pulsar}",
+        f"  HTTP        {http}  (admin REST, /metrics)",
         f"  workers     {options.workers}",
         "  log-in      off: "
         + (

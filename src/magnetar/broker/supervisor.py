@@ -63,6 +63,8 @@ class WorkerStart:
     """The fields of `BrokerConfig`."""
     addresses: Sequence[tuple[str, str]]
     """Per worker: the URL for Pulsar clients and the one for HTTP."""
+    shared_address: tuple[str, str]
+    """The same two for the broker as a whole: the ports that all workers share."""
     listeners: Mapping[str, Sequence[tuple[str, str]]]
     pulsar_fds: Sequence[int]
     """Bound sockets, inherited, on which this worker accepts Pulsar clients."""
@@ -274,6 +276,7 @@ def _as_json(start: WorkerStart) -> dict[str, Any]:
             name: os.fspath(value) if isinstance(value, os.PathLike) else value
             for name, value in start.config.items()
         },
+        "shared_address": list(start.shared_address),
         "addresses": [list(address) for address in start.addresses],
         "listeners": {
             name: [list(address) for address in addresses]

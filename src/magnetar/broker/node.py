@@ -1,0 +1,250 @@
+"""One broker process: built from its config, started, drained, stopped.
+
+    supervisor's channel ──▶ Node.recover ──▶ Node.serve ──▶ ... ──▶ Node.stop
+                              │                │                      │
+                              │ metadata       │ catalog's duties     │ doors: say good-bye
+                              │ journal replay │ admin REST           │ catalog: last cursors
+                              │                │ Pulsar door          │ ledgers: flush
+                              ▼                ▼                      ▼
+                           "recovered"       "ready"               exit 0
+
+This is the only place that builds things; everything else receives what it needs as
+arguments. `python -m magnetar.broker.node FD` is what the supervisor starts; FD is its end
+of the channel (see supervisor).
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import magnetar
+from magnetar.broker.clock import SystemClock
+from magnetar.broker.config import BrokerConfig, ConfigError
+from magnetar.broker.doors.admin.app import serve_admin
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.siblings import Siblings
+from magnetar.broker.doors.listener import Listener
+from magnetar.broker.doors.pulsar.door import PulsarDoor
+from magnetar.broker.files import DiskFiles, Files
+from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.sqlite import SqliteStore
+from magnetar.broker.metadata.store import StoreError
+from magnetar.broker.metadata.tenants import Clusters, Tenants
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.ownership import Address, Ownership
+from magnetar.broker.storage.errors import StorageError
+from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.supervisor import Channel
+from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.topics.recovered import recorded_ends
+
+logger = logging.getLogger(__name__)
+
+DRAIN_S = 3.0
+"""How long clients may take to hear good-bye before their connections are cut."""
+
+GC_THRESHOLD = (50_000, 20, 50)
+"""The hot paths make no cycles. The collector's defaults would look through the heap 70 times as
+often, and find nothing."""
+
+
+class Node:
+    """The parts of one broker process."""
+
+    def __init__(self, start: Mapping[str, Any], files: Files) -> None:
+        """Take what the supervisor said (`supervisor.WorkerStart` as JSON).
+
+        Raises:
+            ConfigError: a setting is out of bounds.
+        """
+        settings = dict(start["config"])
+        self._config = BrokerConfig(**{**settings, "data": Path(settings["data"])})
+        self._files = files
+        self._clock = SystemClock()
+        self._metrics = Metrics()
+        self._loop = asyncio.get_running_loop()
+        self._address = Address(*start["shared_address"])
+        self._ownership = Ownership(
+            self._config.worker,
+            [Address(*each) for each in start["addresses"]],
+            {
+                name: [Address(*each) for each in addresses]
+                for name, addresses in start["listeners"].items()
+            },
+        )
+        self._admin_sockets: Sequence[str] = start["admin_sockets"]
+        self._pulsar_sockets = [socket.socket(fileno=fd) for fd in start["pulsar_fds"]]
+        self._parts = AsyncExitStack()
+        """What has been started, in the order in which it must not be stopped."""
+
+    async def recover(self) -> None:
+        """Open the metadata and replay the journals that fall to this worker.
+
+        Raises:
+            StorageError, StoreError: the folder cannot be served. Nothing was changed that a
+                later start would miss.
+        """
+        config = self._config
+        first = config.worker == 0
+        self._store = await SqliteStore.open(
+            config.data / "metadata.sqlite",
+            self._files,
+            verify=first,
+            poll_interval_s=0.2 if config.workers > 1 else None,
+        )
+        self._parts.push_async_callback(self._store.close)
+        if first:
+            await prepare(self._store, config.cluster)
+        self._ledgers = Ledgers(config, self._files, self._clock, self._metrics, self._loop)
+        self._catalog = Catalog(
+            ledgers=self._ledgers,
+            store=self._store,
+            ownership=self._ownership,
+            config=config,
+            clock=self._clock,
+            loop=self._loop,
+            metrics=self._metrics,
+        )
+        ends = await recorded_ends(self._store)
+        recovered = await self._ledgers.recover(self._journals_to_replay(), ends.get)
+        self._parts.push_async_callback(self._ledgers.stop)
+        await self._catalog.recover(recovered)
+        logger.info(
+            "worker %d replayed %.1f MiB of journal in %.2f s",
+            config.worker,
+            recovered.bytes_replayed / 2**20,
+            recovered.seconds,
+        )
+        for gap in recovered.gaps:
+            logger.error("entries that were durable cannot be read any more: %s", gap)
+        if first:
+            await self._store.snapshot()
+
+    def _journals_to_replay(self) -> list[int]:
+        """Return whose journals fall to this worker: its own, and orphans go to the first."""
+        config = self._config
+        if config.worker or not self._files.exists(config.data / "journal"):
+            return [config.worker]
+        names = self._files.list(config.data / "journal")
+        orphans = {int(name) for name in names if name.isdigit() and int(name) >= config.workers}
+        return [0, *sorted(orphans)]
+
+    async def serve(self) -> None:
+        """Open the doors."""
+        config = self._config
+        await self._catalog.start()
+        self._parts.push_async_callback(self._catalog.stop)
+        store = self._store
+        context = Context(
+            catalog=self._catalog,
+            partitions=Partitions(store),
+            namespaces=Namespaces(store),
+            tenants=Tenants(store),
+            clusters=Clusters(store),
+            ownership=self._ownership,
+            siblings=Siblings(self._admin_sockets, own=config.worker),
+            config=config,
+            metrics=self._metrics,
+            clock=self._clock,
+            address=self._address,
+            version=magnetar.__version__,
+        )
+        admin = await serve_admin(context, self._admin_sockets[config.worker])
+        self._parts.push_async_callback(admin.stop)
+        door = PulsarDoor(
+            self._catalog,
+            config,
+            loop=self._loop,
+            metrics=self._metrics,
+            server_version=f"Magnetar {magnetar.__version__}",
+        )
+        listener = Listener(
+            self._pulsar_sockets,
+            door,
+            connections_max=config.connections_max,
+            loop=self._loop,
+            metrics=self._metrics,
+        )
+        listener.start()
+        self._parts.push_async_callback(listener.drain, DRAIN_S)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLD)
+
+    async def stop(self) -> None:
+        """Drain and close, the last opened first."""
+        await self._parts.aclose()
+
+
+async def live(channel: Channel) -> int:
+    """Be a worker until the supervisor says stop or is gone; return the exit code."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    first = await channel.receive()
+    if first is None:
+        return 0
+    node = Node(first["start"], DiskFiles())
+    try:
+        await node.recover()
+        channel.send({"recovered": True})
+        following = await channel.receive()
+        if following and "serve" in following:
+            await node.serve()
+            channel.send({"ready": True})
+            await _until_told(channel, stop)
+    finally:
+        await node.stop()
+    return 0
+
+
+async def _until_told(channel: Channel, stop: asyncio.Event) -> None:
+    """Wait for a stop message, the end of the channel, or SIGTERM."""
+    told = asyncio.create_task(channel.receive())
+    signalled = asyncio.create_task(stop.wait())
+    await asyncio.wait({told, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (told, signalled):
+        task.cancel()
+
+
+async def run(fd: int) -> int:
+    """Serve one worker over the channel at `fd`; tell the supervisor why, if that fails."""
+    channel = await Channel.over(socket.socket(fileno=fd))
+    try:
+        return await live(channel)
+    except (ConfigError, StorageError, StoreError, OSError) as error:
+        logger.exception("cannot go on")
+        channel.send({"failed": str(error)})
+        return 1
+    finally:
+        await channel.close()
+
+
+def main() -> int:
+    """Run as the process that a supervisor started; return the exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which tells us
+    fd = int(sys.argv[1])
+    with suppress(ImportError):
+        if os.environ.get("MAGNETAR_EVENT_LOOP") != "asyncio":
+            import uvloop  # noqa: PLC0415 - optional at run time
+
+            return uvloop.run(run(fd))
+    return asyncio.run(run(fd))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
