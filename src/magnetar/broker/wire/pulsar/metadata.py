@@ -49,6 +49,7 @@ class Message(NamedTuple):
     batch_index: int
     """-1: not from a batch, or from one that could not be opened."""
     batch_size: int
+    """Messages in the entry; 0: it is no batch."""
     key: str | None
     """As sent: base64 if `key_is_base64`."""
     key_is_base64: bool
@@ -113,7 +114,9 @@ def _alone(metadata: MessageMetadata, payload: bytes, *, encrypted: bool) -> Mes
     """Return the one message of an entry that is no batch, or cannot be opened."""
     return Message(
         batch_index=-1,
-        batch_size=metadata.num_messages_in_batch,
+        batch_size=(
+            metadata.num_messages_in_batch if metadata.HasField("num_messages_in_batch") else 0
+        ),
         key=_text(metadata.partition_key) if metadata.HasField("partition_key") else None,
         key_is_base64=metadata.partition_key_b64_encoded,
         ordering_key=metadata.ordering_key if metadata.HasField("ordering_key") else None,
