@@ -8,6 +8,7 @@ import pytest
 from magnetar.broker.doors.pulsar.buffers import (
     ARENA_BYTES,
     ARENAS_MAX,
+    LARGE_KEPT_MAX,
     Buffers,
     OutOfBuffersError,
 )
@@ -42,6 +43,16 @@ def test_when_the_arenas_are_out_others_get_what_they_need_and_no_more() -> None
 def test_a_large_frame_gets_a_buffer_of_its_size() -> None:
     buffers = Buffers()
     assert len(buffers.take(ARENA_BYTES + 1)) == ARENA_BYTES + 1
+
+
+def test_a_few_large_buffers_are_kept_for_the_next_large_frame() -> None:
+    buffers = Buffers()
+    held = [buffers.take(3 * MIB) for _ in range(LARGE_KEPT_MAX + 1)]
+    for each in held:
+        buffers.give(each)
+    assert buffers.take(2 * MIB) in held
+    assert len(buffers.take(4 * MIB)) == 4 * MIB
+    assert len(buffers.take(1)) == ARENA_BYTES
 
 
 def test_there_is_an_end_to_it() -> None:

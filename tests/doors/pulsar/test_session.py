@@ -146,3 +146,20 @@ async def test_a_bug_in_publishing_costs_that_connection_only(
     await client.closed()
     assert "planted" in caplog.text
     await other.ask("PING", "PONG")
+
+
+async def test_a_flood_of_commands_does_not_hold_up_the_others(rig: Rig) -> None:
+    flooding, other = await rig.client(), await rig.client()
+    await flooding.send(command("PING") * 5_000)
+    await other.ask("PING", "PONG")
+    assert max(each._filled + len(each._left) for each in rig.door._connections) > 10_000
+    for _ in range(5_000):
+        await flooding.expect("PONG")
+
+
+async def test_a_bad_header_behind_a_flood_of_commands_is_still_refused(rig: Rig) -> None:
+    client = await rig.client()
+    await client.send(command("PING") * 100 + b"\xff\xff\xff\xff" + b"x" * 100)
+    said = await client.closed()
+    assert len(said) == 101
+    assert "4294967295 bytes" in said[-1].error.message

@@ -16,8 +16,9 @@ import mmap
 
 from magnetar.broker.config import KIB, MIB
 
-SHARED_BYTES = 1 * MIB
-"""What one read takes at most. 1 MiB took half the CPU of 64 KiB at 1 KiB entries."""
+SHARED_BYTES = 256 * KIB
+"""What one read takes at most. At 1 KiB entries 64 KiB and 1 MiB both cost more CPU, and 1 MiB
+of small entries keeps the event loop busy for tens of milliseconds."""
 
 SMALL_FRAME_BYTES_MAX = 16 * KIB
 """Partial frames up to this size are kept aside; larger ones get their own buffer."""
@@ -25,6 +26,10 @@ SMALL_FRAME_BYTES_MAX = 16 * KIB
 ARENA_BYTES = 1 * MIB
 ARENAS_MAX = 32
 """Arenas kept and reused: they stay resident. More busy connections get fresh buffers."""
+
+LARGE_KEPT_MAX = 2
+"""Buffers for larger frames that are kept for the next one: writing into fresh pages costs
+more than the copy out of them."""
 
 OWN_BYTES_MAX = 256 * MIB
 """All own buffers together. Whoever needs one beyond that is turned away, and comes again."""
@@ -43,6 +48,7 @@ class Buffers:
         self._own_bytes_max = own_bytes_max
         self._free: list[memoryview] = []
         self._arenas = 0
+        self._large: list[memoryview] = []
 
     def take(self, size: int) -> memoryview:
         """Return a buffer of at least `size` bytes, for one connection alone.
@@ -50,23 +56,32 @@ class Buffers:
         Raises:
             OutOfBuffersError: the budget is used up.
         """
-        arena = size <= ARENA_BYTES and (bool(self._free) or self._arenas < ARENAS_MAX)
-        taken = ARENA_BYTES if arena else size
-        if self.own_bytes + taken > self._own_bytes_max:
-            raise OutOfBuffersError(
-                f"{self.own_bytes} bytes of receive buffers in use, the limit is"
-                f" {self._own_bytes_max}"
-            )
-        self.own_bytes += taken
-        if not arena:
-            return memoryview(mmap.mmap(-1, size))
-        if self._free:
-            return self._free.pop()
-        self._arenas += 1
-        return memoryview(bytearray(ARENA_BYTES))
+        if size <= ARENA_BYTES:
+            if not self._free and self._arenas < ARENAS_MAX:
+                self._arenas += 1
+                self._free.append(memoryview(bytearray(ARENA_BYTES)))
+            if self._free:
+                self._reserve(ARENA_BYTES)
+                return self._free.pop()
+        for position, kept in enumerate(self._large):
+            if len(kept) >= size > ARENA_BYTES:
+                self._reserve(len(kept))
+                return self._large.pop(position)
+        self._reserve(size)
+        return memoryview(mmap.mmap(-1, size))
 
     def give(self, buffer: memoryview) -> None:
         """Take a buffer back; its owner must not touch it again."""
         self.own_bytes -= len(buffer)
         if isinstance(buffer.obj, bytearray):
             self._free.append(buffer)
+        elif len(buffer) > ARENA_BYTES and len(self._large) < LARGE_KEPT_MAX:
+            self._large.append(buffer)
+
+    def _reserve(self, size: int) -> None:
+        if self.own_bytes + size > self._own_bytes_max:
+            raise OutOfBuffersError(
+                f"{self.own_bytes} bytes of receive buffers in use, the limit is"
+                f" {self._own_bytes_max}"
+            )
+        self.own_bytes += size

@@ -31,7 +31,7 @@ from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Port
 from magnetar.broker.run import Bytes
 from magnetar.broker.wire.pulsar.connection import ProtocolError
-from magnetar.broker.wire.pulsar.frames import FrameError
+from magnetar.broker.wire.pulsar.frames import FRAME_OVERHEAD_MAX, FrameError
 
 logger = logging.getLogger(__name__)
 
@@ -282,6 +282,8 @@ class Connection(asyncio.BufferedProtocol):
         frame_bytes = 0
         if tail >= _FRAME_SIZE.size and not self._holds:
             frame_bytes = _FRAME_SIZE.size + _FRAME_SIZE.unpack_from(buffer, start)[0]
+            if frame_bytes > self._door.frame_bytes_max:
+                frame_bytes = 0  # nobody has looked at it yet; the walk will, and refuse it
         if max(frame_bytes, tail) <= SMALL_FRAME_BYTES_MAX:
             self._left = bytes(buffer[start:end])
             self._give_back()
@@ -335,6 +337,7 @@ class PulsarDoor:
         self.config = config
         self.loop = loop
         self.buffers = Buffers()
+        self.frame_bytes_max = _FRAME_SIZE.size + config.message_bytes_max + FRAME_OVERHEAD_MAX
         self.unsent_max = config.write_buffer_bytes_per_connection_max
         self.service = Service(port, config, loop, metrics, server_version)
         self._connections: set[Connection] = set()

@@ -88,7 +88,9 @@ class Hold:
     REQUESTS = 4
     ANSWERS = 8
     """The client does not read what it asked for."""
-    CLOSING = 16
+    TURN = 16
+    """It is the turn of others; the rest of what was read comes in the next turn of the loop."""
+    CLOSING = 32
 
 
 class Requests:

@@ -32,6 +32,10 @@ from magnetar.broker.wire.pulsar.walker import walk
 CONNECT_BYTES_MAX = 64 * KIB
 """What a client may send before it has introduced itself."""
 
+COMMANDS_PER_TURN = 100
+"""Commands other than SEND, ACK and FLOW handled at once: each costs as much as tens of those,
+and nobody may hold the event loop for more than a few milliseconds."""
+
 
 class Service:
     """What all sessions of a door share."""
@@ -79,6 +83,7 @@ class Session:
             FrameError, ProtocolError: the client has to go.
         """
         producers = self.producers
+        cold = 0
         more = True
         while more and not self._line.held:
             taken = walk(buffer, start, end, producers.slots, self._frame_bytes_max)
@@ -95,6 +100,11 @@ class Session:
                 self.consumers.flow(flow)
             if taken.command is not None:
                 self._handle(taken.command)
+                cold += 1
+                if cold == COMMANDS_PER_TURN and taken.more:
+                    self._line.hold(Hold.TURN)
+                    self._line.release(Hold.TURN)
+                    return taken.consumed
             start, more = taken.consumed, taken.more
         return start
 
