@@ -61,6 +61,11 @@ class Replay:
             return NOTHING
         return {row: times for row, times in enumerate(found) if times}
 
+    @property
+    def counted(self) -> bool:
+        """Whether the count of any entry is kept."""
+        return bool(self._counts.pages)
+
     def clear(self) -> None:
         """Forget everything, counts too."""
         self.ready.clear()
@@ -101,14 +106,18 @@ class KeyedReplay(Replay):
 
     # --- who holds what
 
-    def sent(self, ledger: int, entry: int, slot: int, consumer: int) -> None:
-        """Note that a consumer has an entry now."""
+    def remember(self, ledger: int, entry: int, slot: int) -> None:
+        """Note the slot of an entry that is about to be sent."""
         self._slots.put(ledger, entry, slot)
+
+    def sent(self, ledger: int, entry: int, consumer: int) -> None:
+        """Note that a consumer has an entry now."""
+        slot = self._slots.get(ledger, entry)
         self.holders[slot] = consumer
         self._held[slot] = self._held.get(slot, 0) + 1
 
-    def returned(self, ledger: int, entry: int) -> int:
-        """Note that a consumer has an entry no longer; return its slot, 0 if it is unknown."""
+    def returned(self, ledger: int, entry: int) -> None:
+        """Note that a consumer has an entry no longer."""
         slot = self._slots.get(ledger, entry)
         left = self._held.get(slot, 0) - 1
         if left > 0:
@@ -117,9 +126,14 @@ class KeyedReplay(Replay):
             del self._held[slot]
             del self.holders[slot]
             self._release(slot)
-        return slot
 
     # --- what waits
+
+    def again(self, ledger: int, first: int, count: int) -> None:
+        """Send neighbouring entries again, and count it."""
+        self.count(ledger, first, count)
+        for entry in range(first, first + count):
+            self.wait(ledger, entry, self._slots.get(ledger, entry))
 
     def wait(self, ledger: int, entry: int, slot: int) -> None:
         """Hold an entry back until its slot's owner can take it."""

@@ -1,0 +1,1016 @@
+"""A subscription: a cursor, its consumers, and what is done to them.
+
+    no consumer ──subscribe──▶ its type is that of the request ──▶ others of that type may join
+         ▲                                                            │
+         └──────── the last one leaves; the type may change ◀─────────┘
+
+    acknowledge ──▶ consumer gives it back ──▶ cursor ──▶ `home.cursor_changed`, once until
+                                                           `take_changes` was called
+    new entries, permits, acknowledgements ──▶ wake ──▶ one pass per turn of the loop
+
+How entries get to consumers is in `delivery`, what is acknowledged in `cursor`. Here are the
+rules of attaching, the moves of the cursor (seek, skip, expire, clear) and the figures.
+
+The backlog in messages is exact: an entry counts all its messages until it is done. The
+cursor carries how many messages are consumed since the topic began, so that the backlog is
+what the log has taken minus that. Only where sizes of batches are not known (they were
+acknowledged without having been sent since the start, or lie in a quarantined gap) an entry
+counts as one message; the next time that the first unacknowledged entry is read and nothing
+beyond it is acknowledged, its index sets the figure right.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId, Envelope
+from magnetar.broker.port import (
+    Acknowledged,
+    ConsumerAssignError,
+    ConsumerBusyError,
+    ConsumerEvents,
+    ConsumerStats,
+    KeyShared,
+    LastMessage,
+    NotAllowedError,
+    PersistenceError,
+    PortError,
+    ServiceNotReadyError,
+    SubscribeRequest,
+    SubscriptionType,
+)
+from magnetar.broker.run import FIRST_INDEX, Run
+from magnetar.broker.storage.errors import Gap, StorageError
+from magnetar.broker.topics.consumer import Limits, OpenConsumer
+from magnetar.broker.topics.cursor import UNKNOWN, Cursor
+from magnetar.broker.topics.delayed import Spill
+from magnetar.broker.topics.delivery import Delivery, KeyedDelivery, SharedDelivery, SingleDelivery
+from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError, StickyRanges
+from magnetar.broker.topics.entry_set import EntryMap
+from magnetar.broker.topics.figures import TYPE_NAMES, Rate
+from magnetar.broker.topics.reading import Ground, Log
+from magnetar.names import TopicName
+
+logger = logging.getLogger(__name__)
+
+SIZE_PAGES_MAX = 256
+"""Pages of 4,096 entries for which the sizes of unacknowledged batches are kept: 4 MiB."""
+HOLES_SHOWN_MAX = 100
+"""Ranges of acknowledged entries that are shown one by one."""
+HOLES_COUNTED_MAX = 200
+"""Ranges of acknowledged entries whose messages are counted by reading, on a cold path."""
+COUNT_TRIES = 3
+"""How often that is tried when consumers acknowledge meanwhile."""
+RETURN_TIMEOUT_S = 60.0
+"""A subscription that is not durable is forgotten when nobody comes back after a reset."""
+ONE_ENTRY_BYTES = 1
+"""When one entry is read: at least one is always returned, so any limit will do."""
+
+_NO_KEY_SHARED = KeyShared()
+
+
+class StoredEntry(NamedTuple):
+    """An entry as it is stored, copied out of the log. For cold paths."""
+
+    id: EntryId
+    envelope: Envelope
+    body: bytes
+
+
+class Home(Protocol):
+    """The topic, as its subscriptions see it."""
+
+    def cursor_changed(self, subscription: "Subscription") -> None:
+        """Call `take_changes` soon. Not repeated before that was called."""
+
+    async def remove_subscription(self, subscription: "Subscription") -> None:
+        """Delete the subscription for good, and its durable cursor."""
+
+    def forget_subscription(self, subscription: "Subscription") -> None:
+        """Forget a subscription that is not durable: its last consumer left."""
+
+
+class Subscription:
+    """One subscription of one persistent topic."""
+
+    __slots__ = (
+        "_changes_told",
+        "_closing",
+        "_delivery",
+        "_extras",
+        "_figures",
+        "_home",
+        "_inexact",
+        "_key_shared",
+        "_next_number",
+        "_scheduled",
+        "_spill",
+        "_terminated",
+        "created_ms",
+        "cursor",
+        "durable",
+        "ground",
+        "limits",
+        "log",
+        "name",
+        "properties",
+        "topic",
+        "type",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what its topic knows of it
+        self,
+        name: str,
+        topic: TopicName,
+        log: Log,
+        cursor: Cursor,
+        ground: Ground,
+        home: Home,
+        *,
+        durable: bool = True,
+        properties: Mapping[str, str] | None = None,
+        created_ms: int = 0,
+        limits: Limits | None = None,
+        spill: Spill | None = None,
+        terminated: bool = False,
+    ) -> None:
+        """Take over a cursor, new (`cursor_at`) or restored.
+
+        A restored cursor that is ahead of the log is set back to its end.
+        """
+        self.name = name
+        self.topic = topic
+        self.log = log
+        self.cursor = cursor
+        self.ground = ground
+        self.durable = durable
+        self.properties = dict(properties or {})
+        self.created_ms = created_ms
+        config = ground.config
+        self.limits = limits or Limits(
+            config.unacked_messages_per_consumer_max, config.unacked_messages_per_subscription_max
+        )
+        self.type = SubscriptionType.EXCLUSIVE
+        self._home = home
+        self._spill = spill
+        self._terminated = terminated
+        self._key_shared = _NO_KEY_SHARED
+        self._delivery: Delivery | None = None
+        self._extras: EntryMap | None = None
+        self._figures: Figures | None = None
+        self._next_number = 0
+        self._scheduled = False
+        self._changes_told = False
+        self._closing = False
+        self._inexact = cursor.consumed == UNKNOWN
+        if EARLIEST < cursor.mark_delete >= log.end > EntryId(0, 0):
+            logger.error(
+                "subscription %r of %s is at %s, beyond the end of its topic at %s: set back",
+                name,
+                topic,
+                cursor.mark_delete,
+                log.end,
+            )
+            cursor.reset(log.last, log.next_index)
+        if self._inexact:
+            cursor.consumed = max(
+                log.next_index - cursor.backlog(log, log.end), 0
+            )  # right if every entry is one message; else the first read sets it right
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self.name!r} of {self.topic}>"
+
+    # --- who is connected -----------------------------------------------------------------
+
+    @property
+    def consumers(self) -> Mapping[int, OpenConsumer]:
+        """Everybody who is connected."""
+        return {} if self._delivery is None else self._delivery.consumers
+
+    @property
+    def mark_delete(self) -> EntryId:
+        """The last entry of those that are acknowledged without a hole."""
+        return self.cursor.mark_delete
+
+    @property
+    def active(self) -> OpenConsumer | None:
+        """The one consumer that is served, on Exclusive and Failover."""
+        return None if self._delivery is None else self._delivery.active
+
+    def add_consumer(self, request: SubscribeRequest, events: ConsumerEvents) -> OpenConsumer:
+        """Let a consumer in.
+
+        `events.active` may be called before this returns; nothing else is.
+
+        Raises:
+            ConsumerBusyError: the subscription is taken, or is of another type.
+            ConsumerAssignError: its key ranges do not fit those of the others.
+            ServiceNotReadyError: the subscription is being reset; try again.
+            NotAllowedError: a compacted read of a type that has no order.
+        """
+        if self._closing:
+            raise ServiceNotReadyError(f"subscription {self.name!r} is being reset")
+        self._demand_fitting(request)
+        number = self._next_number
+        owners = self._owners_with(number, request)
+        delivery = self._delivery_for(request, owners)
+        self._next_number += 1
+        clock = self.ground.clock
+        consumer = OpenConsumer(
+            self, number, request, events, now_ms=clock.wall_ms(), now_s=clock.monotonic()
+        )
+        delivery.join(consumer)
+        if owners is not None and isinstance(delivery, KeyedDelivery):
+            delivery.change_owners(owners)
+        self.wake()
+        return consumer
+
+    def leave(self, consumer: OpenConsumer) -> None:
+        """Let a consumer go; doing it twice is harmless."""
+        delivery = self._delivery
+        if delivery is None or delivery.consumers.get(consumer.number) is not consumer:
+            return
+        delivery.leave(consumer)
+        if isinstance(delivery, KeyedDelivery):
+            owners = self._owners_with(None, None)
+            assert owners is not None
+            delivery.change_owners(owners)
+        if delivery.consumers:
+            self.wake()
+        elif not self.durable:
+            delivery.stop()
+            self._delivery = None
+            self._home.forget_subscription(self)
+        elif delivery.forgettable:
+            delivery.stop()
+            self._delivery = None
+
+    def end_consumers(self, reason: PortError | None) -> None:
+        """Close every consumer and tell its door why. What was in memory only is forgotten."""
+        delivery, self._delivery = self._delivery, None
+        if delivery is None:
+            return
+        delivery.stop()
+        for consumer in list(delivery.consumers.values()):
+            consumer.events.closed(reason)
+
+    async def unsubscribe(self, *, force: bool) -> None:
+        """Delete the subscription and its cursor.
+
+        Raises:
+            ConsumerBusyError: others are connected, and `force` is off.
+        """
+        if len(self.consumers) > 1 and not force:
+            raise ConsumerBusyError(
+                f"subscription {self.name!r} has {len(self.consumers)} consumers"
+            )
+        await self._home.remove_subscription(self)
+
+    def _demand_fitting(self, request: SubscribeRequest) -> None:
+        shared = request.type in {SubscriptionType.SHARED, SubscriptionType.KEY_SHARED}
+        if request.read_compacted and shared:
+            raise NotAllowedError(f"a compacted read of a {TYPE_NAMES[request.type]} subscription")
+        if not self.consumers:
+            return
+        if request.type is not self.type:
+            raise ConsumerBusyError(
+                f"subscription {self.name!r} is {TYPE_NAMES[self.type]} while it has consumers"
+            )
+        if self.type is SubscriptionType.EXCLUSIVE:
+            raise ConsumerBusyError(f"exclusive subscription {self.name!r} has a consumer already")
+        if self.type is SubscriptionType.KEY_SHARED:
+            wanted, given = request.key_shared or _NO_KEY_SHARED, self._key_shared
+            if wanted[1:] != given[1:]:
+                raise ConsumerAssignError(
+                    f"subscription {self.name!r}: all consumers split keys in the same way,"
+                    f" here sticky={given.sticky}, out of order={given.allow_out_of_order}"
+                )
+
+    def _owners_with(self, number: int | None, request: SubscribeRequest | None) -> Owners | None:
+        """Return who owns which slot once a consumer joined; None: this is no Key_Shared."""
+        kind = self.type if request is None else request.type
+        if kind is not SubscriptionType.KEY_SHARED:
+            return None
+        everybody = [(each.number, each.request) for each in self.consumers.values()]
+        if number is not None and request is not None:
+            everybody.append((number, request))
+        options = self._key_shared if request is None else request.key_shared or _NO_KEY_SHARED
+        if not options.sticky:
+            return HashRing((number, each.consumer_name) for number, each in everybody)
+        try:
+            return StickyRanges(
+                (number, each.key_shared.ranges if each.key_shared else ())
+                for number, each in everybody
+            )
+        except RangeOverlapError as error:
+            raise ConsumerAssignError(str(error)) from None
+
+    def _delivery_for(self, request: SubscribeRequest, owners: Owners | None) -> Delivery:
+        """Return the delivery of the wanted type; one that nobody uses may be replaced."""
+        delivery = self._delivery
+        options = request.key_shared or _NO_KEY_SHARED
+        if delivery is not None and (
+            delivery.consumers
+            or (self.type is request.type and options[1:] == self._key_shared[1:])
+        ):
+            return delivery
+        if delivery is not None:
+            delivery.stop()
+        self.type, self._key_shared = request.type, options
+        if request.type is SubscriptionType.SHARED:
+            self._delivery = SharedDelivery(self, self._spill)
+        elif owners is not None:
+            self._delivery = KeyedDelivery(
+                self, self._spill, owners, allow_out_of_order=options.allow_out_of_order
+            )
+        else:
+            self._delivery = SingleDelivery(
+                self, request.type, str(self.topic.base), self.topic.partition
+            )
+        return self._delivery
+
+    # --- the turn of the loop -------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look soon whether something can be sent; many calls in one turn are one."""
+        if not self._scheduled and self._delivery is not None and self._delivery.consumers:
+            self._scheduled = True
+            self.ground.loop.call_soon(self._pass)
+
+    def terminate(self) -> None:
+        """The topic takes nothing more: tell consumers once they have everything."""
+        self._terminated = True
+        self.wake()
+
+    def _pass(self) -> None:
+        self._scheduled = False
+        delivery = self._delivery
+        if delivery is None:
+            return
+        if delivery.dispatch():
+            self.wake()
+        if self._terminated and delivery.caught_up:
+            for consumer in delivery.consumers.values():
+                if not consumer.told_end:
+                    consumer.told_end = True
+                    consumer.events.end_of_topic()
+
+    # --- what a consumer asks -------------------------------------------------------------
+
+    def flow(self, consumer: OpenConsumer, permits: int) -> None:
+        """Allow a consumer more messages."""
+        if permits > 0 and self.consumers.get(consumer.number) is consumer:
+            consumer.permits += permits
+            consumer.last_flow_ms = self.ground.clock.wall_ms()
+            self.figures.last_flow_ms = consumer.last_flow_ms
+            self.wake()
+
+    def resume(self, consumer: OpenConsumer) -> None:
+        """A consumer's connection has room again."""
+        consumer.congested = False
+        self.wake()
+
+    def redeliver(
+        self, consumer: OpenConsumer, ids: Sequence[EntryId] | None, epoch: int | None
+    ) -> None:
+        """Send entries of a consumer again; None: all that it has."""
+        delivery = self._delivery
+        if delivery is None or delivery.consumers.get(consumer.number) is not consumer:
+            return
+        before = consumer.redelivered
+        delivery.redeliver(consumer, ids, epoch)
+        self.figures.redelivered += consumer.redelivered - before
+        self.wake()
+
+    def acknowledge(
+        self, consumer: OpenConsumer, ids: Sequence[Acknowledged], *, cumulative: bool
+    ) -> None:
+        """Acknowledge entries. Ids that are unknown or already acknowledged are no error.
+
+        Raises:
+            NotAllowedError: cumulative on a Shared or Key_Shared subscription.
+        """
+        if self.consumers.get(consumer.number) is not consumer:
+            return
+        consumer.last_acked_ms = self.ground.clock.wall_ms()
+        self.figures.last_acked_ms = consumer.last_acked_ms
+        mark = self.cursor.mark_delete
+        if cumulative:
+            if self.type in {SubscriptionType.SHARED, SubscriptionType.KEY_SHARED}:
+                raise NotAllowedError(
+                    f"cumulative acknowledgement on {TYPE_NAMES[self.type]}"
+                    f" subscription {self.name!r}"
+                )
+            for each in ids:
+                consumer.acked += self._acknowledge_up_to_id(each)
+        else:
+            consumer.acked += self._acknowledge_each(consumer, ids)
+        if self.cursor.mark_delete != mark:
+            self.figures.last_advanced_ms = consumer.last_acked_ms
+        self._note_change()
+        # Somebody may have been blocked, a slot may be free, or this was the last entry.
+        self.wake()
+
+    def _acknowledge_each(self, consumer: OpenConsumer | None, ids: Sequence[Acknowledged]) -> int:
+        """Acknowledge ids, neighbours together; return how many entries were new."""
+        new = 0
+        ledger, first, end = -1, 0, 0
+        for each_ledger, entry, ack_set in ids:
+            if ack_set:
+                new += self._acknowledge_part(consumer, EntryId(each_ledger, entry), ack_set)
+            elif each_ledger == ledger and entry == end:
+                end += 1
+            else:
+                if end > first:
+                    new += self._acknowledge_range(consumer, ledger, first, end - first)
+                ledger, first, end = each_ledger, entry, entry + 1
+        if end > first:
+            new += self._acknowledge_range(consumer, ledger, first, end - first)
+        return new
+
+    def _acknowledge_range(
+        self, consumer: OpenConsumer | None, ledger: int, first: int, count: int
+    ) -> int:
+        """Acknowledge neighbouring entries; return how many were new."""
+        if not self._exist(ledger, first, count):
+            if count == 1:
+                return 0
+            return sum(
+                self._acknowledge_range(consumer, ledger, entry, 1)
+                for entry in range(first, first + count)
+            )
+        if self._delivery is not None:
+            self._delivery.before_acknowledge(consumer, ledger, first, count)
+        new = self.cursor.acknowledge(ledger, first, count, self.log)
+        if new:
+            self.cursor.consumed += new + self.extras.pop_range(ledger, first, count)
+        return new
+
+    def _acknowledge_part(
+        self, consumer: OpenConsumer | None, position: EntryId, ack_set: Sequence[int]
+    ) -> int:
+        ledger, entry = position
+        if self.cursor.is_acknowledged(position) or not self._exist(ledger, entry, 1):
+            return 0
+        words = self.cursor.ack_sets.get(position)
+        left = ack_set if words is None else [a & b for a, b in zip(words, ack_set, strict=False)]
+        if not any(left):
+            return self._acknowledge_range(consumer, ledger, entry, 1)
+        if self._delivery is not None:
+            self._delivery.before_part(ledger, entry, ack_set)
+        return self.cursor.acknowledge_part(ledger, entry, ack_set, self.log)
+
+    def _acknowledge_up_to_id(self, each: Acknowledged) -> int:
+        ledger, entry, ack_set = each
+        position = EntryId(ledger, entry)
+        if position <= self.cursor.mark_delete or not self._exist(ledger, entry, 1):
+            return 0
+        if not any(ack_set):
+            return self._acknowledge_up_to(position)
+        new = self._acknowledge_up_to(EntryId(ledger, entry - 1))
+        return new + self._acknowledge_part(None, position, ack_set)
+
+    def _acknowledge_up_to(self, position: EntryId) -> int:
+        """Acknowledge what was sent up to a position; return how many entries were new."""
+        if position <= self.cursor.mark_delete:
+            return 0
+        if self._delivery is not None:
+            self._delivery.before_acknowledge_up_to(position)
+        new = self.cursor.acknowledge_up_to(position, self.log)
+        self.cursor.consumed += new + self.extras.pop_up_to(position)
+        return new
+
+    def _exist(self, ledger: int, first: int, count: int) -> bool:
+        """Whether neighbouring entries are in the log, or were and are trimmed."""
+        last = EntryId(ledger, first + count - 1)
+        if first < 0 or last >= self.log.end:
+            return False
+        mark = self.cursor.mark_delete
+        if last <= mark:
+            return True
+        delivery = self._delivery
+        if delivery is not None:
+            read = delivery.read_position
+            if ledger == read.ledger and last < read and first >= 0:
+                return True
+        return self.log.next_position(last) == last
+
+    # --- what the delivery asks (see `delivery.Account`) ----------------------------------
+
+    @property
+    def extras(self) -> EntryMap:
+        """Of unacknowledged batches that were sent: how many messages beyond the first."""
+        if self._extras is None:
+            self._extras = EntryMap("I")
+        return self._extras
+
+    @property
+    def figures(self) -> "Figures":
+        """Counters; made when first something is counted."""
+        if self._figures is None:
+            self._figures = Figures(self.ground.clock.monotonic())
+        return self._figures
+
+    def note_sizes(self, ledger: int, first: int, counts: Sequence[int]) -> None:
+        """Remember how many messages neighbouring entries hold, until they are acknowledged."""
+        extras = self.extras
+        extras.put_range(ledger, first, [each - 1 for each in counts])
+        while len(extras.pages) > SIZE_PAGES_MAX:
+            del extras.pages[min(extras.pages)]
+            self._inexact = True
+
+    def note_index(self, at: EntryId, run: Run) -> None:
+        """Take the chance to set the number of consumed messages right."""
+        if self._inexact and not self.cursor.holes:
+            mark = self.cursor.mark_delete
+            if self.log.next_position(EntryId(mark.ledger, mark.entry + 1)) == at:
+                self.cursor.consumed = run.i64(FIRST_INDEX)[0]
+                self._inexact = False
+
+    def count_out(self, entries: int, messages: int, size: int) -> None:
+        """Count what was sent."""
+        figures = self.figures
+        figures.entries_out += entries
+        figures.messages_out += messages
+        figures.bytes_out += size
+        figures.last_sent_ms = self.ground.clock.wall_ms()
+
+    def pass_over(self, ledger: int, entry: int, messages: int) -> None:
+        """Acknowledge an entry that is never delivered."""
+        self.note_sizes(ledger, entry, [messages])
+        self._acknowledge_range(None, ledger, entry, 1)
+        self._note_change()
+
+    def pass_gap(self, gap: Gap) -> None:
+        """Acknowledge entries that are lost, and say so."""
+        last = self.log.previous_position(EntryId(gap.last.ledger, gap.last.entry + 1))
+        count = last.entry - gap.first.entry + 1
+        if last.ledger != gap.first.ledger or count <= 0:
+            # The log knows of no entry there: nothing to acknowledge, but go on after it.
+            logger.error("%r: %s to %s is damaged: %s", self, gap.first, gap.last, gap.reason)
+            return
+        bits = self.cursor.acknowledged_bits(gap.first.ledger, gap.first.entry, count)
+        lost = count - bits.bit_count()
+        if not lost:
+            return
+        logger.error(
+            "%r passes %d entries from %s to %s that are damaged and in quarantine: %s",
+            self,
+            lost,
+            gap.first,
+            last,
+            gap.reason,
+        )
+        self.figures.gaps_passed += 1
+        self.figures.gap_entries += lost
+        self._inexact = True
+        self._acknowledge_range(None, gap.first.ledger, gap.first.entry, count)
+        self._note_change()
+
+    # --- persisting -----------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something that `take_changes` did not return yet."""
+        return self.durable and self.cursor.changed
+
+    def take_changes(self) -> bytes:
+        """Return what changed in the cursor since the last call; see `Cursor.take_changes`."""
+        self._changes_told = False
+        return self.cursor.take_changes()
+
+    def changes_lost(self) -> None:
+        """Report that what `take_changes` returned was not stored."""
+        self.cursor.changes_lost()
+        self._note_change()
+
+    def _note_change(self) -> None:
+        if self.durable and not self._changes_told and self.cursor.changed:
+            self._changes_told = True
+            self._home.cursor_changed(self)
+
+    # --- moving the cursor ----------------------------------------------------------------
+
+    async def seek(
+        self, position: EntryId | None, ack_set: Sequence[int], time_ms: int | None
+    ) -> None:
+        """Reset to a position (inclusive) or a publish time. Every consumer is closed first.
+
+        Raises:
+            NotAllowedError: neither is given.
+            ServiceNotReadyError: another reset is under way.
+        """
+        await self.reset(position=position, time_ms=time_ms, ack_set=ack_set)
+
+    async def reset(
+        self,
+        *,
+        position: EntryId | None = None,
+        time_ms: int | None = None,
+        ack_set: Sequence[int] = (),
+    ) -> None:
+        """Move to the entry at or after a position, or the first one published since a time.
+
+        Raises:
+            NotAllowedError: neither is given.
+            ServiceNotReadyError: another reset is under way.
+            PersistenceError: the log could not be read; nothing has moved.
+        """
+        if position is None and time_ms is None:
+            raise NotAllowedError("a seek needs a position or a time")
+        if self._closing:
+            raise ServiceNotReadyError(f"subscription {self.name!r} is being reset already")
+        self._closing = True
+        try:
+            self.end_consumers(None)
+            if position is None:
+                position = await self._find_time(time_ms or 0)
+            start = _start(self.log, position)
+            index = await self._index_at(start)
+            self._inexact = index is None
+            consumed = self.cursor.consumed if index is None else index
+            self.cursor.reset(self.log.previous_position(start), consumed)
+            if self._extras is not None:
+                self._extras.clear()
+            if any(ack_set) and start == position:
+                self.cursor.acknowledge_part(*start, ack_set, self.log)
+            self._note_change()
+        finally:
+            self._closing = False
+            if not self.durable:
+                self.ground.loop.call_later(RETURN_TIMEOUT_S, self._forget_if_idle)
+
+    def _forget_if_idle(self) -> None:
+        if not self.consumers and not self._closing:
+            self._home.forget_subscription(self)
+
+    async def skip(self, count: int) -> int:
+        """Acknowledge the next `count` entries that are not; return how many there were."""
+        skipped = 0
+        while skipped < count:
+            start = self.cursor.next_unacknowledged(EARLIEST, self.log)
+            if start >= self.log.end:
+                break
+            # Neighbours up to the next hole or the end of the ledger, at most a page at a time.
+            length = min(count - skipped, 4096)
+            bits = self.cursor.acknowledged_bits(*start, length)
+            if bits:
+                length = (bits & -bits).bit_length() - 1
+            while length > 1 and not self._exist(*start, length):
+                length //= 2
+            after = EntryId(start.ledger, start.entry + length)
+            skipped += await self._skip_to(after)
+        return skipped
+
+    async def clear_backlog(self) -> int:
+        """Acknowledge everything published so far; return how many entries that were."""
+        return await self._skip_to(self.log.end)
+
+    async def expire(self, seconds: int) -> int:
+        """Acknowledge what was published longer ago; return how many entries that were."""
+        before_ms = self.ground.clock.wall_ms() - seconds * 1000
+        return self._expired(await self._skip_to(await self._find_time(before_ms)))
+
+    async def expire_to(self, position: EntryId, *, inclusive: bool = True) -> int:
+        """Acknowledge everything up to a position; return how many entries that were."""
+        if inclusive and position < LATEST:
+            position = EntryId(position.ledger, position.entry + 1)
+        return self._expired(await self._skip_to(min(position, self.log.end)))
+
+    def _expired(self, entries: int) -> int:
+        self.figures.expired += entries
+        self.figures.last_expired_ms = self.ground.clock.wall_ms()
+        return entries
+
+    async def _skip_to(self, end: EntryId) -> int:
+        """Acknowledge everything before `end`; return how many entries were new."""
+        position = self.log.previous_position(end)
+        if position <= self.cursor.mark_delete:
+            return 0
+        for _ in range(COUNT_TRIES):
+            version = self.cursor.version
+            consumed = await self._consumed_after(position)
+            if consumed is None or self.cursor.version == version:
+                break
+        else:
+            consumed = None
+        mark = self.cursor.mark_delete
+        new = self._acknowledge_up_to(position)
+        if not new:
+            return 0
+        if consumed is None:
+            self._inexact = True
+        else:
+            self.cursor.consumed = consumed
+        if self.cursor.mark_delete != mark:
+            self.figures.last_advanced_ms = self.ground.clock.wall_ms()
+        self._note_change()
+        self.wake()
+        return new
+
+    async def _consumed_after(self, position: EntryId) -> int | None:
+        """Return how many messages will be consumed once all up to `position` is acknowledged.
+
+        None: it cannot be told, or would take too long.
+        """
+        holes = [
+            each
+            for each in self.cursor.ranges()
+            if EntryId(each.ledger, each.first + each.length - 1) > position
+        ]
+        after = EntryId(position.ledger, position.entry + 1)
+        total = await self._index_at(self.log.next_position(after))
+        if total is None or len(holes) > HOLES_COUNTED_MAX:
+            return None
+        for ledger, first, length in holes:
+            start = max(EntryId(ledger, first), after)
+            low = await self._index_at(start)
+            high = await self._index_at(self.log.next_position(EntryId(ledger, first + length)))
+            if low is None or high is None:
+                return None
+            total += high - low
+        return total
+
+    async def _find_time(self, time_ms: int) -> EntryId:
+        try:
+            return await self.log.find_time(time_ms)
+        except StorageError as error:
+            raise PersistenceError(f"cannot search {self.topic} by time: {error}") from error
+
+    async def _index_at(self, position: EntryId) -> int | None:
+        """Return how many messages lie before an entry or the end; None: it cannot be told."""
+        return await index_at(self.log, position)
+
+    # --- asking ---------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """Messages that are not acknowledged."""
+        if self.cursor.next_unacknowledged(EARLIEST, self.log) >= self.log.end:
+            return 0
+        return max(self.log.next_index - self.cursor.consumed, 0)
+
+    @property
+    def backlog_entries(self) -> int:
+        """Entries that are not acknowledged."""
+        return self.cursor.backlog(self.log, self.log.end)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """About how many bytes the backlog has, as if all entries were of equal size."""
+        entries = self.log.distance(self.log.first, self.log.end)
+        return self.log.bytes_total * self.backlog_entries // entries if entries else 0
+
+    async def last_message(self) -> LastMessage:
+        """Return where the topic ends, and how far this subscription is.
+
+        Raises:
+            PersistenceError: the last entry could not be read.
+        """
+        last = self.log.last
+        batch_size = 0
+        if last > EARLIEST and last >= self.log.first:
+            envelope = (await read_one(self.log, last)).envelope
+            batch_size = envelope.messages if envelope.flags & EntryFlags.BATCH else 0
+        return LastMessage(last, batch_size, self.cursor.mark_delete)
+
+    async def peek(self, number: int) -> StoredEntry | None:
+        """Return the `number`-th entry of the backlog, the first is 1; None: it is shorter.
+
+        Raises:
+            PersistenceError: the entry could not be read.
+        """
+        position = self.cursor.next_unacknowledged(EARLIEST, self.log)
+        left = number - 1
+        while position < self.log.end and left:
+            # Whole stretches at a time: up to the next hole, at most a page.
+            length = min(left, 4096)
+            bits = self.cursor.acknowledged_bits(*position, length)
+            if bits:
+                length = max((bits & -bits).bit_length() - 1, 1)
+            end = EntryId(position.ledger, position.entry + length)
+            left -= self.log.distance(position, end)
+            position = self.cursor.next_unacknowledged(end, self.log)
+        return await read_one(self.log, position) if position < self.log.end else None
+
+    def consumer_stats(self, consumer: OpenConsumer) -> ConsumerStats:
+        """Return the figures of one consumer."""
+        messages, size, redelivered, acked = consumer.rates(self.ground.clock.monotonic())
+        return ConsumerStats(
+            name=consumer.name,
+            type=self.type,
+            permits=consumer.permits,
+            unacked=consumer.unacked_messages,
+            blocked=consumer.blocked,
+            backlog=self.backlog,
+            message_rate=messages,
+            byte_rate=size,
+            redelivery_rate=redelivered,
+            ack_rate=acked,
+            expired_rate=0.0,
+            address=consumer.request.client_address,
+            connected_since_ms=consumer.connected_since_ms,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Return what admin REST shows of the subscription, under Pulsar's keys. Current."""
+        figures, delivery, cursor = self.figures, self._delivery, self.cursor
+        now_s = self.ground.clock.monotonic()
+        consumers = list(self.consumers.values())
+        acked = sum(each.acked for each in consumers)
+        messages_rate, bytes_rate, redelivery_rate, expired_rate, ack_rate = figures.rate.read(
+            now_s,
+            figures.messages_out,
+            figures.bytes_out,
+            figures.redelivered,
+            figures.expired,
+            acked,
+        )
+        ranges = owner_ranges(delivery)
+        active = self.active
+        backlog = self.backlog
+        delayed = 0 if delivery is None else delivery.delayed_count
+        keyed = self.type is SubscriptionType.KEY_SHARED and delivery is not None
+        return {
+            "type": "None" if self._next_number == 0 else TYPE_NAMES[self.type],
+            "activeConsumerName": "" if active is None else active.name,
+            "msgRateOut": messages_rate,
+            "msgThroughputOut": bytes_rate,
+            "bytesOutCounter": figures.bytes_out,
+            "msgOutCounter": figures.messages_out,
+            "msgRateRedeliver": redelivery_rate,
+            "messageAckRate": max(ack_rate, 0.0),
+            "chunkedMessageRate": 0,
+            "msgBacklog": backlog,
+            "backlogSize": self.backlog_bytes,
+            "earliestMsgPublishTimeInBacklog": 0,
+            "msgBacklogNoDelayed": max(backlog - delayed, 0),
+            "msgDelayed": delayed,
+            "unackedMessages": 0 if delivery is None else delivery.unacked_messages,
+            "blockedSubscriptionOnUnackedMsgs": delivery is not None and delivery.blocked,
+            "msgRateExpired": expired_rate,
+            "totalMsgExpired": figures.expired,
+            "lastExpireTimestamp": figures.last_expired_ms,
+            "lastConsumedFlowTimestamp": figures.last_flow_ms,
+            "lastConsumedTimestamp": figures.last_sent_ms,
+            "lastAckedTimestamp": figures.last_acked_ms,
+            "lastMarkDeleteAdvancedTimestamp": figures.last_advanced_ms,
+            "isDurable": self.durable,
+            "isReplicated": False,
+            "allowOutOfOrderDelivery": keyed and self._key_shared.allow_out_of_order,
+            "keySharedMode": (
+                ("STICKY" if self._key_shared.sticky else "AUTO_SPLIT") if keyed else None
+            ),
+            "consumersAfterMarkDeletePosition": {},
+            "nonContiguousDeletedMessagesRanges": sum(1 for _ in cursor.ranges()),
+            "nonContiguousDeletedMessagesRangesSerializedSize": 0,
+            "delayedMessageIndexSizeInBytes": 0 if delivery is None else delivery.delayed_bytes,
+            "subscriptionProperties": dict(self.properties),
+            "filterProcessedMsgCount": 0,
+            "filterAcceptedMsgCount": 0,
+            "filterRejectedMsgCount": 0,
+            "filterRescheduledMsgCount": 0,
+            "gapsPassed": figures.gaps_passed,
+            "gapEntriesPassed": figures.gap_entries,
+            "consumers": [
+                each.figures(now_s) | {"keyHashRanges": ranges.get(each.number, [])}
+                for each in consumers
+            ],
+        }
+
+    def internal_stats(self) -> dict[str, Any]:
+        """Return what admin REST shows of the cursor, under Pulsar's keys."""
+        cursor, delivery = self.cursor, self._delivery
+        read = (
+            cursor.next_unacknowledged(EARLIEST, self.log)
+            if delivery is None
+            else delivery.read_position
+        )
+        shown = []
+        for count, (ledger, first, length) in enumerate(cursor.ranges()):
+            if count == HOLES_SHOWN_MAX:
+                shown.append("...")
+                break
+            shown.append(f"({ledger}:{first - 1}..{ledger}:{first + length - 1}]")
+        return {
+            "markDeletePosition": str(cursor.mark_delete),
+            "readPosition": str(read),
+            "waitingReadOp": delivery is not None and read >= self.log.end,
+            "pendingReadOps": 0,
+            "messagesConsumedCounter": cursor.consumed,
+            "cursorLedger": -1,
+            "cursorLedgerLastEntry": -1,
+            "individuallyDeletedMessages": f"[{','.join(shown)}]",
+            "lastLedgerSwitchTimestamp": "",
+            "state": "Open" if self.durable else "NoLedger",
+            "active": bool(self.consumers),
+            "numberOfEntriesSinceFirstNotAckedMessage": self.log.distance(
+                EntryId(cursor.mark_delete.ledger, cursor.mark_delete.entry + 1), read
+            ),
+            "totalNonContiguousDeletedMessagesRange": cursor.holes,
+            "properties": {},
+        }
+
+
+class Figures:
+    """What a subscription counted since it was loaded."""
+
+    __slots__ = (
+        "bytes_out",
+        "entries_out",
+        "expired",
+        "gap_entries",
+        "gaps_passed",
+        "last_acked_ms",
+        "last_advanced_ms",
+        "last_expired_ms",
+        "last_flow_ms",
+        "last_sent_ms",
+        "messages_out",
+        "rate",
+        "redelivered",
+    )
+
+    def __init__(self, now_s: float) -> None:
+        self.entries_out = 0
+        self.messages_out = 0
+        self.bytes_out = 0
+        self.redelivered = 0
+        self.expired = 0
+        self.gaps_passed = 0
+        self.gap_entries = 0
+        self.last_acked_ms = 0
+        self.last_advanced_ms = 0
+        self.last_expired_ms = 0
+        self.last_flow_ms = 0
+        self.last_sent_ms = 0
+        self.rate = Rate(now_s, 0, 0, 0, 0, 0)
+
+
+def owner_ranges(delivery: Delivery | None) -> dict[int, list[str]]:
+    """Return the key hash ranges of each consumer as Pulsar prints them."""
+    if not isinstance(delivery, KeyedDelivery):
+        return {}
+    return {
+        number: [f"[{low}, {high}]" for low, high in ranges]
+        for number, ranges in delivery.owners.ranges().items()
+    }
+
+
+# --- where a cursor starts ---------------------------------------------------------------
+
+
+async def cursor_at(log: Log, start: EntryId, ack_set: Sequence[int] = ()) -> Cursor:
+    """Return a new cursor whose first entry is the one at or after `start`.
+
+    `EARLIEST` is the first entry that is kept, `LATEST` the end. With `ack_set`, only those
+    messages of the batch at `start` are still to be acknowledged.
+    """
+    position = _start(log, start)
+    index = await index_at(log, position)
+    cursor = Cursor(log.previous_position(position), UNKNOWN if index is None else index)
+    if any(ack_set) and position == start:
+        cursor.acknowledge_part(*position, ack_set, log)
+    return cursor
+
+
+async def index_at(log: Log, position: EntryId) -> int | None:
+    """Return how many messages of the topic lie before an entry or the end of the log.
+
+    None: it cannot be told, because an entry is damaged or cannot be read.
+    """
+    try:
+        if position < log.end:
+            return (await read_one(log, position)).envelope.first_index
+        last = log.last
+        if last <= EARLIEST or last < log.first:
+            return log.next_index
+        envelope = (await read_one(log, last)).envelope
+    except PersistenceError as error:
+        logger.warning("cannot tell how many messages lie before %s: %s", position, error)
+        return None
+    return envelope.first_index + envelope.messages
+
+
+async def read_one(log: Log, position: EntryId) -> StoredEntry:
+    """Return the entry at a position.
+
+    Raises:
+        PersistenceError: it is damaged, gone, or could not be read.
+    """
+    try:
+        found = log.read_cached(position, 1, ONE_ENTRY_BYTES) or await log.read(
+            position, 1, ONE_ENTRY_BYTES
+        )
+    except StorageError as error:
+        raise PersistenceError(f"cannot read entry {position}: {error}") from error
+    if isinstance(found, Gap):
+        raise PersistenceError(f"entry {position} is damaged: {found.reason}")
+    at, run = found
+    if at != position or not run.count:
+        raise PersistenceError(f"entry {position} is not there")
+    return StoredEntry(at, run.envelope(0), bytes(run.body(0)))
+
+
+def _start(log: Log, position: EntryId) -> EntryId:
+    return log.next_position(min(max(position, log.first), log.end))
