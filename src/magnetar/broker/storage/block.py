@@ -149,7 +149,7 @@ def decode(data: memoryview, salt: int, ledger: int, first_entry: int, count: in
         raise BlockDamagedError("the checksum of the rows does not match")
     body = data[header.head_size : header.head_size + header.body]
     run = Run(data[HEADER_SIZE : header.head_size], body)
-    if len(body) == header.body and crc32c(body) == header.body_crc:
+    if body_matches(header, data):
         return Block(first_entry, run)
     return Block(first_entry, run, tuple(damaged_ranges(run, first_entry)))
 

@@ -415,14 +415,26 @@ class Recovery:
             if count > 0:
                 self._learn(run, part, count)
                 kept += self._not_stored(part._replace(count=count))
-        for part in kept:
-            tail = self._generation.tails.get(part.ledger)
-            if tail is not None and tail.end != part.first_entry:
-                self._flush()  # a tail has no holes
-        if kept:
-            self._cache(run, kept)
+        while kept:
+            fitting = self._without_holes(kept)
+            if fitting:
+                self._cache(run, kept[:fitting])
+                kept = kept[fitting:]
+            if kept:
+                self._flush()  # what comes next leaves a hole, and a tail has none
         if self._generation.bytes >= self._memory_bytes:
             self._flush()
+
+    def _without_holes(self, parts: Sequence[Part]) -> int:
+        """Return how many of the parts continue what the generation holds of their ledgers."""
+        ends: dict[int, int] = {}
+        for at, part in enumerate(parts):
+            tail = self._generation.tails.get(part.ledger)
+            end = ends.get(part.ledger, tail.end if tail is not None else part.first_entry)
+            if end != part.first_entry:
+                return at
+            ends[part.ledger] = part.first_entry + part.count
+        return len(parts)
 
     def _learn(self, run: Run, part: Part, count: int) -> None:
         """Take what deduplication and the gaps need from entries that count."""
