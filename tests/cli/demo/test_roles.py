@@ -165,6 +165,22 @@ def test_every_reading_above_the_limit_becomes_one_alert() -> None:
     assert [decode_reading(each).number for each in cluster.made.bodies] == [1, 3]
 
 
+def test_an_alert_whose_acknowledgement_was_lost_is_acknowledged_when_it_comes_again() -> None:
+    every = readings(101)
+    again = [every[0], every[0]]
+    cluster = Cluster()
+    _, consumer = played(Alerts, again, cluster, 1)
+    assert len(cluster.made.bodies) == 1
+    assert consumer.acknowledged == [0, 1]
+
+    cluster = Cluster(at_once=False)  # its alert is not durable yet: once it is, one is enough
+    role, consumer = played(Alerts, again, cluster, 1)
+    assert consumer.acknowledged == []
+    cluster.made.answer()
+    role.settle()
+    assert consumer.acknowledged == [0]
+
+
 def test_workers_of_one_queue_count_together() -> None:
     every = readings(1, 2, 3)
     shared = Deliveries(3)

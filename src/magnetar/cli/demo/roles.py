@@ -225,16 +225,20 @@ class Alerts(Consuming):
     def __init__(self, cluster: Cluster, consumer: Any, deliveries: Deliveries, topic: str) -> None:
         super().__init__("alerts", cluster, consumer, deliveries)
         self.outbox = Outbox(open_producer(cluster, topic, "alerts"))
+        self._pending: set[int] = set()
 
     def handle(self, reading: Reading, message: Any, *, first: bool) -> None:
         if reading.alarming and first:
-            self.outbox.send(encode(reading), message.message_id(), event_timestamp=reading.time_ms)
-        elif not reading.alarming:
+            self._pending.add(reading.number)
+            token = (reading.number, message.message_id())
+            self.outbox.send(encode(reading), token, event_timestamp=reading.time_ms)
+        elif reading.number not in self._pending:
+            # Not alarming; or it came again, because its acknowledgement died with the broker.
             self.consumer.acknowledge(message)
-        # An alarming one that came again is acknowledged when its first alert is durable.
 
     def settle(self) -> None:
-        for message_id in self.outbox.settled():
+        for number, message_id in self.outbox.settled():
+            self._pending.discard(number)
             self.consumer.acknowledge(message_id)
 
 
