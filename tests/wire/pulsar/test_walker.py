@@ -358,7 +358,7 @@ SEND_7 = api.BaseCommand(
         (examples.frame(SEND_7, b"\0\0\xff\xff" + bytes(20)), "metadata of 65535 bytes"),
         (examples.frame(SEND_7, examples.entry(b"", b"payload")), "without producer name"),
         (examples.frame(SEND_7, examples.entry(b"\x0a\x01p\x10\x07", b"")), "publish time"),
-        (examples.frame(SEND_7, examples.entry(b"\x0a\x7fp", b"payload")), "127 bytes"),
+        (examples.frame(SEND_7, examples.entry(b"\x0a\x7fp", b"payload")), "ends 126 bytes"),
         (examples.frame(SEND_7, examples.entry(b"\x10" + b"\xff" * 11, b"")), "ten|10 bytes"),
         (examples.frame(SEND_7, examples.entry(b"\x0b\x0c", b"payload")), "wire type 3"),
         (examples.frame(SEND_7, examples.entry(b"\x00\x01", b"payload")), "tag 0"),

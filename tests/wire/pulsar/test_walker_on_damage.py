@@ -149,7 +149,7 @@ def test_thousands_of_damaged_sessions_end_in_frame_errors_or_not_at_all() -> No
         "command of",
         "an entry of",
         "metadata of",
-        "metadata field of",
+        "metadata whose last field ends",
         "metadata field with tag",
         "metadata field with wire type",
         "metadata without",

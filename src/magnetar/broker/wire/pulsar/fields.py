@@ -55,16 +55,28 @@ def read_varint(buffer: memoryview, position: int) -> tuple[int, int]:
         FrameError: the number has more than ten bytes.
         IndexError: the buffer ends first.
     """
-    value = shift = 0
-    while True:
+    value = buffer[position]
+    position += 1
+    if value < 128:
+        return value, position
+    # Written out for the sizes that ids have; each `- 1` takes back the top bit before it.
+    byte = buffer[position]
+    value += (byte - 1) << 7
+    position += 1
+    if byte < 128:
+        return value, position
+    byte = buffer[position]
+    value += (byte - 1) << 14
+    position += 1
+    if byte < 128:
+        return value, position
+    for shift in range(21, 7 * _VARINT_BYTES_MAX, 7):
         byte = buffer[position]
+        value += (byte - 1) << shift
         position += 1
         if byte < 128:
-            return (value | byte << shift) & _U64_MASK, position
-        value |= (byte & 127) << shift
-        shift += 7
-        if shift == 7 * _VARINT_BYTES_MAX:
-            raise FrameError(f"a varint of more than {_VARINT_BYTES_MAX} bytes")
+            return value & _U64_MASK, position
+    raise FrameError(f"a varint of more than {_VARINT_BYTES_MAX} bytes")
 
 
 def signed(value: int) -> int:

@@ -100,6 +100,10 @@ _ENCRYPTION_KEYS = 13 << 3 | BYTES
 _PARTITION_KEY_B64_ENCODED = 17 << 3 | VARINT
 _ORDERING_KEY = 18 << 3 | BYTES
 _DELIVER_AT_TIME = 19 << 3 | VARINT
+_NOT_NEEDED = frozenset(
+    # compression, uncompressed_size, event_time, highest_sequence_id
+    (8 << 3 | VARINT, 9 << 3 | VARINT, 12 << 3 | VARINT, 24 << 3 | VARINT)
+)
 _MARKER_TYPE = 20 << 3 | VARINT
 _TXNID_LEAST_BITS = 22 << 3 | VARINT
 _TXNID_MOST_BITS = 23 << 3 | VARINT
@@ -395,23 +399,31 @@ def _read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one bran
     base64 = False
     while at < end:
         tag = buffer[at]
-        at += 1
+        value = buffer[at + 1]
+        at += 2
         if tag > 127:
-            tag, at = read_varint(buffer, at - 1)
-        wire_type = tag & 7
-        if wire_type == VARINT:
+            tag, at = read_varint(buffer, at - 2)
             value = buffer[at]
             at += 1
-            if value > 127:
-                value, at = read_varint(buffer, at - 1)
-            if tag == _SEQUENCE_ID:
+        wire_type = tag & 7
+        if value > 127 and not tag & 1:  # varints and sizes: their wire types are even
+            byte = buffer[at]
+            at += 1
+            if byte < 128:
+                value += (byte - 1) << 7
+            else:
+                value, at = read_varint(buffer, at - 2)
+        if wire_type == VARINT:
+            if tag in _NOT_NEEDED:
+                continue
+            if tag == _NUM_MESSAGES_IN_BATCH:
+                batch = max(int32(value), 1)
+                flags |= _BATCH
+            elif tag == _SEQUENCE_ID:
                 seen |= _SEEN_SEQUENCE
             elif tag == _PUBLISH_TIME:
                 publish_time = signed(value)
                 seen |= _SEEN_TIME
-            elif tag == _NUM_MESSAGES_IN_BATCH:
-                batch = max(int32(value), 1)
-                flags |= _BATCH
             elif tag == _PARTITION_KEY_B64_ENCODED:
                 base64 = value != 0
             elif tag == _DELIVER_AT_TIME:
@@ -425,18 +437,12 @@ def _read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one bran
             elif tag in {_TXNID_LEAST_BITS, _TXNID_MOST_BITS}:
                 flags |= _TRANSACTIONAL
         elif wire_type == BYTES:
-            size = buffer[at]
-            at += 1
-            if size > 127:
-                size, at = read_varint(buffer, at - 1)
             start = at
-            at += size
-            if at > end:
-                raise FrameError(f"metadata field of {size} bytes, {end - start} are left")
-            if tag == _PRODUCER_NAME:
-                seen |= _SEEN_NAME
-            elif tag == _PARTITION_KEY:
+            at += value
+            if tag == _PARTITION_KEY:
                 key_start, key_end = start, at
+            elif tag == _PRODUCER_NAME:
+                seen |= _SEEN_NAME
             elif tag == _ORDERING_KEY:
                 ordering_start, ordering_end = start, at
             elif tag == _ENCRYPTION_KEYS:
@@ -444,15 +450,15 @@ def _read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one bran
             elif tag == _REPLICATED_FROM:
                 flags |= _REPLICATED
         elif wire_type == FIXED64:
-            at += 8
+            at += 7
         elif wire_type == FIXED32:
-            at += 4
+            at += 3
         else:
             raise FrameError(f"metadata field with wire type {wire_type}")
         if not 8 <= tag < TAG_END:
             raise FrameError(f"metadata field with tag {tag}")
     if at != end:
-        raise FrameError("the last metadata field runs past the end of the metadata")
+        raise FrameError(f"metadata whose last field ends {at - end} bytes after it")
     if seen != _SEEN_ALL:
         raise FrameError("metadata without producer name, sequence id or publish time")
     key = 0
@@ -503,16 +509,22 @@ def _read_ack(buffer: memoryview, at: int, end: int) -> Ack:
     )
 
 
-def _read_id(buffer: memoryview, at: int, end: int) -> Acknowledged:
+def _read_id(  # noqa: C901 - one branch per field
+    buffer: memoryview, at: int, end: int
+) -> Acknowledged:
     """Read `buffer[at:end]`, the fields of a MessageIdData."""
     ledger = entry = None
     ack_set: list[int] = []
+    if end - at >= 4 and buffer[at] == 0x08:
+        ledger, at = read_varint(buffer, at + 1)
+        if buffer[at] == 0x10:
+            entry, at = read_varint(buffer, at + 1)
     while at < end:
         tag, value, at = read_field(buffer, at, end)
         if tag == 0x08:
-            ledger = signed(value)
+            ledger = value
         elif tag == 0x10:
-            entry = signed(value)
+            entry = value
         elif tag == 0x28:
             ack_set.append(signed(value))
         elif tag == 0x2A:  # the same, packed
@@ -521,9 +533,9 @@ def _read_id(buffer: memoryview, at: int, end: int) -> Acknowledged:
                 ack_set.append(signed(word))
             if value > at:
                 raise FrameError("an ack set that ends after its field")
-    if ledger is None or entry is None:
+    if ledger is None or entry is None or at > end:
         raise FrameError("a message id without ledger or entry")
-    return Acknowledged(ledger, entry, ack_set)
+    return Acknowledged(signed(ledger), signed(entry), ack_set)
 
 
 def _read_flow(buffer: memoryview, at: int, end: int) -> Flow:
