@@ -43,6 +43,16 @@ class Rules:
     """Also while it has subscriptions, if they are caught up."""
     delayed_delivery: bool
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether something may go from a topic although nobody touches it."""
+        return bool(
+            self.ttl_s
+            or self.retention.time_min >= 0
+            or self.retention.size_mib >= 0
+            or self.delete_inactive_after_s
+        )
+
 
 INACTIVE_S = 60
 """How long a topic has to be idle before it is deleted, where that is on; Pulsar's default."""

@@ -1,0 +1,625 @@
+"""The catalog: every topic of this process by name; create, load, unload, list, delete.
+
+    name ──▶ loaded? ──▶ Topic
+               │ no
+               ▼
+             exists? ──no──▶ may it be made by asking for it? ──▶ record in the metadata
+               │ yes                                                       │
+               └──▶ load: record, policies, chain, cursors, sequences ◀────┘
+
+A topic is loaded when somebody first asks for it, once however many ask, and a bounded
+number at a time; so a start costs nothing per topic. Which process serves a topic is
+decided elsewhere: `Ownership`. What is done again and again for all topics stands in
+`duties`.
+
+This is the port of the log of this process: a door need not know anything else.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.entry import EntryId
+from magnetar.broker.metadata.chains import Chain
+from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.sequences import load_sequences
+from magnetar.broker.metadata.store import Increment, Store
+from magnetar.broker.metrics import Metrics
+from magnetar.broker.port import (
+    Consumer,
+    ConsumerEvents,
+    ListMode,
+    Location,
+    NamespaceNotFoundError,
+    NotAllowedError,
+    PortError,
+    Producer,
+    ProducerEvents,
+    ProducerRequest,
+    PublishDone,
+    ServiceNotReadyError,
+    SubscribeRequest,
+    TopicNotFoundError,
+)
+from magnetar.broker.run import Run
+from magnetar.broker.storage.errors import StorageError
+from magnetar.broker.storage.ledgers import Ledgers, Recovered
+from magnetar.broker.storage.log import Log
+from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
+from magnetar.broker.topics.deduplication import Sequences
+from magnetar.broker.topics.duties import Duties
+from magnetar.broker.topics.policies import Rules, rules_of, with_topic
+from magnetar.broker.topics.publishing import Publisher
+from magnetar.broker.topics.recovered import save_recovered
+from magnetar.broker.topics.subscription import Subscription
+from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
+from magnetar.names import NamespaceName, TopicName
+
+logger = logging.getLogger(__name__)
+
+LOADS_MAX = 64
+"""Topics that are loaded at the same time. The metadata has one thread; more would only wait."""
+
+LOAD_ATTEMPTS_MAX = 3
+"""Times that a topic is loaded because it was closed between being loaded and being used."""
+
+SHRINK_INTERVAL_S = 60.0
+"""How often all topics, loaded or not, are looked through for some that may shrink."""
+
+SHRINK_LOADS_PER_ROUND = 200
+"""Topics loaded for that in one round; a round comes every expiry_interval_s."""
+
+PRODUCER_NAME_COUNTER = "counters/producer-names"
+
+
+class Ownership(Protocol):
+    """Which process serves which topic."""
+
+    def mine(self, topic: TopicName) -> bool:
+        """Return whether this process serves the topic."""
+        ...
+
+    def location(self, topic: TopicName, listener: str | None = None) -> Location:
+        """Return where the topic is served."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What subscriptions stand on."""
+
+    config: BrokerConfig
+    clock: Clock
+    loop: asyncio.AbstractEventLoop
+
+
+class Catalog:
+    """All topics that this process serves. Implements `port.Port`."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a process meet here
+        self,
+        *,
+        ledgers: Ledgers,
+        store: Store,
+        ownership: Ownership,
+        config: BrokerConfig,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        metrics: Metrics,
+        spills: Spills = no_spill,
+    ) -> None:
+        """Take the parts; `start` must be awaited before anything else."""
+        self._ledgers = ledgers
+        self._store = store
+        self._ownership = ownership
+        self._config = config
+        self._clock = clock
+        self._loop = loop
+        self._namespaces = Namespaces(store)
+        self._partitions = Partitions(store)
+        self._topics: dict[TopicName, Topic] = {}
+        self._loading: dict[TopicName, asyncio.Task[Topic]] = {}
+        self._closing: dict[TopicName, asyncio.Task[None]] = {}
+        self._loads = asyncio.Semaphore(LOADS_MAX)
+        self._rules: dict[NamespaceName, Rules] = {}
+        self._around: Surroundings | None = None
+        self._stopping = False
+        self._to_shrink: deque[TopicName] = deque()
+        self._look_again_s = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watches: list[Callable[[], None]] = []
+        self.publisher = Publisher(
+            ledgers, clock, loop, metrics, held_bytes_max=config.unsynced_bytes_max
+        )
+        ground = _Ground(config, clock, loop)
+        self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
+        self._duties = Duties(self, ledgers, store, config, clock)
+        ledgers.on_commit = self.publisher.committed
+        ledgers.before_recycle = self.save_everything
+        metrics.gauge("magnetar_topics_loaded", "Topics in memory.", lambda: len(self._topics))
+        metrics.gauge("magnetar_topics_loading", "Topics being read.", lambda: len(self._loading))
+
+    # --- start and stop -----------------------------------------------------------------
+
+    async def recover(self, recovered: Recovered) -> None:
+        """Make durable what the journal knew about cursors and producers, of any topics.
+
+        To be called with what `Ledgers.recover` returned, before any process serves a topic:
+        the topics may belong to another process by now.
+        """
+        await save_recovered(self._store, recovered)
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        [start] = await self._store.commit([Increment(PRODUCER_NAME_COUNTER)])
+        assert start is not None
+        self._around = Surroundings(
+            config=self._config,
+            clock=self._clock,
+            loop=self._loop,
+            partitions=self._partitions,
+            checkpoints=self.checkpoints,
+            names=ProducerNames(self._config.cluster, start),
+            quarantined=self._ledgers.quarantined,
+        )
+        self._watches += [
+            self._namespaces.watch(self._namespaces_changed),
+            self._partitions.watch(self._topics_changed),
+        ]
+        self._duties.start(self._loop)
+
+    async def stop(self) -> None:
+        """Stop taking, say good-bye to every client, make everything durable.
+
+        The ledgers are still open when this returns; flush and close them afterwards.
+        """
+        self._stopping = True
+        for stop in self._watches:
+            stop()
+        await self._duties.stop()
+        for task in [*self._loading.values(), *self._tasks]:
+            task.cancel()
+        await asyncio.gather(*self._loading.values(), *self._tasks, return_exceptions=True)
+        reason = ServiceNotReadyError("the broker is stopping")
+        await asyncio.gather(*(topic.close(reason) for topic in self.loaded()))
+        await self.save_everything()
+        self.checkpoints.stop()
+
+    async def save_everything(self) -> None:
+        """Make cursors and deduplication durable in the metadata, so that journal files may go."""
+        await self.checkpoints.save_cursors()
+        await self.checkpoints.save_sequences(self.loaded())
+
+    async def load_those_that_shrink(self) -> None:
+        """Load some topics of which something may go although nobody asks for them.
+
+        Without this, what was not touched since the start would never expire.
+        """
+        now_s = self._clock.monotonic()
+        if not self._to_shrink and now_s >= self._look_again_s:
+            self._look_again_s = now_s + SHRINK_INTERVAL_S
+            for namespace in await self._namespaces.list():
+                if (await self._rules_of(namespace)).shrinks:
+                    self._to_shrink.extend(await self._partitions.list_topics(namespace))
+        for _ in range(min(len(self._to_shrink), SHRINK_LOADS_PER_ROUND)):
+            name = self._to_shrink.popleft()
+            if name not in self._topics and self._ownership.mine(name):
+                try:
+                    await self._get(name, create=False)
+                except (PortError, StorageError) as error:
+                    logger.warning("topic %s could not be loaded to expire: %s", name, error)
+
+    def loaded(self) -> Iterator[Topic]:
+        """Yield the topics in memory. The catalog may change between two of them."""
+        for name in list(self._topics):
+            topic = self._topics.get(name)
+            if topic is not None:
+                yield topic
+
+    # --- the port: look-ups -------------------------------------------------------------
+
+    async def locate(self, topic: TopicName, listener: str | None = None) -> Location:
+        """Return where a topic is served, as `port.Port.locate` says."""
+        location = self._ownership.location(topic, listener)
+        await self._rules_of(topic.namespace_name)
+        return location
+
+    async def partitions(self, topic: TopicName, *, create: bool) -> int:
+        """Return how many partitions a topic has, as `port.Port.partitions` says."""
+        rules = await self._rules_of(topic.namespace_name)
+        record = await self._partitions.partitioned(topic)
+        if record is not None:
+            return record.partitions
+        if await self._exists(topic):
+            return 0
+        if topic.partition >= 0:
+            base = await self._partitions.partitioned(topic.base)
+            if base is not None:
+                if topic.partition < base.partitions:
+                    return 0  # of a non-persistent topic, whose partitions are nowhere recorded
+                raise _past_the_end(topic, base.partitions)
+        if not create or not _may_create(topic, rules):
+            raise _missing(topic, create)
+        if not rules.auto_topic_partitions or topic.partition >= 0:
+            return 0  # made when the first client opens it
+        try:
+            await self.create_partitioned(topic, rules.auto_topic_partitions)
+        except AlreadyExistsError:
+            return await self.partitions(topic, create=False)  # two asked at the same time
+        return rules.auto_topic_partitions
+
+    async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
+        """Return the topics of a namespace, as `port.Port.topics` says.
+
+        Non-persistent ones are listed while they are loaded, in the process that serves them.
+        """
+        await self._rules_of(namespace)
+        names: list[TopicName] = []
+        if mode is not ListMode.NON_PERSISTENT:
+            names += await self._partitions.list_topics(namespace)
+        if mode is not ListMode.PERSISTENT:
+            names += [
+                name
+                for name in self._topics
+                if not name.persistent and name.namespace_name == namespace
+            ]
+        return sorted(str(name) for name in names if not _is_system(name))
+
+    # --- the port: clients --------------------------------------------------------------
+
+    async def open_producer(self, request: ProducerRequest, events: ProducerEvents) -> Producer:
+        """Open a producer, and the topic if need be.
+
+        Raises:
+            TopicNotFoundError: there is no such topic, and it may not be created.
+            ServiceNotReadyError: the topic lives elsewhere; look it up again.
+            PortError: what `Topic.open_producer` raises.
+        """
+        for attempt in range(LOAD_ATTEMPTS_MAX):
+            topic = await self._get(request.topic, create=True)
+            if topic.closed and attempt < LOAD_ATTEMPTS_MAX - 1:
+                continue
+            break
+        return await topic.open_producer(request, events)
+
+    async def subscribe(self, request: SubscribeRequest, events: ConsumerEvents) -> Consumer:
+        """Open a consumer, and the topic and the subscription if need be.
+
+        Raises:
+            TopicNotFoundError: there is no such topic, and it may not be created.
+            ServiceNotReadyError: the topic lives elsewhere; look it up again.
+            PortError: what `Topic.subscribe` raises.
+        """
+        for attempt in range(LOAD_ATTEMPTS_MAX):
+            topic = await self._get(request.topic, create=request.create_topic)
+            if topic.closed and attempt < LOAD_ATTEMPTS_MAX - 1:
+                continue
+            break
+        return await topic.subscribe(request, events)
+
+    def publish(self, run: Run, producers: Sequence[Producer | None], done: PublishDone) -> bool:
+        """Store a run, as `port.Port.publish` says."""
+        return self.publisher.publish(run, producers, done)
+
+    def call_when_clear(self, callback: Callable[[], None]) -> None:
+        """Call once, soon, when publishing may go on."""
+        self.publisher.call_when_clear(callback)
+
+    # --- administration -----------------------------------------------------------------
+
+    async def topic(self, name: TopicName) -> Topic:
+        """Return a topic that exists.
+
+        Raises:
+            TopicNotFoundError: it does not.
+            ServiceNotReadyError: it lives elsewhere.
+        """
+        return await self._get(name, create=False)
+
+    async def create(self, name: TopicName, properties: Mapping[str, str] | None = None) -> None:
+        """Create an ordinary topic.
+
+        Raises:
+            AlreadyExistsError: there is a topic of that name, partitioned or not.
+            NamespaceNotFoundError: the namespace is missing.
+        """
+        rules = await self._rules_of(name.namespace_name)
+        if not name.persistent:
+            await self._get(name, create=True)
+            return
+        await self._check_room(name.namespace_name, rules, 1)
+        record = TopicRecord(created_ms=self._clock.wall_ms(), properties=dict(properties or {}))
+        await self._partitions.create_topic(name, record)
+
+    async def create_partitioned(
+        self, name: TopicName, partitions: int, properties: Mapping[str, str] | None = None
+    ) -> None:
+        """Create a partitioned topic.
+
+        Raises:
+            AlreadyExistsError: there is a topic of that name, partitioned or not.
+            NamespaceNotFoundError: the namespace is missing.
+        """
+        rules = await self._rules_of(name.namespace_name)
+        await self._check_room(name.namespace_name, rules, partitions)
+        await self._partitions.create_partitioned(
+            name, partitions, self._clock.wall_ms(), properties
+        )
+
+    async def delete(self, name: TopicName, *, force: bool = False) -> None:
+        """Delete an ordinary topic or one partition, with everything in it.
+
+        Raises:
+            TopicNotFoundError: it does not exist.
+            TopicBusyError: clients are connected, and `force` is off.
+        """
+        topic = await self._get(name, create=False)
+        if not force:
+            topic.demand_unused()
+        await self._close(topic, TopicNotFoundError(f"topic {name} was deleted"), delete=True)
+
+    async def unload(self, name: TopicName) -> None:
+        """Close a topic, if it is loaded: its clients come back, and it is loaded anew."""
+        topic = self._topics.get(name)
+        if topic is not None:
+            await self._close(topic, ServiceNotReadyError(f"topic {name} was unloaded"))
+
+    async def create_subscription(
+        self,
+        topic: TopicName,
+        name: str,
+        start: EntryId,
+        properties: Mapping[str, str] | None = None,
+    ) -> AnySubscription:
+        """Create a durable subscription that starts at an entry, at `EARLIEST` or at `LATEST`.
+
+        Raises:
+            TopicNotFoundError: the topic does not exist, and may not be created.
+            AlreadyExistsError: there is a subscription of that name.
+        """
+        return await (await self._get(topic, create=True)).create_subscription(
+            name, start, properties
+        )
+
+    async def delete_subscription(
+        self, topic: TopicName, name: str, *, force: bool = False
+    ) -> None:
+        """Delete a subscription.
+
+        Raises:
+            TopicNotFoundError: the topic does not exist.
+            SubscriptionNotFoundError: the subscription does not exist.
+            ConsumerBusyError: it has consumers, and `force` is off.
+        """
+        await (await self._get(topic, create=False)).delete_subscription(name, force=force)
+
+    # --- loading ------------------------------------------------------------------------
+
+    async def _get(self, name: TopicName, *, create: bool) -> Topic:
+        """Return the topic of a name, loaded, made if need be and allowed."""
+        topic = self._topics.get(name)
+        if topic is not None and not topic.closed:
+            return topic
+        if self._stopping or self._around is None:
+            raise ServiceNotReadyError("the broker is starting or stopping")
+        if not self._ownership.mine(name):
+            raise ServiceNotReadyError(f"topic {name} is served by another process: look it up")
+        task = self._loading.get(name)
+        if task is None:
+            # Whether it may be made depends on who asks, so that is found out before.
+            await self._demand(name, create=create)
+            task = self._loading.get(name)
+        if task is None:
+            task = self._loading[name] = self._loop.create_task(self._load_once(name))
+        return await asyncio.shield(task)
+
+    async def _demand(self, name: TopicName, *, create: bool) -> None:
+        """Make sure that a topic exists."""
+        rules = await self._rules_of(name.namespace_name)
+        if await self._partitions.partitioned(name) is not None:
+            raise NotAllowedError(f"topic {name} is partitioned: use one of its partitions")
+        if await self._exists(name):
+            return
+        if name.partition >= 0:
+            base = await self._partitions.partitioned(name.base)
+            if base is not None and name.partition >= base.partitions:
+                raise _past_the_end(name, base.partitions)
+            if base is not None and not name.persistent:
+                return
+        if not create or not _may_create(name, rules):
+            raise _missing(name, create)
+        if not name.persistent:
+            return
+        await self._check_room(name.namespace_name, rules, 1)
+        try:
+            await self._partitions.create_topic(name, TopicRecord(created_ms=self._clock.wall_ms()))
+        except AlreadyExistsError:
+            return  # two asked at the same time
+
+    async def _exists(self, name: TopicName) -> bool:
+        if not name.persistent:
+            return name in self._topics
+        return name in self._topics or await self._partitions.topic(name) is not None
+
+    async def _load_once(self, name: TopicName) -> Topic:
+        try:
+            async with self._loads:
+                closing = self._closing.get(name)
+                if closing is not None:
+                    await asyncio.wait([closing])
+                topic = await self._load(name)
+            self._topics[name] = topic
+            return topic
+        finally:
+            self._loading.pop(name, None)
+
+    async def _load(self, name: TopicName) -> Topic:
+        around = self._around
+        assert around is not None
+        rules = await self._rules_of(name.namespace_name)
+        if not name.persistent:
+            record = TopicRecord(created_ms=self._clock.wall_ms())
+            return Topic(around, name, record, rules, None)
+        found = await self._partitions.topic(name)
+        if found is None:
+            raise _missing(name, created=False)
+        log = Log(self._ledgers, Chain(self._store, name), self._config, self._clock)
+        await log.load()
+        topic = Topic(
+            around, name, found, with_topic(rules, deduplication=found.deduplication), log
+        )
+        for subscription in await self.checkpoints.load(topic):
+            topic.subscriptions[subscription.name] = subscription
+        if topic.rules.deduplication:
+            topic.inlet.sequences = Sequences(await load_sequences(self._store, name))
+        return topic
+
+    # --- closing ------------------------------------------------------------------------
+
+    async def _close(self, topic: Topic, reason: PortError, *, delete: bool = False) -> None:
+        """Close a topic once, however many want to; return when it can be loaded anew."""
+        name = topic.name
+        task = self._closing.get(name)
+        if task is None:
+            task = self._loop.create_task(self._close_once(topic, reason, delete=delete))
+            self._closing[name] = task
+        await asyncio.shield(task)
+
+    async def _close_once(self, topic: Topic, reason: PortError, *, delete: bool) -> None:
+        name = topic.name
+        try:
+            await topic.close(reason)
+            if name.persistent:
+                readers = [
+                    each for each in topic.subscriptions.values() if isinstance(each, Subscription)
+                ]
+                try:
+                    if not delete:
+                        await self.checkpoints.save_cursors(readers)
+                        await self.checkpoints.save_sequences([topic])
+                finally:
+                    self.checkpoints.forget(readers)
+                await topic.log.close()
+            if delete:
+                await topic.delete_durable()
+        finally:
+            # Whatever went wrong, this object is closed: the next one who asks loads it anew.
+            if self._topics.get(name) is topic:
+                del self._topics[name]
+            self._closing.pop(name, None)
+
+    # --- policies -----------------------------------------------------------------------
+
+    async def rules_of(self, namespace: NamespaceName) -> Rules:
+        """Return what holds in a namespace.
+
+        Raises:
+            NamespaceNotFoundError: the tenant or the namespace is missing.
+        """
+        return await self._rules_of(namespace)
+
+    async def _rules_of(self, namespace: NamespaceName) -> Rules:
+        rules = self._rules.get(namespace)
+        if rules is None:
+            rules = rules_of(self._config, await self._namespaces.get(namespace))
+            self._rules[namespace] = rules
+        return rules
+
+    def _namespaces_changed(self, names: Sequence[NamespaceName]) -> None:
+        """Apply new policies to the topics that are loaded."""
+        for name in names:
+            self._rules.pop(name, None)
+            if any(topic.name.namespace_name == name for topic in self.loaded()):
+                self._soon(self._apply_rules(name))
+
+    async def _apply_rules(self, namespace: NamespaceName) -> None:
+        try:
+            rules = await self._rules_of(namespace)
+        except NamespaceNotFoundError:
+            return  # its topics went before it
+        for topic in self.loaded():
+            if topic.name.namespace_name == namespace:
+                await self._apply_to(topic, rules)
+
+    def _topics_changed(self, names: Sequence[TopicName]) -> None:
+        for name in names:
+            topic = self._topics.get(name)
+            if topic is not None and not topic.closed:
+                self._soon(self._apply_record(topic))
+
+    async def _apply_record(self, topic: Topic) -> None:
+        record = await self._partitions.topic(topic.name)
+        if record is not None:
+            topic.properties = record.properties
+            topic.own_deduplication = record.deduplication
+            await self._apply_to(topic, await self._rules_of(topic.name.namespace_name))
+
+    async def _apply_to(self, topic: Topic, rules: Rules) -> None:
+        """Let rules hold for a topic that is being used."""
+        topic.apply(with_topic(rules, deduplication=topic.own_deduplication))
+        inlet, wanted = topic.inlet, topic.rules.deduplication
+        if not topic.name.persistent or wanted == (inlet.sequences is not None):
+            return
+        if wanted:
+            sequences = Sequences(await load_sequences(self._store, topic.name))
+            if topic.rules.deduplication and inlet.sequences is None:
+                inlet.sequences = sequences
+        else:
+            await self.checkpoints.save_sequences([topic])
+            if not topic.rules.deduplication:
+                inlet.sequences = None
+
+    def _soon(self, work: Coroutine[None, None, None]) -> None:
+        """Do something in the background; what it raises is logged."""
+        if self._stopping:
+            work.close()
+            return
+        task = self._loop.create_task(self._logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _logged(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception:  # it serves nobody in particular, so nobody else would say so
+            logger.exception("a changed policy could not be applied")
+
+    async def _check_room(self, namespace: NamespaceName, rules: Rules, wanted: int) -> None:
+        if not rules.topics_max:
+            return
+        there = len(await self._partitions.list_topics(namespace))
+        if there + wanted > rules.topics_max:
+            raise NotAllowedError(
+                f"namespace {namespace} has {there} topics, the limit is {rules.topics_max}"
+            )
+
+
+def _may_create(name: TopicName, rules: Rules) -> bool:
+    return rules.auto_topic_creation or _is_system(name)
+
+
+def _is_system(name: TopicName) -> bool:
+    """Return whether a topic is the broker's own: not listed, and always made when needed."""
+    return name.local.startswith("__")
+
+
+def _missing(name: TopicName, created: bool) -> TopicNotFoundError:
+    """Return the error for a topic that is not there; `created`: asking for it was to make it."""
+    if created:
+        return TopicNotFoundError(
+            f"topic {name} does not exist, and creating topics by asking for them is switched off"
+        )
+    return TopicNotFoundError(f"topic {name} does not exist")
+
+
+def _past_the_end(name: TopicName, partitions: int) -> TopicNotFoundError:
+    return TopicNotFoundError(
+        f"topic {name} does not exist: {name.base} has {partitions} partitions"
+    )

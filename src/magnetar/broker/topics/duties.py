@@ -1,0 +1,143 @@
+"""What is done again and again for all topics of a process.
+
+    every cursor_interval_ms    changed cursors go into the journal      `checkpoints`, by itself
+    every expiry_interval_s     expiry, retention, quotas, idle topics   `upkeep`, topic by topic
+    every reclaim_interval_s    space of dropped ledgers is given back
+    every second                how full is the disk?
+
+Each is one task that ends with the catalog. A round that fails is logged, and the next one
+comes at its time; no duty holds the event loop for more than one topic at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.metadata.chains import Dropped
+from magnetar.broker.metadata.store import Store
+from magnetar.broker.port import NotAllowedError, PersistenceError, PortError
+from magnetar.broker.storage.errors import StorageError
+from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.topics.publishing import Publisher
+from magnetar.broker.topics.topic import Topic
+from magnetar.broker.topics.upkeep import is_idle, keep_up
+from magnetar.names import TopicName
+
+logger = logging.getLogger(__name__)
+
+DISK_INTERVAL_S = 1.0
+
+
+class AllTopics(Protocol):
+    """What duties need of the catalog."""
+
+    publisher: Publisher
+
+    def loaded(self) -> Iterator[Topic]: ...
+    async def delete(self, name: TopicName, *, force: bool = False) -> None: ...
+    async def load_those_that_shrink(self) -> None: ...
+
+
+class Duties:
+    """The tasks behind all topics of a process."""
+
+    def __init__(
+        self,
+        topics: AllTopics,
+        ledgers: Ledgers,
+        store: Store,
+        config: BrokerConfig,
+        clock: Clock,
+    ) -> None:
+        self._topics = topics
+        self._ledgers = ledgers
+        self._dropped = Dropped(store)
+        self._config = config
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        self._held = set[int]()
+        self._warned = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin."""
+        config = self._config
+        self._tasks = [
+            loop.create_task(self._again(config.expiry_interval_s, self.keep_up, "expiry")),
+            loop.create_task(self._again(config.reclaim_interval_s, self.reclaim, "reclaim")),
+            loop.create_task(self._again(DISK_INTERVAL_S, self.look_at_disk, "disk watermark")),
+        ]
+
+    async def stop(self) -> None:
+        """End all of them; a round that runs is broken off."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _again(
+        self, interval_s: float, duty: Callable[[], Awaitable[object]], name: str
+    ) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await duty()
+            except Exception:  # the next round may do better; stopping for good would not
+                logger.exception("a round of %s failed; the next one is in %g s", name, interval_s)
+
+    async def keep_up(self) -> None:
+        """Apply time to live, retention and quotas to every topic, and delete idle ones."""
+        await self._topics.load_those_that_shrink()
+        for topic in self._topics.loaded():
+            if topic.closed:
+                continue
+            try:
+                if topic.name.persistent:
+                    await keep_up(topic, self._clock)
+                if is_idle(topic, self._clock.monotonic()):
+                    logger.info("topic %s is deleted: nobody uses it", topic.name)
+                    await self._topics.delete(topic.name)
+            except NotAllowedError:
+                pass  # somebody came just now
+            except (PortError, StorageError) as error:
+                logger.warning("topic %s could not be kept up: %s", topic.name, error)
+            await asyncio.sleep(0)
+
+    async def reclaim(self) -> None:
+        """Give back the space of ledgers that no topic has any more."""
+        dropped = set(await self._dropped.list())
+        if not dropped:
+            return
+        self._held |= {ledger for ledger in dropped if self._ledgers.holds(ledger)}
+        await self._ledgers.reclaim(dropped.__contains__)
+        gone = {ledger for ledger in dropped if not self._ledgers.holds(ledger)}
+        if self._config.workers > 1:
+            # What this process never held may be held by another one.
+            gone &= self._held
+        self._held -= gone
+        if gone:
+            await self._dropped.forget(sorted(gone))
+
+    async def look_at_disk(self) -> None:
+        """Turn publishing away while the disk is nearly full; consumers and deletes go on."""
+        config, publisher = self._config, self._topics.publisher
+        used = self._ledgers.disk_used_percent()
+        if used >= config.disk_used_percent_readonly:
+            if publisher.refusal is None:
+                logger.error("the disk is %.1f%% full: nothing more is stored", used)
+            publisher.refusal = PersistenceError(
+                f"the disk is {used:.1f}% full, the limit is {config.disk_used_percent_readonly:g}%"
+            )
+            return
+        if publisher.refusal is not None:
+            logger.warning("the disk is %.1f%% full: publishing goes on", used)
+            publisher.refusal = None
+        if used >= config.disk_used_percent_warn and not self._warned:
+            logger.warning(
+                "the disk is %.1f%% full; at %g%% nothing more is stored",
+                used,
+                config.disk_used_percent_readonly,
+            )
+        self._warned = used >= config.disk_used_percent_warn

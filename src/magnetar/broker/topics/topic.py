@@ -1,0 +1,581 @@
+"""A topic, or one partition of a partitioned topic: its producers and its subscriptions.
+
+    producers ──▶ inlet ──▶ log ──▶ subscriptions ──▶ consumers
+                   │ no log: a non-persistent topic
+                   └────────────────▲
+
+    OPEN ──terminate──▶ refuses producers for good, can still be read
+      └───close───────▶ CLOSED: its clients come back, and the topic is loaded anew, or is gone
+
+A topic is only ever served by the process that owns it. As in NSQ's topic and channel,
+what is published once is seen once by each subscription. How subscriptions are made
+durable stands in `checkpoints`, what is shown of a topic in `topic_stats`, what is done to
+it from time to time in `upkeep`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, cast
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.entry import EARLIEST, LATEST, EntryId
+from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.port import (
+    Consumer,
+    ConsumerBusyError,
+    ConsumerEvents,
+    MetadataError,
+    NotAllowedError,
+    PersistenceError,
+    PortError,
+    ProducerBusyError,
+    ProducerEvents,
+    ProducerRequest,
+    ServiceNotReadyError,
+    SubscribeRequest,
+    SubscriptionNotFoundError,
+    TopicTerminatedError,
+)
+from magnetar.broker.storage.errors import Gap, StorageError
+from magnetar.broker.storage.log import Log
+from magnetar.broker.topics.access_modes import Producers
+from magnetar.broker.topics.backlog import backlog_bytes
+from magnetar.broker.topics.checkpoints import Checkpoints, limits_of
+from magnetar.broker.topics.figures import TYPE_NAMES
+from magnetar.broker.topics.memory_topic import MemoryFan, MemorySubscription
+from magnetar.broker.topics.policies import Rules
+from magnetar.broker.topics.producer import Inlet, OpenProducer
+from magnetar.broker.topics.subscription import StoredEntry, Subscription, read_one
+from magnetar.broker.topics.topic_stats import internal_stats, spans_of, topic_stats
+from magnetar.names import TopicName
+
+logger = logging.getLogger(__name__)
+
+SETTLE_TIMEOUT_S = 10.0
+"""How long closing waits for what was published before. Commits take milliseconds."""
+
+
+class TopicBusyError(NotAllowedError):
+    """The topic has producers or consumers, and the call did not say `force`."""
+
+
+AnySubscription = Subscription | MemorySubscription
+
+
+class ProducerNames:
+    """Names for producers that bring none: unique among all processes and over restarts.
+
+    standalone-17-4     cluster, number of this start of a process, counter
+    """
+
+    def __init__(self, cluster: str, start: int) -> None:
+        self._prefix = f"{cluster}-{start}-"
+        self._numbers = count()
+
+    def next(self) -> str:
+        """Return a name that nobody has."""
+        return f"{self._prefix}{next(self._numbers)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all topics of a process work with."""
+
+    config: BrokerConfig
+    clock: Clock
+    loop: asyncio.AbstractEventLoop
+    partitions: Partitions
+    checkpoints: Checkpoints
+    names: ProducerNames
+    quarantined: Callable[[], Sequence[Gap]]
+
+
+class Topic:
+    """One topic that this process serves."""
+
+    __slots__ = (
+        "_around",
+        "_closed",
+        "_creating",
+        "_deleting",
+        "_log",
+        "_numbers",
+        "created_ms",
+        "idle_since_s",
+        "inlet",
+        "name",
+        "own_deduplication",
+        "producers",
+        "properties",
+        "rules",
+        "subscriptions",
+        "terminated_at",
+    )
+
+    def __init__(
+        self,
+        around: Surroundings,
+        name: TopicName,
+        record: TopicRecord,
+        rules: Rules,
+        log: Log | None,
+    ) -> None:
+        """Take what is known of a topic; without a log it is a non-persistent one."""
+        self._around = around
+        self.name = name
+        self.rules = rules
+        self.created_ms = record.created_ms
+        self.properties = record.properties
+        self.terminated_at = record.terminated_at
+        self.own_deduplication = record.deduplication
+        """None: as the namespace says."""
+        self.subscriptions: dict[str, AnySubscription] = {}
+        self.producers = Producers(record.topic_epoch, self._save_epoch)
+        self._log = log
+        offer = None
+        if log is None:
+            offer = MemoryFan(cast("dict[str, MemorySubscription]", self.subscriptions)).offer
+        self.inlet = Inlet(log=log, wake=self.wake, offer=offer)
+        self._closed: PortError | None = None
+        self._creating: dict[str, asyncio.Task[AnySubscription]] | None = None
+        self._deleting: set[str] | None = None
+        self._numbers = 0
+        self.idle_since_s = around.clock.monotonic()
+        if self.terminated_at is not None:
+            self.inlet.refusal = self._terminated()
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name}>"
+
+    @property
+    def log(self) -> Log:
+        """The log of a persistent topic.
+
+        Raises:
+            NotAllowedError: the topic is not persistent.
+        """
+        if self._log is None:
+            raise NotAllowedError(f"topic {self.name} is not persistent: nothing of it is stored")
+        return self._log
+
+    @property
+    def closed(self) -> bool:
+        """Whether this object is no longer the topic: it was unloaded or deleted."""
+        return self._closed is not None
+
+    @property
+    def consumer_count(self) -> int:
+        """How many consumers all subscriptions have together."""
+        return sum(len(each.consumers) for each in self.subscriptions.values())
+
+    def wake(self) -> None:
+        """Tell every subscription that there is something new to read."""
+        for subscription in self.readers:
+            subscription.wake()
+
+    @property
+    def readers(self) -> list[Subscription]:
+        """Return the subscriptions that read a log: all of a persistent topic."""
+        return [each for each in self.subscriptions.values() if isinstance(each, Subscription)]
+
+    # --- producers ----------------------------------------------------------------------
+
+    async def open_producer(self, request: ProducerRequest, events: ProducerEvents) -> OpenProducer:
+        """Let a producer in, or into the queue for exclusive access.
+
+        Raises:
+            ProducerBusyError: its name, or the topic, is taken; or there are too many.
+            ProducerFencedError: it may not have the topic for itself, or no longer.
+            TopicTerminatedError: the topic was closed for good.
+            QuotaExceededError: a backlog quota is full.
+            MetadataError: encryption is required, or a fact could not be written.
+        """
+        self._demand_open()
+        if self.inlet.refusal is not None:
+            raise self.inlet.refusal
+        rules = self.rules
+        if rules.encryption_required and not request.encrypted:
+            raise MetadataError(f"topic {self.name} takes encrypted messages only")
+        if 0 < rules.producers_max <= len(self.producers):
+            raise ProducerBusyError(
+                f"topic {self.name} has {rules.producers_max} producers already"
+            )
+        name = request.name or self._around.names.next()
+        producer = OpenProducer(self.inlet, request, name, events, self._producer_left)
+        producer.number = self._numbers
+        producer.connected_since_ms = self._around.clock.wall_ms()
+        self._numbers += 1
+        try:
+            await self.producers.add(producer)
+            if request.initial_subscription:
+                await self._ensure_subscription(request.initial_subscription)
+        except PortError as error:
+            producer.refuse(error)
+            raise
+        if not producer.open:
+            raise producer.refusal or self._closed or ServiceNotReadyError("closed meanwhile")
+        return producer
+
+    def _producer_left(self, producer: OpenProducer) -> None:
+        self.producers.left(producer)
+        self._note_idle()
+
+    async def _save_epoch(self, epoch: int) -> None:
+        def change(record: TopicRecord) -> None:
+            record.topic_epoch = epoch
+
+        if self._log is not None:
+            await self._around.partitions.update_topic(self.name, change)
+
+    async def _ensure_subscription(self, name: str) -> None:
+        try:
+            await self.create_subscription(name, EARLIEST)
+        except AlreadyExistsError:
+            return
+
+    # --- subscriptions ------------------------------------------------------------------
+
+    async def subscribe(self, request: SubscribeRequest, events: ConsumerEvents) -> Consumer:
+        """Let a consumer in, with a new subscription if there is none of that name.
+
+        Raises:
+            ConsumerBusyError: the subscription is taken, of another type, or there are too many.
+            ConsumerAssignError: its key ranges do not fit those of the others.
+            SubscriptionNotFoundError: there is none, and it may not be created.
+            NotAllowedError: the request makes no sense on this topic.
+        """
+        self._demand_open()
+        rules = self.rules
+        types = rules.subscription_types
+        if types is not None and TYPE_NAMES[request.type] not in types:
+            raise NotAllowedError(
+                f"{TYPE_NAMES[request.type]} subscriptions are switched off in this namespace"
+            )
+        if 0 < rules.consumers_max <= self.consumer_count:
+            raise ConsumerBusyError(
+                f"topic {self.name} has {rules.consumers_max} consumers already"
+            )
+        subscription = self.subscriptions.get(request.subscription)
+        if subscription is None:
+            subscription = await self._create_for(request)
+        elif subscription.durable != request.durable:
+            kind = "durable" if subscription.durable else "not durable"
+            raise NotAllowedError(f"subscription {request.subscription!r} exists, and is {kind}")
+        self._demand_kept(subscription)
+        if 0 < rules.consumers_per_subscription_max <= len(subscription.consumers):
+            raise ConsumerBusyError(
+                f"subscription {subscription.name!r} has"
+                f" {rules.consumers_per_subscription_max} consumers already"
+            )
+        return subscription.add_consumer(request, events)
+
+    async def create_subscription(
+        self, name: str, start: EntryId, properties: Mapping[str, str] | None = None
+    ) -> AnySubscription:
+        """Add a durable subscription whose first entry is the one at or after `start`.
+
+        Raises:
+            AlreadyExistsError: there is one of that name.
+        """
+        self._demand_open()
+        if name in self.subscriptions:
+            raise AlreadyExistsError(f"topic {self.name} has a subscription {name!r} already")
+        return await self._create(name, start, properties or {})
+
+    async def delete_subscription(self, name: str, *, force: bool = False) -> None:
+        """Remove a subscription with its cursor.
+
+        Raises:
+            SubscriptionNotFoundError: there is none.
+            ConsumerBusyError: it has consumers, and `force` is off.
+        """
+        subscription = self.subscriptions.get(name)
+        if subscription is None:
+            raise SubscriptionNotFoundError(f"topic {self.name} has no subscription {name!r}")
+        if subscription.consumers and not force:
+            raise ConsumerBusyError(
+                f"subscription {name!r} has {len(subscription.consumers)} consumers"
+            )
+        await self._remove(subscription)
+
+    async def _create_for(self, request: SubscribeRequest) -> AnySubscription:
+        """Make the subscription that a consumer asks for."""
+        name = request.subscription
+        if self._log is None:
+            return await self._create(name, LATEST, request.properties, durable=request.durable)
+        if not request.durable:
+            start = request.start if request.start is not None else LATEST
+            if request.from_earliest and request.start is None:
+                start = EARLIEST
+            if request.rollback_seconds:
+                start = await self._rolled_back(request.rollback_seconds)
+            return await self._create(name, start, {}, durable=False, ack_set=request.start_ack_set)
+        if not self.rules.auto_subscription_creation:
+            raise SubscriptionNotFoundError(
+                f"topic {self.name} has no subscription {name!r}, and creating one by"
+                " subscribing is switched off"
+            )
+        start = EARLIEST if request.from_earliest else LATEST
+        if request.rollback_seconds:
+            start = await self._rolled_back(request.rollback_seconds)
+        return await self._create(name, start, request.properties)
+
+    async def _rolled_back(self, seconds: int) -> EntryId:
+        try:
+            return await self.log.find_time(self._around.clock.wall_ms() - seconds * 1000)
+        except StorageError as error:
+            raise PersistenceError(f"cannot search {self.name} by time: {error}") from error
+
+    async def _create(
+        self,
+        name: str,
+        start: EntryId,
+        properties: Mapping[str, str],
+        *,
+        durable: bool = True,
+        ack_set: Sequence[int] = (),
+    ) -> AnySubscription:
+        """Make a subscription once, however many ask for it at the same time."""
+        if self._creating is None:
+            self._creating = {}
+        task = self._creating.get(name)
+        if task is None:
+            limit = self.rules.subscriptions_max
+            if 0 < limit <= len(self.subscriptions) + len(self._creating):
+                raise NotAllowedError(f"topic {self.name} has {limit} subscriptions already")
+            task = self._around.loop.create_task(
+                self._create_once(name, start, properties, durable=durable, ack_set=ack_set)
+            )
+            self._creating[name] = task
+        return await asyncio.shield(task)
+
+    async def _create_once(
+        self,
+        name: str,
+        start: EntryId,
+        properties: Mapping[str, str],
+        *,
+        durable: bool,
+        ack_set: Sequence[int],
+    ) -> AnySubscription:
+        checkpoints = self._around.checkpoints
+        try:
+            subscription: AnySubscription
+            if self._log is None:
+                subscription = MemorySubscription(
+                    self.name, name, self._around.clock, self._forget, durable=durable
+                )
+                subscription.properties = dict(properties)
+            elif durable:
+                subscription = await checkpoints.create(self, name, start, properties)
+            else:
+                subscription = await checkpoints.temporary(self, name, start, ack_set)
+            if self._closed is not None and isinstance(subscription, Subscription):
+                checkpoints.forget([subscription])
+            self._demand_open()
+            self.subscriptions[name] = subscription
+            return subscription
+        finally:
+            if self._creating is not None:
+                self._creating.pop(name, None)
+                self._creating = self._creating or None
+
+    async def _remove(self, subscription: AnySubscription) -> None:
+        """Forget a subscription; first its durable record, so that it cannot come back."""
+        if self._deleting is None:
+            self._deleting = set()
+        self._deleting.add(subscription.name)
+        try:
+            if isinstance(subscription, Subscription) and subscription.durable:
+                await self._around.checkpoints.delete(subscription)
+            self._forget(subscription)
+            subscription.end_consumers(None)
+        finally:
+            self._deleting.discard(subscription.name)
+            self._deleting = self._deleting or None
+
+    def _forget(self, subscription: AnySubscription) -> None:
+        if self.subscriptions.get(subscription.name) is subscription:
+            del self.subscriptions[subscription.name]
+        self._note_idle()
+
+    # --- what its subscriptions ask (see `subscription.Home`) -------------------------------
+
+    def cursor_changed(self, subscription: Subscription) -> None:
+        """Write down soon what changed in a cursor."""
+        self._around.checkpoints.changed(subscription)
+
+    async def remove_subscription(self, subscription: Subscription) -> None:
+        """Delete a subscription for good."""
+        await self._remove(subscription)
+
+    def forget_subscription(self, subscription: Subscription) -> None:
+        """Forget a subscription that is not durable: its last consumer left."""
+        self._forget(subscription)
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether the topic was closed for good."""
+        return self.terminated_at is not None
+
+    # --- what is shown --------------------------------------------------------------------
+
+    @property
+    def slowest(self) -> EntryId | None:
+        """The mark-delete position of the slowest durable subscription; None: there is none."""
+        return min(
+            (
+                each.cursor.mark_delete
+                for each in self.subscriptions.values()
+                if isinstance(each, Subscription) and each.durable
+            ),
+            default=None,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Return the figures of this moment, under Pulsar's names."""
+        subscriptions = {name: each.stats() for name, each in self.subscriptions.items()}
+        return topic_stats(self, self._log, subscriptions, self._around.clock)
+
+    async def internal_stats(self) -> dict[str, Any]:
+        """Return the ledgers and cursors, under Pulsar's names.
+
+        Raises:
+            NotAllowedError: the topic is not persistent.
+        """
+        cursors = {
+            name: each.internal_stats()
+            for name, each in self.subscriptions.items()
+            if isinstance(each, Subscription)
+        }
+        return internal_stats(self.log, cursors, self._around.quarantined())
+
+    # --- what is in it ------------------------------------------------------------------
+
+    async def entry(self, place: EntryId) -> StoredEntry | None:
+        """Return one entry, acknowledged or not; None: there is none at this place.
+
+        Raises:
+            PersistenceError: it is damaged, or could not be read.
+        """
+        log = self.log
+        if place < log.first or place >= log.end or log.next_position(place) != place:
+            return None
+        return await read_one(log, place)
+
+    async def nth_entry(self, number: int, *, from_end: bool) -> StoredEntry | None:
+        """Return the `number`-th entry from one end of the topic; 1 is the one at that end."""
+        log = self.log
+        entries = log.distance(log.first, log.end)
+        if not 1 <= number <= entries:
+            return None
+        return await self.entry(self._at(entries - number if from_end else number - 1))
+
+    def bytes_after(self, entry: EntryId) -> int:
+        """Estimate how many bytes lie after an entry."""
+        return backlog_bytes(spans_of(self.log), entry)
+
+    def _at(self, rank: int) -> EntryId:
+        """Return the entry before which there are `rank` others."""
+        for span in spans_of(self.log):
+            if rank < span.entries:
+                return EntryId(span.ledger, rank)
+            rank -= span.entries
+        return self.log.end
+
+    # --- closing ------------------------------------------------------------------------
+
+    def apply(self, rules: Rules) -> None:
+        """Let other rules hold from now on."""
+        self.rules = rules
+        limits = limits_of(rules)
+        for subscription in self.readers:
+            subscription.limits = limits
+            subscription.wake()
+
+    async def terminate(self) -> EntryId:
+        """Close the topic for good: nothing more is stored; return its last entry.
+
+        Durable when it returns. Doing it twice is harmless.
+        """
+        self._demand_open()
+        log = self.log
+        if self.terminated_at is not None:
+            return self.terminated_at
+        before, self.inlet.refusal = self.inlet.refusal, self._terminated()
+        try:
+            await self._settle()
+            last = log.last
+
+            def change(record: TopicRecord) -> None:
+                record.terminated_at = last
+
+            await self._around.partitions.update_topic(self.name, change)
+        except BaseException:
+            self.inlet.refusal = before
+            raise
+        self.terminated_at = last
+        for subscription in self.readers:
+            subscription.terminate()
+        return last
+
+    async def close(self, reason: PortError) -> None:
+        """Stop serving: what was published is reported, clients are told to come back.
+
+        The log and the cursors are as they are; whoever closes a topic sees to them.
+        """
+        if self._closed is not None:
+            return
+        self._closed = reason
+        self.inlet.refusal = self.inlet.refusal or reason
+        producers = list(self.producers)
+        self.producers.end_all(reason)
+        await self._settle(producers)
+        for subscription in list(self.subscriptions.values()):
+            subscription.end_consumers(reason)
+
+    async def delete_durable(self) -> None:
+        """Remove a closed topic from metadata, with its ledgers and cursors."""
+        if self._log is not None:
+            await self._around.partitions.delete_topic(self.name)
+
+    def demand_unused(self) -> None:
+        """Check that nobody is connected.
+
+        Raises:
+            TopicBusyError: somebody is.
+        """
+        producers, consumers = len(self.producers), self.consumer_count
+        if producers or consumers:
+            raise TopicBusyError(
+                f"topic {self.name} has {producers} producers and {consumers} consumers"
+            )
+
+    async def _settle(self, producers: list[OpenProducer] | None = None) -> None:
+        """Wait until everything published so far is durable or refused."""
+        waiting = [each.idle() for each in producers or list(self.producers) if each.pending]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=SETTLE_TIMEOUT_S)
+            if late:
+                logger.warning(
+                    "topic %s: %d producers still have entries on their way", self.name, len(late)
+                )
+
+    def _demand_open(self) -> None:
+        if self._closed is not None:
+            raise ServiceNotReadyError(f"topic {self.name} was closed: {self._closed}")
+
+    def _demand_kept(self, subscription: AnySubscription) -> None:
+        if self._deleting and subscription.name in self._deleting:
+            raise ServiceNotReadyError(f"subscription {subscription.name!r} is being deleted")
+
+    def _terminated(self) -> TopicTerminatedError:
+        return TopicTerminatedError(f"topic {self.name} was terminated: it takes nothing more")
+
+    def _note_idle(self) -> None:
+        self.idle_since_s = self._around.clock.monotonic()

@@ -1,0 +1,166 @@
+"""What is shown of a topic, under Pulsar's names.
+
+Counters are those of the moment, never sampled; rates are made when somebody asks. What is
+not there yet (offload, transactions, compaction) is shown as Pulsar shows it when unused.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.entry import EntryId
+from magnetar.broker.storage.errors import Gap
+from magnetar.broker.storage.log import Log
+from magnetar.broker.topics.access_modes import Producers
+from magnetar.broker.topics.backlog import Span, backlog_bytes
+from magnetar.broker.topics.figures import ACCESS_NAMES, Rate, iso_time
+from magnetar.broker.topics.producer import Inlet, OpenProducer
+
+Json = dict[str, Any]
+
+
+class Shown(Protocol):
+    """What is looked at of a topic."""
+
+    inlet: Inlet
+    producers: Producers
+    created_ms: int
+
+    @property
+    def slowest(self) -> EntryId | None: ...
+
+
+def topic_stats(
+    topic: Shown, log: Log | None, subscriptions: Mapping[str, Json], clock: Clock
+) -> Json:
+    """Return the statistics of a topic, given those of its subscriptions."""
+    inlet, now_s = topic.inlet, clock.monotonic()
+    if inlet.rate is None:
+        inlet.rate = Rate(now_s, inlet.messages_in, inlet.bytes_in)
+    rate, throughput = inlet.rate.read(now_s, inlet.messages_in, inlet.bytes_in)
+    slowest = topic.slowest
+    behind = 0 if log is None or slowest is None else backlog_bytes(spans_of(log), slowest)
+    shown = list(subscriptions.values())
+    return {
+        "msgRateIn": rate,
+        "msgThroughputIn": throughput,
+        "msgRateOut": _sum(shown, "msgRateOut"),
+        "msgThroughputOut": _sum(shown, "msgThroughputOut"),
+        "bytesInCounter": inlet.bytes_in,
+        "msgInCounter": inlet.messages_in,
+        "bytesOutCounter": _sum(shown, "bytesOutCounter"),
+        "msgOutCounter": _sum(shown, "msgOutCounter"),
+        "averageMsgSize": inlet.bytes_in / inlet.messages_in if inlet.messages_in else 0.0,
+        "msgChunkPublished": inlet.chunks_in > 0,
+        "storageSize": 0 if log is None else log.bytes_total,
+        "backlogSize": behind,
+        "offloadedStorageSize": 0,
+        "ongoingTxnCount": 0,
+        "abortedTxnCount": 0,
+        "committedTxnCount": 0,
+        "lastOffloadLedgerId": 0,
+        "lastOffloadSuccessTimeStamp": 0,
+        "lastOffloadFailureTimeStamp": 0,
+        "waitingPublishers": topic.producers.waiting,
+        "topicEpoch": topic.producers.epoch,
+        "deduplicationStatus": "Disabled" if inlet.sequences is None else "Enabled",
+        "topicCreationTimeStamp": topic.created_ms,
+        "lastPublishTimeStamp": inlet.last_publish_ms,
+        "compaction": _NOT_COMPACTED,
+        "publishers": [producer_stats(each, clock) for each in topic.producers],
+        "subscriptions": dict(subscriptions),
+        "replication": {},
+    }
+
+
+def producer_stats(producer: OpenProducer, clock: Clock) -> Json:
+    """Return the statistics of one producer."""
+    now_s = clock.monotonic()
+    if producer.rate is None:
+        producer.rate = Rate(now_s, producer.messages_in, producer.bytes_in, producer.chunks_in)
+    rate, throughput, chunks = producer.rate.read(
+        now_s, producer.messages_in, producer.bytes_in, producer.chunks_in
+    )
+    request = producer.request
+    return {
+        "producerId": producer.number,
+        "producerName": producer.name,
+        "accessMode": ACCESS_NAMES[request.access_mode],
+        "msgRateIn": rate,
+        "msgThroughputIn": throughput,
+        "averageMsgSize": producer.bytes_in / max(producer.messages_in, 1),
+        "chunkedMessageRate": chunks,
+        "supportsPartialProducer": False,
+        "address": request.client_address,
+        "connectedSince": iso_time(producer.connected_since_ms),
+        "clientVersion": request.client_version,
+        "metadata": dict(request.metadata),
+    }
+
+
+def internal_stats(log: Log, cursors: Mapping[str, Json], gaps: Iterable[Gap]) -> Json:
+    """Return the ledgers and cursors of a topic.
+
+    `quarantined` is ours: the ranges of entries that were stored and no longer read back.
+    """
+    spans = spans_of(log)
+    current = spans[-1] if spans and not spans[-1].sealed else None
+    mine = {span.ledger for span in spans}
+    return {
+        "entriesAddedCounter": sum(span.entries for span in spans),
+        "numberOfEntries": sum(span.entries for span in spans),
+        "totalSize": log.bytes_total,
+        "currentLedgerEntries": current.entries if current else 0,
+        "currentLedgerSize": current.size_bytes if current else 0,
+        "lastLedgerCreatedTimestamp": "",
+        "waitingCursorsCount": 0,
+        "pendingAddEntriesCount": 0,
+        "lastConfirmedEntry": str(log.last),
+        "state": "LedgerOpened" if log.ready else "ClosedLedger",
+        "ledgers": [
+            {
+                "ledgerId": span.ledger,
+                # As in Pulsar, the open ledger shows its entries under currentLedgerEntries.
+                "entries": span.entries if span.sealed else 0,
+                "size": span.size_bytes if span.sealed else 0,
+                "offloaded": False,
+                "metadata": "",
+                "underReplicated": False,
+            }
+            for span in spans
+        ],
+        "cursors": dict(cursors),
+        "schemaLedgers": [],
+        "compactedLedger": {
+            "ledgerId": -1,
+            "entries": -1,
+            "size": -1,
+            "offloaded": False,
+            "underReplicated": False,
+        },
+        "quarantined": [
+            {"first": str(gap.first), "last": str(gap.last), "reason": gap.reason}
+            for gap in gaps
+            if gap.first.ledger in mine
+        ],
+    }
+
+
+def spans_of(log: Log) -> list[Span]:
+    """Return the ledgers of a log, oldest first."""
+    return [
+        Span(info.ledger, info.entries, info.bytes, info.last_publish_ms, info.sealed)
+        for info in log.ledger_infos()
+    ]
+
+
+_NOT_COMPACTED = {
+    "lastCompactionRemovedEventCount": 0,
+    "lastCompactionSucceedTimestamp": 0,
+    "lastCompactionFailedTimestamp": 0,
+    "lastCompactionDurationTimeInMills": 0,
+}
+
+
+def _sum(shown: Sequence[Json], key: str) -> Any:
+    return sum(each.get(key, 0) for each in shown)
