@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from magnetar.broker.metadata.store import Store
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
+from tests.doors.admin.processes import Processes, started
 
 
 @dataclass
@@ -135,3 +136,24 @@ async def store() -> Store:
     store = MemoryStore()
     await prepare(store, "standalone")
     return store
+
+
+@pytest.fixture
+async def one(run_folder: Path) -> AsyncIterator[Processes]:
+    """One broker process with real topics."""
+    async with started(run_folder, 1) as processes:
+        yield processes
+
+
+@pytest.fixture
+async def two(run_folder: Path) -> AsyncIterator[Processes]:
+    """Two broker processes with real topics."""
+    async with started(run_folder, 2) as processes:
+        yield processes
+
+
+@pytest.fixture(params=[1, 2])
+async def any_number(request: pytest.FixtureRequest, run_folder: Path) -> AsyncIterator[Processes]:
+    """One broker process, then two: nobody outside must see a difference."""
+    async with started(run_folder, request.param) as processes:
+        yield processes

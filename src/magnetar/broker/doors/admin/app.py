@@ -31,10 +31,12 @@ from magnetar.broker.doors.admin import (
 )
 from magnetar.broker.doors.admin.call import Call
 from magnetar.broker.doors.admin.context import Context
-from magnetar.broker.doors.admin.errors import refused
+from magnetar.broker.doors.admin.errors import STATUS, refused
 from magnetar.broker.doors.admin.guard import read_body
 from magnetar.broker.doors.admin.routes import Routes
 from magnetar.broker.doors.admin.server import HttpServer
+from magnetar.broker.doors.admin.siblings import SiblingDownError
+from magnetar.broker.topics.topic import TopicBusyError
 
 HANDLER_TIMEOUT_S = 55.0
 """Below what callers wait for us, so that they learn the reason."""
@@ -54,6 +56,10 @@ NOUNS = (
     tenants,
     topics,
 )
+
+
+_STATUS = STATUS | {TopicBusyError: 409, SiblingDownError: 503}
+"""The table, with the rows for what only a process that serves topics can raise."""
 
 
 class AdminApp:
@@ -79,7 +85,7 @@ class AdminApp:
                 body = await read_body(request.receive)
                 return await match.handler(Call(request, match.parameters, body, self._context))
         except Exception as error:  # noqa: BLE001 - what is in no row of the table is logged there
-            return refused(error, f"{method} {path}")
+            return refused(error, f"{method} {path}", _STATUS)
 
 
 async def serve_admin(context: Context, uds_path: str) -> HttpServer:

@@ -3,8 +3,6 @@
 To clients all processes of a data folder are one broker: they share the HTTP port.
 """
 
-from urllib.parse import urlsplit
-
 from starlette.responses import PlainTextResponse, Response
 
 from magnetar.broker.doors.admin.call import Call, answer
@@ -17,12 +15,12 @@ async def list_brokers(call: Call) -> Response:
     cluster = call.parameters.get("cluster", call.context.cluster)
     if cluster != call.context.cluster:
         raise Refusal(404, f"cluster {cluster!r} is not this one, {call.context.cluster}")
-    return answer([_broker_id(call)])
+    return answer([call.context.broker_id])
 
 
 async def leader(call: Call) -> Response:
     """Return the broker that leads: the only one."""
-    return answer({"brokerId": _broker_id(call), "serviceUrl": call.context.address.http_url})
+    return answer({"brokerId": call.context.broker_id, "serviceUrl": call.context.address.http_url})
 
 
 async def health(call: Call) -> Response:
@@ -50,10 +48,6 @@ async def internal_configuration(call: Call) -> Response:
             "stateStorageServiceUrl": None,
         }
     )
-
-
-def _broker_id(call: Call) -> str:
-    return urlsplit(call.context.address.http_url).netloc
 
 
 ROUTES = [

@@ -41,6 +41,11 @@ class Position(msgspec.Struct, frozen=True, rename="camel"):
     batch_index: int = -1
     is_excluded: bool = False
 
+    def __post_init__(self) -> None:
+        for number in (self.ledger_id, self.entry_id):
+            if not -(NUMBER_MAX + 1) <= number <= 2 * NUMBER_MAX + 1:
+                raise ValueError(f"{number} does not fit into 64 bits")
+
     @property
     def entry(self) -> EntryId:
         """The entry meant. Pulsar's constants for both ends of a topic are ours, in other words."""

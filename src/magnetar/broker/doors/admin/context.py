@@ -7,29 +7,34 @@ call about a namespace's topics ─▶ those owned here, then every sibling, mar
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.bundles import bundle_count
+from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN
 from magnetar.broker.doors.admin.siblings import HERE, Siblings
+from magnetar.broker.metadata.facts import NotEmptyError
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
-from magnetar.broker.port import ListMode
+from magnetar.broker.port import ListMode, TopicNotFoundError
+from magnetar.broker.topics.catalog import Catalog
 from magnetar.names import Domain, NamespaceName, TopicName
 
 if TYPE_CHECKING:
     from magnetar.broker.doors.admin.call import Call
-    from magnetar.broker.topics.catalog import Catalog
 
 T = TypeVar("T")
 
+DELETE_ATTEMPTS_MAX = 3
+"""Times that a namespace is emptied, because clients may create topics while it is."""
 PARALLEL_MAX = 32
 """Partitions that one call works on at the same time."""
 
@@ -42,7 +47,7 @@ def _well() -> str:
 class Context:
     """Everything a handler may use. Built once by `node`."""
 
-    catalog: "Catalog"
+    catalog: Catalog
     partitions: Partitions
     namespaces: Namespaces
     tenants: Tenants
@@ -63,6 +68,11 @@ class Context:
         """The name of this cluster."""
         return self.config.cluster
 
+    @property
+    def broker_id(self) -> str:
+        """The broker as clients know it: host and HTTP port."""
+        return urlsplit(self.address.http_url).netloc
+
     # --- namespaces -----------------------------------------------------------------------
 
     async def bundles(self, namespace: NamespaceName) -> int:
@@ -81,20 +91,44 @@ class Context:
         return sorted(names)
 
     async def delete_namespace(self, namespace: NamespaceName) -> None:
-        """Delete a namespace with all its topics, whoever owns them."""
+        """Delete a namespace with all its topics, whoever owns them.
+
+        Raises:
+            NotEmptyError: clients kept creating topics in it.
+        """
         await self.namespaces.get(namespace)
-        names = [TopicName.parse(name) for name in await self.topics(namespace, ListMode.ALL)]
-        await in_parallel([self._delete_topic(name) for name in names])
+        for attempt in range(DELETE_ATTEMPTS_MAX):
+            await self._delete_topics(namespace)
+            try:
+                await self.namespaces.delete(namespace)
+            except NotEmptyError:
+                if attempt == DELETE_ATTEMPTS_MAX - 1:
+                    raise
+            else:
+                return
+
+    async def _delete_topics(self, namespace: NamespaceName) -> None:
         for domain in Domain:
             for name in await self.partitions.list_partitioned(namespace, domain):
                 await self.partitions.delete_partitioned(name)
-        await self.namespaces.delete(namespace)
+        in_memory = await self.topics(namespace, ListMode.NON_PERSISTENT)
+        names = [
+            *await self.partitions.list_topics(namespace),
+            *map(TopicName.parse, in_memory),
+        ]
+        await in_parallel([self.delete_if_there(name, force=True) for name in names])
 
-    async def _delete_topic(self, topic: TopicName) -> None:
+    async def delete_if_there(self, topic: TopicName, *, force: bool) -> None:
+        """Delete an ordinary topic or one partition, wherever it is owned."""
         if self.ownership.mine(topic):
-            await self.catalog.delete(topic, force=True)
+            with suppress(TopicNotFoundError):
+                await self.catalog.delete(topic, force=force)
             return
-        await self.ask_owner(topic, "DELETE", "?force=true")
+        try:
+            await self.ask_owner(topic, "DELETE", "?force=true" if force else "")
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
 
     async def pass_on(self, call: "Call") -> None:
         """Make the same call to every other process, unless it was passed on to us."""

@@ -7,6 +7,7 @@ logged with its traceback, and the caller learns only that.
 """
 
 import logging
+from collections.abc import Mapping
 
 import msgspec
 from starlette.responses import Response
@@ -55,19 +56,22 @@ STATUS: dict[type[BaseException], int] = {
 }
 
 
-def status_of(error: BaseException) -> int | None:
+Table = Mapping[type[BaseException], int]
+
+
+def status_of(error: BaseException, table: Table = STATUS) -> int | None:
     """Return the status for an error, by the closest row of the table; None: it is a bug."""
     if isinstance(error, Refusal):
         return error.status
     for each in type(error).__mro__:
-        if each in STATUS:
-            return STATUS[each]
+        if each in table:
+            return table[each]
     return None
 
 
-def refused(error: Exception, what: str) -> Response:
+def refused(error: Exception, what: str, table: Table = STATUS) -> Response:
     """Return the answer for an error raised while `what` (method and path) was answered."""
-    status = status_of(error)
+    status = status_of(error, table)
     if status is None:
         logger.error("%s failed", what, exc_info=error)
         return reason(500, f"{what} failed inside the broker; its log says why")

@@ -13,7 +13,7 @@ metadata in X-Pulsar headers; a batch comes as it is, for the client to take apa
 
 import asyncio
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -25,6 +25,7 @@ from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.doors.admin.subscriptions import SUBSCRIPTION, subscription_of
 from magnetar.broker.doors.admin.topics import TOPIC, one_topic, refuse_partitioned
 from magnetar.broker.entry import BodyFormat, EntryId
+from magnetar.broker.topics.subscription import StoredEntry
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     CompressionType,
     MessageMetadata,
@@ -37,9 +38,6 @@ from magnetar.broker.wire.pulsar.metadata import (
     messages,
     split_body,
 )
-
-if TYPE_CHECKING:
-    from magnetar.broker.topics.subscription import StoredEntry
 
 CONTENTS_BYTES_MAX = 32 * 1024 * 1024
 """What is larger decompressed is shown as it was stored."""
@@ -84,7 +82,7 @@ async def examine(call: Call) -> Response:
     return await _shown(call, found)
 
 
-async def _shown(call: Call, entry: "StoredEntry") -> Response:
+async def _shown(call: Call, entry: StoredEntry) -> Response:
     """Render an entry in a thread: a large one takes longer than the event loop can wait."""
     if entry.envelope.flags & 0xFF != BodyFormat.PULSAR:
         raise Refusal(422, f"entry {entry.id} was not written by a Pulsar client")
@@ -95,7 +93,7 @@ async def _shown(call: Call, entry: "StoredEntry") -> Response:
 # --- JSON ---------------------------------------------------------------------------------
 
 
-def as_json(entry: "StoredEntry", partition: int) -> Response:
+def as_json(entry: StoredEntry, partition: int) -> Response:
     """Return every message of an entry, decoded."""
     opaque = ""
     try:
@@ -112,7 +110,7 @@ def as_json(entry: "StoredEntry", partition: int) -> Response:
 
 
 def _message(
-    entry: "StoredEntry", partition: int, metadata: MessageMetadata, message: Message, opaque: str
+    entry: StoredEntry, partition: int, metadata: MessageMetadata, message: Message, opaque: str
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "ledgerId": entry.id.ledger,
@@ -163,7 +161,7 @@ def _undecoded(metadata: MessageMetadata, payload: bytes) -> Message:
     )
 
 
-def _unreadable(entry: "StoredEntry", partition: int, why: str) -> dict[str, Any]:
+def _unreadable(entry: StoredEntry, partition: int, why: str) -> dict[str, Any]:
     return {
         "ledgerId": entry.id.ledger,
         "entryId": entry.id.entry,
@@ -182,7 +180,7 @@ def _json(value: object) -> Response:
 # --- as Pulsar shows it ---------------------------------------------------------------------
 
 
-def as_pulsar(entry: "StoredEntry", partition: int) -> Response:
+def as_pulsar(entry: StoredEntry, partition: int) -> Response:
     """Return an entry's contents, with its metadata in headers."""
     headers = {"X-Pulsar-Message-ID": str(entry.id), "X-Pulsar-partition": str(partition)}
     try:

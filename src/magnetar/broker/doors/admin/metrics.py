@@ -16,6 +16,7 @@ import asyncio
 import resource
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from starlette.responses import Response, StreamingResponse
@@ -31,6 +32,9 @@ from magnetar.broker.doors.admin.exposition import (
     sample,
 )
 from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.files import DiskFiles
+
+_MEMORY_STATUS = Path("/proc/self/statm")
 
 TOPICS_PER_TURN = 20
 """Topics whose statistics are taken in one turn of the loop."""
@@ -285,6 +289,22 @@ def process_blocks() -> Iterator[str]:
         Family("process_max_resident_memory_bytes", "Most memory ever resident, bytes.", "gauge"),
         usage.ru_maxrss * 1024,
     )
+    resident = resident_bytes()
+    if resident is not None:
+        name, help_text = "process_resident_memory_bytes", "Memory resident now, bytes."
+        yield _block(Family(name, help_text, "gauge"), resident)
+
+
+def resident_bytes() -> int | None:
+    """Return how much memory of this process is resident; None: this system does not tell."""
+    try:
+        status = DiskFiles().open(_MEMORY_STATUS)
+    except OSError:
+        return None
+    try:
+        return int(status.pread(128, 0).split()[1]) * resource.getpagesize()
+    finally:
+        status.close()
 
 
 async def metrics(call: Call) -> Response:

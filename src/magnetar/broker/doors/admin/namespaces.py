@@ -18,6 +18,7 @@ from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.metadata.namespaces import Policies
 from magnetar.broker.port import ListMode, SubscriptionNotFoundError
+from magnetar.broker.topics.subscription import Subscription
 from magnetar.names import TopicName, check_subscription
 
 PROPERTIES_MAX = 64
@@ -184,7 +185,7 @@ async def _change_properties(call: Call, change: Any) -> None:
 
 async def unload(call: Call) -> Response:
     """Close the clients of every topic and forget the topics' memory."""
-    for topic in await _own_topics(call):
+    for topic in await _own_topics(call, loaded=True):
         await call.context.catalog.unload(topic)
     await call.context.pass_on(call)
     return done()
@@ -198,7 +199,7 @@ async def clear_backlog(call: Call) -> Response:
     for name in await _own_topics(call):
         topic = await call.context.catalog.topic(name)
         for subscription in list(topic.subscriptions.values()):
-            if wanted in {None, subscription.name}:
+            if wanted in {None, subscription.name} and isinstance(subscription, Subscription):
                 await subscription.clear_backlog()
     await call.context.pass_on(call)
     return done()
@@ -209,24 +210,28 @@ async def unsubscribe(call: Call) -> Response:
     wanted = call.subscription
     for name in await _own_topics(call):
         try:
-            await call.context.catalog.delete_subscription(name, wanted, force=False)
+            await call.context.catalog.delete_subscription(name, wanted)
         except SubscriptionNotFoundError:
             continue
     await call.context.pass_on(call)
     return done()
 
 
-async def _own_topics(call: Call) -> list[TopicName]:
-    """Return the topics of the namespace, or of one bundle, that this process owns."""
+async def _own_topics(call: Call, *, loaded: bool = False) -> list[TopicName]:
+    """Return the topics of the namespace, or of one bundle, that this process owns, or serves."""
     context, namespace = call.context, call.namespace
     count = await context.bundles(namespace)
     bundle = call.parameters.get("bundle")
     wanted = None if bundle is None else check_bundle(bundle, count)
-    names = map(TopicName.parse, await context.catalog.topics(namespace, ListMode.ALL))
+    names = [topic.name for topic in context.catalog.loaded()]
+    if not loaded:
+        names = [*map(TopicName.parse, await context.catalog.topics(namespace, ListMode.ALL))]
     return [
         name
         for name in names
-        if context.ownership.mine(name) and wanted in {None, bundle_of(name, count)}
+        if name.namespace_name == namespace
+        and context.ownership.mine(name)
+        and wanted in {None, bundle_of(name, count)}
     ]
 
 

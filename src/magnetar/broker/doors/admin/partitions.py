@@ -4,14 +4,13 @@ persistent://public/default/orders          what clients name
 persistent://public/default/orders-partition-0 ...    what is stored, each with its own owner
 """
 
-from contextlib import suppress
 from typing import Annotated
 
 import msgspec
 from starlette.responses import Response
 
 from magnetar.broker.doors.admin.call import Call, answer, done
-from magnetar.broker.doors.admin.context import Context, in_parallel
+from magnetar.broker.doors.admin.context import in_parallel
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.namespaces import check_properties
 from magnetar.broker.doors.admin.routes import Right, Route
@@ -20,7 +19,7 @@ from magnetar.broker.doors.admin.subscriptions import create_where_missing, name
 from magnetar.broker.doors.admin.topics import LIST, TOPIC
 from magnetar.broker.metadata.partitions import PARTITIONS_MAX
 from magnetar.broker.port import TopicNotFoundError
-from magnetar.names import Domain, TopicName
+from magnetar.names import Domain
 
 Number = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
@@ -96,28 +95,18 @@ async def grow(call: Call) -> Response:
 
 
 async def delete_partitioned(call: Call) -> Response:
-    """Delete all partitions, then the topic; with `force`, although clients are connected."""
+    """Delete all partitions, then the topic; with `force`, although clients are connected.
+
+    If that is cut short, or one of them is in use, it can be done again.
+    """
     context, topic = call.context, call.topic
     names = await context.partition_names(topic)
     if names is None:
         raise TopicNotFoundError(f"topic {topic} is not partitioned")
     force = call.flag("force")
-    await in_parallel([_delete(context, name, force=force) for name in names])
+    await in_parallel([context.delete_if_there(name, force=force) for name in names])
     await context.partitions.delete_partitioned(topic)
     return done()
-
-
-async def _delete(context: Context, partition: TopicName, *, force: bool) -> None:
-    """Delete one partition, wherever it is owned. It may be gone after a first attempt."""
-    if context.ownership.mine(partition):
-        with suppress(TopicNotFoundError):
-            await context.catalog.delete(partition, force=force)
-        return
-    try:
-        await context.ask_owner(partition, "DELETE", "?force=true" if force else "")
-    except Refusal as refusal:
-        if refusal.status != 404:
-            raise
 
 
 def _wanted(call: Call) -> Wanted:

@@ -4,7 +4,7 @@ on a topic or partition    done by the process that owns it
 on a partitioned topic     done on every partition, except where a position is meant
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from starlette.responses import Response
@@ -18,11 +18,10 @@ from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.doors.admin.topics import TOPIC, refuse_partitioned
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.facts import AlreadyExistsError
-from magnetar.broker.port import SubscriptionNotFoundError
+from magnetar.broker.port import NotAllowedError, SubscriptionNotFoundError
+from magnetar.broker.topics.subscription import Subscription
+from magnetar.broker.topics.topic import AnySubscription
 from magnetar.names import TopicName
-
-if TYPE_CHECKING:
-    from magnetar.broker.topics.subscription import Subscription
 
 SUBSCRIPTION = f"{TOPIC}/subscription/{{subscription}}"
 
@@ -111,7 +110,7 @@ async def delete_subscription(call: Call) -> Response:
 # --- moving the cursor --------------------------------------------------------------------
 
 
-async def subscription_of(context: Context, topic: TopicName, name: str) -> "Subscription":
+async def any_subscription(context: Context, topic: TopicName, name: str) -> AnySubscription:
     """Return a subscription that there is.
 
     Raises:
@@ -122,6 +121,28 @@ async def subscription_of(context: Context, topic: TopicName, name: str) -> "Sub
     if found is None:
         raise SubscriptionNotFoundError(f"topic {topic} has no subscription {name!r}")
     return found
+
+
+async def subscription_of(context: Context, topic: TopicName, name: str) -> Subscription:
+    """Return a subscription that has a cursor.
+
+    Raises:
+        TopicNotFoundError: the topic is missing.
+        SubscriptionNotFoundError: the subscription is missing.
+        NotAllowedError: the topic is not persistent.
+    """
+    return with_cursor(await any_subscription(context, topic, name), topic)
+
+
+def with_cursor(subscription: AnySubscription, topic: TopicName) -> Subscription:
+    """Return a subscription if it has a cursor.
+
+    Raises:
+        NotAllowedError: the topic is not persistent.
+    """
+    if not isinstance(subscription, Subscription):
+        raise NotAllowedError(f"topic {topic} is not persistent: nothing of it is stored")
+    return subscription
 
 
 async def skip(call: Call) -> Response:
@@ -138,7 +159,9 @@ async def skip_all(call: Call) -> Response:
     name = call.subscription
 
     async def here(topic: TopicName) -> None:
-        await (await subscription_of(call.context, topic, name)).clear_backlog()
+        found = await any_subscription(call.context, topic, name)
+        if isinstance(found, Subscription):  # any other has no backlog to clear
+            await found.clear_backlog()
 
     await call.context.everywhere(call, here)
     return done()
@@ -161,7 +184,7 @@ async def expire_all(call: Call) -> Response:
 
     async def here(topic: TopicName) -> None:
         for subscription in list((await call.context.catalog.topic(topic)).subscriptions.values()):
-            await subscription.expire(seconds)
+            await with_cursor(subscription, topic).expire(seconds)
 
     await call.context.everywhere(call, here)
     return done()
@@ -203,8 +226,7 @@ async def get_properties(call: Call) -> Response:
     """Return what a subscription's creator noted about it."""
 
     async def here(topic: TopicName) -> dict[str, str]:
-        found = await subscription_of(call.context, topic, call.subscription)
-        return dict(found.properties)
+        return dict((await any_subscription(call.context, topic, call.subscription)).properties)
 
     parts = await call.context.everywhere(call, here)
     return answer(parts[0])

@@ -4,7 +4,7 @@ A call about a partitioned topic is about all its partitions where that makes se
 unload, statistics), and refused with 405 where it does not (what is its last entry?).
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.responses import Response
 
@@ -18,10 +18,8 @@ from magnetar.broker.doors.admin.totals import Stats, total
 from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata.partitions import PartitionedRecord, TopicRecord
 from magnetar.broker.port import ListMode, TopicNotFoundError
+from magnetar.broker.topics.topic import Topic
 from magnetar.names import Domain, TopicName
-
-if TYPE_CHECKING:
-    from magnetar.broker.topics.topic import Topic
 
 LIST = f"{ADMIN}/{{domain}}/{{tenant}}/{{namespace}}"
 TOPIC = f"{LIST}/{{topic}}"
@@ -68,7 +66,7 @@ def position_json(entry: EntryId, topic: TopicName) -> dict[str, int]:
     }
 
 
-async def one_topic(call: Call) -> "Topic":
+async def one_topic(call: Call) -> Topic:
     """Return the topic a call is about.
 
     Raises:
@@ -189,9 +187,14 @@ async def stats(call: Call) -> Response:
     """Return the statistics of a topic; of a partitioned one, their sums."""
 
     async def here(topic: TopicName) -> Stats:
-        return (await call.context.catalog.topic(topic)).stats()
+        return await _stats(call, topic)
 
     return answer(total(await call.context.everywhere(call, here)))
+
+
+async def _stats(call: Call, topic: TopicName) -> Stats:
+    shown: Stats = (await call.context.catalog.topic(topic)).stats()
+    return {**shown, "ownerBroker": call.context.broker_id}
 
 
 async def partitioned_stats(call: Call) -> Response:
@@ -201,7 +204,7 @@ async def partitioned_stats(call: Call) -> Response:
         raise TopicNotFoundError(f"topic {call.topic} is not partitioned")
 
     async def here(topic: TopicName) -> Stats:
-        return (await call.context.catalog.topic(topic)).stats()
+        return await _stats(call, topic)
 
     parts = await call.context.on_partitions(call, names, here, tail="/stats")
     each = {str(name): part for name, part in zip(names, parts, strict=True)}
