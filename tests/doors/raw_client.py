@@ -48,6 +48,7 @@ def send(
     *,
     batch: int | None = None,
     highest: int | None = None,
+    transaction: int | None = None,
     damaged: bool = False,
 ) -> bytes:
     """A SEND frame."""
@@ -58,6 +59,8 @@ def send(
         metadata.num_messages_in_batch = message.send.num_messages = batch
     if highest is not None:
         metadata.highest_sequence_id = message.send.highest_sequence_id = highest
+    if transaction is not None:
+        message.send.txnid_least_bits = transaction
     frame = bytearray(encode_payload_frame(message, metadata.SerializeToString(), payload))
     if damaged:
         frame[-1] ^= 1

@@ -2,14 +2,16 @@
 
 import asyncio
 import errno
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from magnetar.broker.doors import listener as listener_module
-from magnetar.broker.doors.listener import Listener, bind
+from magnetar.broker.doors.listener import Listener
 from magnetar.broker.metrics import Metrics
 
 
@@ -111,10 +113,14 @@ async def dial(door: EchoDoor) -> AsyncIterator[Dial]:
 
 @pytest.fixture
 async def listener(door: EchoDoor) -> AsyncIterator[Listener]:
-    listener = make(bind("127.0.0.1", 0), door)
+    listener = make([listen()], door)
     listener.start()
     yield listener
     listener.stop()
+
+
+def listen() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def make(sockets: list[socket.socket], door: EchoDoor, connections_max: int = 3) -> Listener:
@@ -136,20 +142,6 @@ async def echo(dial: Dial, listener: Listener) -> tuple[asyncio.StreamReader, as
 
 async def test_a_connection_reaches_the_door(listener: Listener, dial: Dial) -> None:
     await echo(dial, listener)
-
-
-async def test_localhost_means_every_loopback_address_with_one_port() -> None:
-    bound = bind("localhost", 0)
-    assert len({each.getsockname()[1] for each in bound}) == 1
-    for each in bound:
-        each.close()
-
-
-async def test_a_port_in_use_is_an_error_and_leaves_nothing_bound() -> None:
-    (taken,) = bind("127.0.0.1", 0)
-    with pytest.raises(OSError, match="in use"):
-        bind("localhost", taken.getsockname()[1])
-    taken.close()
 
 
 async def test_connections_beyond_the_limit_are_closed_at_once(
@@ -179,7 +171,7 @@ async def test_without_descriptors_it_refuses_one_client_and_comes_back(
     door: EchoDoor, dial: Dial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(listener_module, "EXHAUSTED_PAUSE_S", 0.05)
-    (bound,) = bind("127.0.0.1", 0)
+    bound = listen()
     failing = FailingSocket(fileno=bound.detach())
     listener = make([failing], door)
     listener.start()
@@ -195,7 +187,7 @@ async def test_without_descriptors_it_does_not_spin(
     door: EchoDoor, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener_module, "EXHAUSTED_PAUSE_S", 0.05)
-    (bound,) = bind("127.0.0.1", 0)
+    bound = listen()
     failing = FailingSocket(fileno=bound.detach())
     listener = make([failing], door)
     listener.start()
@@ -223,3 +215,30 @@ async def test_draining_cuts_what_does_not_go_by_itself(
     assert await listener.drain(0.05) == 1
     assert await reader.read() == b""
     assert door.connections == 0
+
+
+async def test_when_the_process_is_really_out_of_descriptors_clients_are_served_later(
+    door: EchoDoor, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "EXHAUSTED_PAUSE_S", 0.05)
+    listener = make([listen()], door)
+    listener.start()
+    clients = [socket.create_connection(listener.addresses[0]) for _ in range(2)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    hoard: list[socket.socket] = []
+    try:
+        with suppress(OSError):
+            while True:
+                hoard.append(clients[0].dup())
+        await asyncio.sleep(0.02)
+        assert not door.connections
+    finally:
+        for each in hoard:
+            each.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await echo(dial, listener)
+    for client in clients:
+        client.close()
+    listener.stop()

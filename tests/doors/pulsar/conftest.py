@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.doors.listener import Listener, bind
+from magnetar.broker.doors.listener import Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.metrics import Metrics
 from tests.doors.fake_port import FakePort
@@ -84,7 +84,7 @@ async def make_rig(tmp_path: Path) -> AsyncIterator[MakeRig]:
         config = BrokerConfig(data=tmp_path, **settings)
         door = PulsarDoor(port, config, loop=loop, metrics=metrics, server_version="Magnetar-test")
         listener = Listener(
-            bind("127.0.0.1", 0),
+            [socket.create_server(("127.0.0.1", 0))],
             door,
             connections_max=config.connections_max,
             loop=loop,

@@ -183,6 +183,16 @@ async def test_too_many_strangers_make_room_for_each_other(
         each.close()
 
 
+async def test_three_hundred_slow_strangers_do_not_keep_a_good_client_out(rig: Rig) -> None:
+    strangers = [await rig.dial() for _ in range(300)]
+    for each in strangers:
+        await each.send(b"\0")
+    good = await rig.dial()
+    await good.send(connect())
+    await good.expect("CONNECTED", timeout_s=3.0)
+    assert rig.door.connections <= door_module.STRANGERS_MAX + 1
+
+
 # --- time ------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from magnetar.broker.entry import EntryFlags
 from magnetar.broker.port import (
     PersistenceError,
     PortError,
@@ -344,6 +345,18 @@ async def test_what_is_sent_is_what_is_stored(rig: Rig) -> None:
         await client.expect("SEND_RECEIPT")
     bodies = rig.port.topic("t").bodies
     assert all(body.endswith(payload) for body, payload in zip(bodies, payloads, strict=True))
+
+
+async def test_a_send_in_a_transaction_is_not_stored(rig: Rig) -> None:
+    client = await rig.client()
+    await client.produce(1)
+    await client.send(send(1, 0), send(1, 1, transaction=5))
+    assert "transactions" in (await client.closed())[-1].error.message
+    assert rig.port.topic("t").rows == []
+
+
+def test_a_transaction_is_the_highest_of_the_flags() -> None:
+    assert max(EntryFlags) is EntryFlags.TRANSACTIONAL
 
 
 # --- slots -----------------------------------------------------------------------------

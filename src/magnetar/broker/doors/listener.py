@@ -28,9 +28,6 @@ logger = logging.getLogger(__name__)
 ACCEPTS_PER_TURN = 64
 """Connections accepted per turn of the loop, so that a flood leaves time for the others."""
 
-BACKLOG = 1024
-"""Connections the kernel may hold for us while we do not accept."""
-
 CROWDED_PAUSE_S = 0.02
 """How soon to look again when the door has too many connections that have not said who they are."""
 
@@ -70,47 +67,6 @@ class Door(Protocol):
     def abort(self) -> None:
         """End every connection now."""
         ...
-
-
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Bind listening sockets on every address of `host`; all get the same port.
-
-    Port 0 takes a free one. `localhost` is both loopback addresses where the machine has both.
-
-    Raises:
-        OSError: no address of the host could be bound.
-    """
-    bound: list[socket.socket] = []
-    refused: OSError | None = None
-    addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, kind, protocol, _, address in dict.fromkeys(addresses):
-        if bound:
-            port = bound[0].getsockname()[1]
-        try:
-            bound.append(_bind_one(family, kind, protocol, (address[0], port, *address[2:])))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                for each in bound:
-                    each.close()
-                raise
-            refused = error  # an address family this machine does not have
-    if not bound:
-        raise refused or OSError(f"no address found for {host!r}")
-    return bound
-
-
-def _bind_one(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 class Listener:

@@ -30,6 +30,11 @@ class Phase(Enum):
 class Turns:
     """The requests about each id, one after the other."""
 
+    __slots__ = (
+        "_last",
+        "_requests",
+    )
+
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
         self._last: dict[int, asyncio.Task[None]] = {}

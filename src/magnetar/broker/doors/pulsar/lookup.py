@@ -70,6 +70,13 @@ class Lookups:
 class Lookup:
     """Answers one connection's questions about topics."""
 
+    __slots__ = (
+        "_line",
+        "_lookups",
+        "_port",
+        "_requests",
+    )
+
     def __init__(self, line: Line, requests: Requests, port: Port, lookups: Lookups) -> None:
         self._line = line
         self._requests = requests

@@ -17,6 +17,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
+from magnetar.broker.entry import EntryFlags
 from magnetar.broker.port import (
     AccessMode,
     Group,
@@ -25,7 +26,7 @@ from magnetar.broker.port import (
     Producer,
     ProducerRequest,
 )
-from magnetar.broker.run import PRODUCER, SEQUENCE_ID, Run
+from magnetar.broker.run import FLAGS, PRODUCER, SEQUENCE_ID, Run
 from magnetar.broker.wire.pulsar import commands, replies
 from magnetar.broker.wire.pulsar.frames import FrameError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
@@ -92,6 +93,27 @@ class Flight:
 
 class Producers:
     """All producers of one connection."""
+
+    __slots__ = (
+        "_by_id",
+        "_by_slot",
+        "_closed_ids",
+        "_flights",
+        "_free",
+        "_gone",
+        "_ids",
+        "_line",
+        "_pending_bytes",
+        "_pending_bytes_max",
+        "_port",
+        "_producers",
+        "_requests",
+        "_retired",
+        "_turns",
+        "_waits_for_disk",
+        "client_version",
+        "slots",
+    )
 
     def __init__(self, line: Line, requests: Requests, port: Port, config: BrokerConfig) -> None:
         self._line = line
@@ -228,7 +250,13 @@ class Producers:
             self.publish(run.slice(first, run.count - first), size)
 
     def publish(self, run: Run, size: int) -> None:
-        """Store a run that took `size` bytes of the connection."""
+        """Store a run that took `size` bytes of the connection.
+
+        Raises:
+            FrameError: it has entries of a transaction, which nobody can have opened here.
+        """
+        if max(run.u32(FLAGS)) >= EntryFlags.TRANSACTIONAL:  # the highest of the flags
+            raise FrameError("SEND in a transaction: transactions are not supported")
         flight = Flight(self, run, size)
         self._flights[flight] = None
         self._pending_bytes += size

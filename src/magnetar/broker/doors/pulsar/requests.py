@@ -96,6 +96,12 @@ class Hold:
 class Requests:
     """The requests of one connection that are not answered yet."""
 
+    __slots__ = (
+        "_line",
+        "_loop",
+        "_tasks",
+    )
+
     def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
         self._line = line
         self._loop = loop

@@ -62,6 +62,17 @@ class Service:
 class Session:
     """One client: its state, its producers and consumers, and its questions."""
 
+    __slots__ = (
+        "_frame_bytes_max",
+        "_line",
+        "_requests",
+        "_service",
+        "_state",
+        "consumers",
+        "lookup",
+        "producers",
+    )
+
     def __init__(self, line: Line, service: Service) -> None:
         self._line = line
         self._service = service

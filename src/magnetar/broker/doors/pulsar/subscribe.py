@@ -120,6 +120,19 @@ class Endpoint:
 class Consumers:
     """All consumers of one connection."""
 
+    __slots__ = (
+        "_by_id",
+        "_discarded",
+        "_gone",
+        "_line",
+        "_port",
+        "_requests",
+        "_stuck",
+        "_turns",
+        "client_version",
+        "protocol_version",
+    )
+
     def __init__(self, line: Line, requests: Requests, port: Port, discarded: Counter) -> None:
         self._line = line
         self._requests = requests
