@@ -54,7 +54,7 @@ def batch(kind: CompressionType = NONE) -> StoredEntry:
 
 
 def shown(entry: StoredEntry) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(as_json(entry, -1).body)["messages"]
+    found: list[dict[str, Any]] = json.loads(bytes(as_json(entry, -1).body))["messages"]
     return found
 
 

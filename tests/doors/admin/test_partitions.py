@@ -10,6 +10,9 @@ A = "/admin/v2"
 T = f"{A}/persistent/public/default/orders"
 
 
+NO_NUMBERS: list[Any] = [2**40, "3", b"", [], 1.5, {}]
+
+
 @pytest.mark.parametrize("body", [4, {"partitions": 4, "properties": {"a": "b"}}])
 async def test_a_partitioned_topic_is_created_listed_and_deleted(
     ask: Any, any_number: Processes, body: object
@@ -49,7 +52,7 @@ async def test_a_non_persistent_topic_can_be_partitioned_too(
         (-1, 412),
         (10_001, 412),
         ({"partitions": 0}, 412),
-        *((body, 400) for body in (2**40, "3", b"", [], 1.5, {})),
+        *((body, 400) for body in NO_NUMBERS),
     ],
 )
 async def test_a_number_of_partitions_that_cannot_be_is_refused(

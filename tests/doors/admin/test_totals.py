@@ -59,7 +59,10 @@ def test_subscriptions_and_clients_are_added_by_name() -> None:
 
 
 def test_a_subscription_that_only_one_partition_has_is_shown() -> None:
-    parts = [{"subscriptions": {}}, {"subscriptions": {"s": {"msgBacklog": 2}}}]
+    parts: list[dict[str, Any]] = [
+        {"subscriptions": {}},
+        {"subscriptions": {"s": {"msgBacklog": 2}}},
+    ]
     assert total(parts) == {"subscriptions": {"s": {"msgBacklog": 2}}}
 
 

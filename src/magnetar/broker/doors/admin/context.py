@@ -6,10 +6,10 @@ call about a namespace's topics ─▶ those owned here, then every sibling, mar
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 from magnetar.broker.clock import Clock
@@ -17,7 +17,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.bundles import bundle_count
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN
-from magnetar.broker.doors.admin.siblings import HERE, Siblings
+from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.metadata.facts import NotEmptyError
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
@@ -27,9 +27,6 @@ from magnetar.broker.ownership import Address, Ownership
 from magnetar.broker.port import ListMode, TopicNotFoundError
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.names import Domain, NamespaceName, TopicName
-
-if TYPE_CHECKING:
-    from magnetar.broker.doors.admin.call import Call
 
 T = TypeVar("T")
 
@@ -130,14 +127,6 @@ class Context:
             if refusal.status != 404:
                 raise
 
-    async def pass_on(self, call: "Call") -> None:
-        """Make the same call to every other process, unless it was passed on to us."""
-        if HERE in call.request.headers:
-            return
-        target = call.target
-        for worker in self.siblings.others:
-            await self.siblings.ask(worker, call.request.method, target, call.body)
-
     # --- topics ---------------------------------------------------------------------------
 
     async def partition_names(self, topic: TopicName) -> list[TopicName] | None:
@@ -148,40 +137,6 @@ class Context:
         if record is None:
             return None
         return [topic.partition_name(index) for index in range(record.partitions)]
-
-    async def everywhere(self, call: "Call", here: Callable[[TopicName], Awaitable[T]]) -> list[T]:
-        """Do something to a topic; to a partitioned one, on each partition, where it is owned.
-
-        `here` returns what the call answers, as JSON values, because for partitions that are
-        owned elsewhere it is the answer of the same call there.
-        """
-        names = await self.partition_names(call.topic)
-        if names is None:
-            return [await here(call.topic)]
-        return await self.on_partitions(call, names, here)
-
-    async def on_partitions(
-        self,
-        call: "Call",
-        names: Iterable[TopicName],
-        here: Callable[[TopicName], Awaitable[T]],
-        tail: str | None = None,
-    ) -> list[T]:
-        """Do something to the given partitions, each where it is owned.
-
-        Where the call about a partition is another one than that about the topic, `tail` is
-        what comes after the partition in its path.
-        """
-
-        async def at_owner(topic: TopicName) -> T:
-            if self.ownership.mine(topic):
-                return await here(topic)
-            target = call.target_for(topic_path(topic), tail)
-            worker = self.ownership.worker_of(topic)
-            answer = await self.siblings.ask(worker, call.request.method, target, call.body)
-            return cast(T, answer)
-
-        return await in_parallel([at_owner(name) for name in names])
 
     async def ask_owner(
         self, topic: TopicName, method: str, tail: str, body: bytes = b""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from magnetar.broker.doors.admin.bundles import boundaries, bundle_count, bundle_of, check_bundle
 from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.owners import pass_on
 from magnetar.broker.doors.admin.policies import NAMESPACE
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.slices import listed
@@ -187,7 +188,7 @@ async def unload(call: Call) -> Response:
     """Close the clients of every topic and forget the topics' memory."""
     for topic in await _own_topics(call, loaded=True):
         await call.context.catalog.unload(topic)
-    await call.context.pass_on(call)
+    await pass_on(call)
     return done()
 
 
@@ -201,7 +202,7 @@ async def clear_backlog(call: Call) -> Response:
         for subscription in list(topic.subscriptions.values()):
             if wanted in {None, subscription.name} and isinstance(subscription, Subscription):
                 await subscription.clear_backlog()
-    await call.context.pass_on(call)
+    await pass_on(call)
     return done()
 
 
@@ -213,7 +214,7 @@ async def unsubscribe(call: Call) -> Response:
             await call.context.catalog.delete_subscription(name, wanted)
         except SubscriptionNotFoundError:
             continue
-    await call.context.pass_on(call)
+    await pass_on(call)
     return done()
 
 

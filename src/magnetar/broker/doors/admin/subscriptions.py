@@ -13,6 +13,7 @@ from magnetar.broker.doors.admin.call import Call, Position, answer, done
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.namespaces import check_properties
+from magnetar.broker.doors.admin.owners import everywhere
 from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.doors.admin.topics import TOPIC, refuse_partitioned
@@ -60,7 +61,7 @@ async def list_subscriptions(call: Call) -> Response:
     async def here(topic: TopicName) -> list[str]:
         return list((await call.context.catalog.topic(topic)).subscriptions)
 
-    found = await call.context.everywhere(call, here)
+    found = await everywhere(call, here)
     return await listed(sorted({name for names in found for name in names}))
 
 
@@ -72,7 +73,7 @@ async def create_subscription(call: Call) -> Response:
     async def here(topic: TopicName) -> None:
         await _create(call.context, topic, name, start, properties)
 
-    await call.context.everywhere(call, here)
+    await everywhere(call, here)
     return done()
 
 
@@ -103,7 +104,7 @@ async def delete_subscription(call: Call) -> Response:
     async def here(topic: TopicName) -> None:
         await call.context.catalog.delete_subscription(topic, name, force=force)
 
-    await call.context.everywhere(call, here)
+    await everywhere(call, here)
     return done()
 
 
@@ -163,7 +164,7 @@ async def skip_all(call: Call) -> Response:
         if isinstance(found, Subscription):  # any other has no backlog to clear
             await found.clear_backlog()
 
-    await call.context.everywhere(call, here)
+    await everywhere(call, here)
     return done()
 
 
@@ -174,7 +175,7 @@ async def expire(call: Call) -> Response:
     async def here(topic: TopicName) -> None:
         await (await subscription_of(call.context, topic, name)).expire(seconds)
 
-    await call.context.everywhere(call, here)
+    await everywhere(call, here)
     return done()
 
 
@@ -186,7 +187,7 @@ async def expire_all(call: Call) -> Response:
         for subscription in list((await call.context.catalog.topic(topic)).subscriptions.values()):
             await with_cursor(subscription, topic).expire(seconds)
 
-    await call.context.everywhere(call, here)
+    await everywhere(call, here)
     return done()
 
 
@@ -206,7 +207,7 @@ async def reset_to_time(call: Call) -> Response:
     async def here(topic: TopicName) -> None:
         await (await subscription_of(call.context, topic, name)).reset(time_ms=time_ms)
 
-    await call.context.everywhere(call, here)
+    await everywhere(call, here)
     return done()
 
 
@@ -228,7 +229,7 @@ async def get_properties(call: Call) -> Response:
     async def here(topic: TopicName) -> dict[str, str]:
         return dict((await any_subscription(call.context, topic, call.subscription)).properties)
 
-    parts = await call.context.everywhere(call, here)
+    parts = await everywhere(call, here)
     return answer(parts[0])
 
 

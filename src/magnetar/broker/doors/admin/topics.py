@@ -11,6 +11,7 @@ from starlette.responses import Response
 from magnetar.broker.doors.admin.call import Call, Position, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.namespaces import check_properties
+from magnetar.broker.doors.admin.owners import everywhere, on_partitions
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.siblings import HERE
 from magnetar.broker.doors.admin.slices import listed
@@ -129,7 +130,7 @@ async def unload(call: Call) -> Response:
     async def here(topic: TopicName) -> None:
         await call.context.catalog.unload(topic)
 
-    await call.context.everywhere(call, here)
+    await everywhere(call, here)
     return done()
 
 
@@ -189,7 +190,7 @@ async def stats(call: Call) -> Response:
     async def here(topic: TopicName) -> Stats:
         return await _stats(call, topic)
 
-    return answer(total(await call.context.everywhere(call, here)))
+    return answer(total(await everywhere(call, here)))
 
 
 async def _stats(call: Call, topic: TopicName) -> Stats:
@@ -206,7 +207,7 @@ async def partitioned_stats(call: Call) -> Response:
     async def here(topic: TopicName) -> Stats:
         return await _stats(call, topic)
 
-    parts = await call.context.on_partitions(call, names, here, tail="/stats")
+    parts = await on_partitions(call, names, here, tail="/stats")
     each = {str(name): part for name, part in zip(names, parts, strict=True)}
     record = await _record(call)
     metadata = {"partitions": len(names), "deleted": False, "properties": record.properties}
@@ -228,7 +229,7 @@ async def partitioned_internal_stats(call: Call) -> Response:
     async def here(topic: TopicName) -> Stats:
         return await (await call.context.catalog.topic(topic)).internal_stats()
 
-    parts = await call.context.on_partitions(call, names, here, tail="/internalStats")
+    parts = await on_partitions(call, names, here, tail="/internalStats")
     each = {str(name): part for name, part in zip(names, parts, strict=True)}
     return answer({"metadata": {"partitions": len(names)}, "partitions": each})
 
@@ -287,7 +288,7 @@ async def terminate_partitions(call: Call) -> Response:
         last = await (await call.context.catalog.topic(topic)).terminate()
         return position_json(last, topic)
 
-    parts = await call.context.on_partitions(call, names, here, tail="/terminate")
+    parts = await on_partitions(call, names, here, tail="/terminate")
     return answer({str(index): part for index, part in enumerate(parts)})
 
 
