@@ -1,6 +1,7 @@
 """`magnetar consume`."""
 
 import json
+import signal
 from typing import Any
 
 import pulsar
@@ -82,6 +83,21 @@ def test_ctrl_c_is_130_and_closes_the_consumer(run: Any, cluster: Any) -> None:
     assert ended.code == 130
     assert ended.out == "1\n"
     assert cluster.closed == 2  # the consumer, then the client
+
+
+def test_ctrl_c_waits_until_what_was_printed_is_acknowledged(run: Any, cluster: Any) -> None:
+    cluster.bodies = [b"1", b"2"]
+    receive = cluster.receive
+
+    def interrupted(timeout_ms: int) -> Any:
+        signal.raise_signal(signal.SIGINT)  # as if while the first message is being printed
+        return receive(timeout_ms)
+
+    cluster.receive = interrupted
+    ended = run("consume", "t", "-s", "s")
+    assert ended.code == 130
+    assert ended.out == "1\n"
+    assert cluster.acknowledged == [0]
 
 
 def test_a_subscription_is_required(run: Any) -> None:

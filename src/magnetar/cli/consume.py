@@ -3,7 +3,8 @@
     subscribe ──▶ receive ──▶ print ──▶ acknowledge
                      └─ nothing for POLL_MS: is this the end?
 
-A message is acknowledged after it was printed, so that a full pipe loses nothing.
+A message is acknowledged after it was printed, so that a full pipe loses nothing; and Ctrl-C
+waits until what was printed is acknowledged, too.
 
 `--until-end` ends when the last message that was there at the start has come, or when the
 subscription has no backlog left. Where neither can be known (several consumers share the
@@ -19,11 +20,13 @@ import pulsar
 
 from magnetar.cli import values
 from magnetar.cli.errors import ExitCode
+from magnetar.cli.interrupt import between_steps
 from magnetar.cli.messages import received
 from magnetar.cli.progress import progress
 from magnetar.cli.verb import Asked, Verb, pass_asked
 from magnetar.client.admin import Admin, AdminError
 from magnetar.client.cluster import SubscriptionType
+from magnetar.client.follow import never
 
 POLL_MS = 250
 """How long one look for the next message takes: how soon the end is noticed."""
@@ -38,6 +41,7 @@ def receive_all(
     *,
     count: int | None = None,
     ended: Callable[[Any, int], bool] | None = None,
+    stopped: Callable[[], bool] = never,
 ) -> Iterator[Any]:
     """Yield messages until `count` of them came, or until `ended` says so.
 
@@ -46,9 +50,10 @@ def receive_all(
         count: None: as many as there are.
         ended: Given the last message (None: nothing came) and for how many ms nothing has
             come; asked after each. None: goes on for ever.
+        stopped: Asked before each; nothing more is received once it says so.
     """
     seen = quiet_ms = 0
-    while count is None or seen < count:
+    while (count is None or seen < count) and not stopped():
         try:
             message = receive(POLL_MS)
         except pulsar.Timeout:
@@ -150,15 +155,20 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
         if until_end:
             ended = End(_last_id(consumer), backlog_check(admin, topic, subscription))
         quiet = sys.stdout.isatty()  # the messages show how it goes
-        printed = 0
         try:
-            with progress("consuming", count, quiet=quiet) as advance:
-                for message in receive_all(consumer.receive, count=count, ended=ended):
+            with (
+                between_steps() as stopped,
+                progress("consuming", count, quiet=quiet) as advance,
+            ):
+                for message in receive_all(
+                    consumer.receive, count=count, ended=ended, stopped=stopped
+                ):
                     received(message).print(as_json=asked.json, meta=meta)
                     if ack:
                         consumer.acknowledge(message)
-                    printed += 1
                     advance(1)
+                if stopped():
+                    raise click.exceptions.Exit(ExitCode.INTERRUPTED)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
         finally:

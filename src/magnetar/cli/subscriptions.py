@@ -1,5 +1,8 @@
 """`magnetar subscriptions`: see and move the subscriptions of a topic, through admin REST."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from magnetar.cli import values
@@ -27,7 +30,7 @@ def list_subscriptions(asked: Asked, topic: str) -> None:
     rows = [
         {
             "subscription": name,
-            "type": each.get("type") or None,
+            "type": _kind(each),
             "backlog": each.get("msgBacklog", 0),
             "unacknowledged": each.get("unackedMessages", 0),
             "consumers": len(each.get("consumers") or ()),
@@ -35,6 +38,12 @@ def list_subscriptions(asked: Asked, topic: str) -> None:
         for name, each in sorted(told.items())
     ]
     asked.show(rows, COLUMNS)
+
+
+def _kind(stats: Mapping[str, Any]) -> str | None:
+    """Return the type of a subscription; None: it has had no consumer yet to give it one."""
+    kind = stats.get("type")
+    return None if kind in {None, "", "None"} else str(kind)
 
 
 @subscriptions.command("create")

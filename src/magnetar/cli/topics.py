@@ -93,11 +93,16 @@ def stats_text(topic: str, told: Stats) -> str:
     lines.append(f"  subscriptions  {len(subscriptions):,}")
     for name, each in subscriptions.items():
         lines.append(
-            f"    {name}: {each.get('type') or 'no consumer'}, backlog"
+            f"    {name}: {_kind(each)}, backlog"
             f" {each.get('msgBacklog', 0):,}, unacknowledged {each.get('unackedMessages', 0):,},"
             f" consumers {len(each.get('consumers') or ()):,}"
         )
     return "\n".join(lines)
+
+
+def _kind(subscription: Stats) -> str:
+    kind = subscription.get("type")
+    return "no consumer yet" if kind in {None, "", "None"} else str(kind)
 
 
 @topics.command("partitions")
