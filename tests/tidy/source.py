@@ -47,6 +47,12 @@ def modules_of_tests() -> tuple[Module, ...]:
     return tuple(_read(TESTS, "__pycache__"))
 
 
+@cache
+def benchmark_modules() -> tuple[Module, ...]:
+    """Return every module of the benchmarks."""
+    return tuple(_read(ROOT / "benchmarks", "__pycache__"))
+
+
 def _read(top: Path, without: str) -> Iterator[Module]:
     for path in sorted(top.rglob("*.py")):
         parts = path.relative_to(top).with_suffix("").parts

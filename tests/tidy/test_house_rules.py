@@ -1,5 +1,7 @@
 """The house rules hold, and each notices what it is there to notice."""
 
+import re
+
 import pytest
 
 from tests.tidy import house_rules as rules
@@ -89,13 +91,16 @@ def test_what_only_looks_like_a_file_access_is_not(source: str) -> None:
 
 
 def test_every_module_is_used() -> None:
-    assert rules.unused(modules()) == []
+    assert rules.unused(modules(), benchmark_modules()) == []
     alone = parse("x = 1", "magnetar.broker.alone")
     user = parse("from magnetar.broker import alone", "magnetar.broker.user")
+    lazy = parse("from importlib import import_module\nX = ['alone']", "magnetar.broker.lazy")
     later = parse("LOAD = 'magnetar.broker.alone:main'", "magnetar.broker.later")
     assert len(rules.unused([alone])) == 1
     assert not any("alone" in finding for finding in rules.unused([alone, user]))
     assert not any("alone" in finding for finding in rules.unused([alone, later]))
+    assert not any("alone" in finding for finding in rules.unused([alone, lazy]))
+    assert not rules.unused([alone], [user])
 
 
 def test_every_test_file_is_named_after_the_module_it_describes() -> None:
@@ -146,3 +151,14 @@ def test_nothing_is_bound_to_one_machine_or_names_a_registry() -> None:
 def test_a_planted_machine_path_is_noticed(line: str) -> None:
     words = ["work", "shared", "root", "pypi", "anna"]
     assert any(rules.machine_bound(line.format(word)) for word in words)
+
+
+def test_the_architecture_page_names_every_module_and_none_that_is_not_there() -> None:
+    drawing = (ROOT / "docs" / "architecture.md").read_text().split("## The rooms")[1]
+    words = set(re.findall(r"[a-z_]+", drawing))
+    missing = [
+        module.path for module in modules() if not module.is_package and module.last not in words
+    ]
+    assert missing == []
+    drawn = set(re.findall(r"([a-z_]+)\.py\b", drawing))
+    assert drawn - {module.last for module in modules()} == {"__init__"}
