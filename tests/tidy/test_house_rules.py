@@ -5,7 +5,15 @@ import re
 import pytest
 
 from tests.tidy import house_rules as rules
-from tests.tidy.source import ROOT, Module, modules, modules_of_tests, parse, tracked_files
+from tests.tidy.source import (
+    ROOT,
+    Module,
+    benchmark_modules,
+    modules,
+    modules_of_tests,
+    parse,
+    tracked_files,
+)
 
 TEXT_SUFFIXES = {
     ".py",
