@@ -284,12 +284,15 @@ async def test_connections_are_counted(rig: Rig) -> None:
 # --- hostility -------------------------------------------------------------------------
 
 
-def hostile_stream(rng: random.Random) -> bytes:
-    """A valid session with something wrong in it."""
-    frames = [
+def hostile_stream(rng: random.Random, *, opened: bool = False) -> bytes:
+    """A valid session, or the rest of one that has been opened, with something wrong in it."""
+    opening = [
         connect(),
         command("PRODUCER", topic="h", producer_id=1, request_id=1),
         command("SUBSCRIBE", topic="h", subscription="s", subType=1, consumer_id=1, request_id=2),
+    ]
+    frames = [
+        *(() if opened else opening),
         command("FLOW", consumer_id=1, messagePermits=rng.randrange(2**32)),
         *(send(1, number, rng.randbytes(rng.randrange(300))) for number in range(10)),
         command("LOOKUP", topic=rng.choice(["h", "", "a/b", "x" * 5000]), request_id=3),
@@ -328,8 +331,12 @@ async def test_hostile_sessions_cost_nobody_else_anything(
     for seed in range(50):
         rng = random.Random(seed)
         client = await RawClient.dial(rig.address)
-        stream = hostile_stream(rng)
+        stream = hostile_stream(rng, opened=bool(seed % 3))
         try:
+            if seed % 3:
+                await client.connect()
+                await client.produce(1, topic="h")
+                await client.subscribe(1, topic="h")
             while stream:
                 cut = rng.choice([1, 7, 100, 1_000, len(stream)])
                 await client.send(stream[:cut])
