@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from crc32c import crc32c
+
 from magnetar.broker.clock import Clock, SystemClock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId
@@ -48,9 +50,11 @@ class ProducerDoor:
 
     epochs: list[int] = field(default_factory=list)
     reasons: list[PortError] = field(default_factory=list)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def ready(self, topic_epoch: int) -> None:
         self.epochs.append(topic_epoch)
+        self.told.set()
 
     def closed(self, reason: PortError) -> None:
         self.reasons.append(reason)
@@ -104,15 +108,13 @@ class ConsumerDoor:
 
 def run_of(bodies: Sequence[str], sequence_ids: Sequence[int] | None = None) -> Run:
     """A run of one producer in slot 0, as a walker makes it. The checksum is not looked at."""
-    from crc32c import crc32c
-
     packed, buffer = bytearray(), bytearray()
     for number, text in enumerate(bodies):
         body = text.encode()
         sequence_id = number if sequence_ids is None else sequence_ids[number]
         packed += ROW.pack(
             len(buffer), len(body), crc32c(body), 1, 0, 0, 0, 0, sequence_id, sequence_id,
-            1_700_000_000_000 + number, 0, 0, 0,
+            1_700_000_000_000 + sequence_id, 0, 0, 0,
         )  # fmt: skip
         buffer += body
     return Run(packed, buffer)

@@ -168,6 +168,7 @@ class Catalog:
             checkpoints=self.checkpoints,
             names=ProducerNames(self._config.cluster, start),
             quarantined=self._ledgers.quarantined,
+            address_of=self._address_of,
         )
         self._watches += [
             self._namespaces.watch(self._namespaces_changed),
@@ -311,6 +312,9 @@ class Catalog:
     def call_when_clear(self, callback: Callable[[], None]) -> None:
         """Call once, soon, when publishing may go on."""
         self.publisher.call_when_clear(callback)
+
+    def _address_of(self, topic: TopicName) -> str:
+        return self._ownership.location(topic).http_url.partition("://")[2]
 
     # --- administration -----------------------------------------------------------------
 

@@ -93,6 +93,8 @@ class Surroundings:
     checkpoints: Checkpoints
     names: ProducerNames
     quarantined: Callable[[], Sequence[Gap]]
+    address_of: Callable[[TopicName], str]
+    """`host:port` of the HTTP address of who serves a topic."""
 
 
 class Topic:
@@ -440,7 +442,9 @@ class Topic:
     def stats(self) -> dict[str, Any]:
         """Return the figures of this moment, under Pulsar's names."""
         subscriptions = {name: each.stats() for name, each in self.subscriptions.items()}
-        return topic_stats(self, self._log, subscriptions, self._around.clock)
+        shown = topic_stats(self, self._log, subscriptions, self._around.clock)
+        shown["ownerBroker"] = self._around.address_of(self.name)
+        return shown
 
     async def internal_stats(self) -> dict[str, Any]:
         """Return the ledgers and cursors, under Pulsar's names.
