@@ -1,6 +1,7 @@
 """What a door does with bytes and time, whatever they mean."""
 
 import asyncio
+import contextlib
 import mmap
 import random
 import struct
@@ -78,7 +79,9 @@ async def test_a_partial_frame_keeps_only_what_it_needs(rig: Rig) -> None:
         await client.send(send(1, 0, b"x" * 2_000)[:-1])
     await asyncio.sleep(0.02)
     assert rig.door.buffers.own_bytes == 0
-    assert {len(each._left) for each in rig.door._connections} == {len(send(1, 0, b"x" * 2_000)) - 1}
+    assert {len(each._left) for each in rig.door._connections} == {
+        len(send(1, 0, b"x" * 2_000)) - 1
+    }
 
 
 async def test_a_header_that_claims_five_mebibytes_costs_what_has_arrived(rig: Rig) -> None:
@@ -352,3 +355,12 @@ async def test_hostile_sessions_cost_nobody_else_anything(
     await rig.until(lambda: all(each.closed for each in rig.port.opened[1:]))
     assert "Traceback" not in caplog.text
     assert rig.door.buffers.own_bytes == 0
+
+
+async def test_the_error_arrives_although_the_client_had_more_to_send(rig: Rig) -> None:
+    for _ in range(3):
+        client = await rig.client(send_buffer=1 << 20)
+        with contextlib.suppress(ConnectionError):
+            await client.send(struct.pack(">I", 2**31) + b"x" * 3_000_000)
+        (error,) = await client.closed()
+        assert "2147483648 bytes" in error.error.message

@@ -147,9 +147,7 @@ async def test_questions_beyond_those_that_may_wait_are_not_read_before_some_are
 ) -> None:
     rig.port.gate = asyncio.Event()
     client = await rig.client()
-    await client.send(
-        *(command("LOOKUP", topic="t", request_id=number) for number in range(3_000))
-    )
+    await client.send(*(command("LOOKUP", topic="t", request_id=number) for number in range(3_000)))
     (connection,) = rig.door._connections
     await rig.until(lambda: connection.held)
     await asyncio.sleep(0.05)

@@ -47,7 +47,21 @@ def test_any_text_compiles_or_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["(", ")", "[", "[a", "a**", "*a", "\\", "a{2,1}", "(?=a)", r"(a)\1", r"\b", "[b-a]", "(?P<n>a)"],
+    [
+        "(",
+        ")",
+        "[",
+        "[a",
+        "a**",
+        "*a",
+        "\\",
+        "a{2,1}",
+        "(?=a)",
+        r"(a)\1",
+        r"\b",
+        "[b-a]",
+        "(?P<n>a)",
+    ],
 )
 def test_what_is_no_pattern_is_refused(text: str) -> None:
     with pytest.raises(PatternError):

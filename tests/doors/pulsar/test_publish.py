@@ -236,7 +236,11 @@ async def test_receipts_come_in_order_over_several_commits(rig: Rig) -> None:
         await client.produce(producer_id, topic=f"t{producer_id}")
     for first in range(0, 60, 20):
         await client.send(
-            *(send(producer, sequence) for sequence in range(first, first + 20) for producer in (1, 2))
+            *(
+                send(producer, sequence)
+                for sequence in range(first, first + 20)
+                for producer in (1, 2)
+            )
         )
         await rig.until(lambda count=first // 20 + 1: rig.port.published_runs >= count)
     while rig.port.held:
@@ -338,7 +342,9 @@ async def test_what_the_log_refuses_gets_an_error_each(rig: Rig) -> None:
 async def test_what_is_sent_is_what_is_stored(rig: Rig) -> None:
     client = await rig.client()
     await client.produce(1)
-    payloads = [bytes([number]) * size for number, size in enumerate((0, 1, 1000, 70_000, 2_000_000))]
+    payloads = [
+        bytes([number]) * size for number, size in enumerate((0, 1, 1000, 70_000, 2_000_000))
+    ]
     for sequence, payload in enumerate(payloads):
         await client.send(send(1, sequence, payload))
     for _ in payloads:

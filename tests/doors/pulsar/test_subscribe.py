@@ -219,9 +219,7 @@ async def test_nothing_is_delivered_before_flow_and_never_more_than_permitted(ri
 async def test_messages_of_a_partition_carry_its_number(rig: Rig) -> None:
     client = await rig.client()
     await publish(client, 1, topic="p-partition-3")
-    await client.subscribe(
-        1, topic="p-partition-3", initialPosition=api.CommandSubscribe.Earliest
-    )
+    await client.subscribe(1, topic="p-partition-3", initialPosition=api.CommandSubscribe.Earliest)
     await client.send(command("FLOW", consumer_id=1, messagePermits=1))
     (frame,) = await client.messages(1)
     assert frame.command.message.message_id.partition == 3
