@@ -62,7 +62,7 @@ class Account(Protocol):
     def limits(self) -> Limits: ...
     @property
     def extras(self) -> EntryMap:
-        """Of unacknowledged batches that were sent: how many messages beyond the first."""
+        """Of unacknowledged batches that were read: how many messages beyond the first."""
         ...
 
     def wake(self) -> None: ...
@@ -189,6 +189,10 @@ class Delivery:
         portion = Portion(at, run, self._account.cursor)
         for row in portion.markers():
             self._account.pass_over(at.ledger, at.entry + row, portion.counts[row])
+        if not portion.single:
+            for row, count in neighbours(portion.rows):
+                sizes = portion.counts[row : row + count]
+                self._account.note_sizes(at.ledger, at.entry + row, sizes)
         return portion
 
     def _send(
@@ -200,9 +204,6 @@ class Delivery:
         redeliveries: Mapping[int, int] = NOTHING,
     ) -> None:
         account, run, (ledger, first) = self._account, portion.run, portion.at
-        if not portion.single:
-            for row, count in neighbours(rows):
-                account.note_sizes(ledger, first + row, portion.counts[row : row + count])
         ack_sets = portion.ack_sets
         if ack_sets:
             ack_sets = {row: words for row, words in ack_sets.items() if row in rows}

@@ -103,26 +103,34 @@ class Reading:
         None: there is nothing yet, or a cold read is on its way and will wake.
         """
         log = self._log
-        if position >= log.end:
-            return None
-        held = self._held.get(stream)
-        if held is not None:
-            at, run = held
-            skip = position.entry - at.entry
-            if at.ledger == position.ledger and 0 <= skip < run.count:
-                return position, run.slice(skip, min(entries_max, run.count - skip))
-            if not self.busy:
-                del self._held[stream]
+        found = self._from_held(stream, position, entries_max)
+        if found is not None or position >= log.end:
+            return found
         found = log.read_cached(position, entries_max, self._bytes_max)
         if found is not None:
             return found
         existing = log.next_position(position)
-        if existing != position:
-            # It was the end of a ledger, or is trimmed: what follows may be held.
-            return None if existing >= log.end else self.read(stream, existing, entries_max)
-        if not self.busy:
+        if existing >= log.end:
+            return None
+        if existing != position:  # it was the end of a ledger, or is trimmed
+            found = self._from_held(stream, existing, entries_max)
+        if found is None and not self.busy:
             self.busy = True
-            self._loop.create_task(self._read(stream, position))
+            self._loop.create_task(self._read(stream, existing))
+        return found
+
+    def _from_held(
+        self, stream: int, position: EntryId, entries_max: int
+    ) -> tuple[EntryId, Run] | None:
+        held = self._held.get(stream)
+        if held is None:
+            return None
+        at, run = held
+        skip = position.entry - at.entry
+        if at.ledger == position.ledger and 0 <= skip < run.count:
+            return position, run.slice(skip, min(entries_max, run.count - skip))
+        if position > at:  # it was read to its end
+            del self._held[stream]
         return None
 
     def forget(self) -> None:

@@ -14,9 +14,9 @@ rules of attaching, the moves of the cursor (seek, skip, expire, clear) and the 
 The backlog in messages is exact: an entry counts all its messages until it is done. The
 cursor carries how many messages are consumed since the topic began, so that the backlog is
 what the log has taken minus that. Only where sizes of batches are not known (they were
-acknowledged without having been sent since the start, or lie in a quarantined gap) an entry
-counts as one message; the next time that the first unacknowledged entry is read and nothing
-beyond it is acknowledged, its index sets the figure right.
+acknowledged without having been read since the start, and are not cached; or they lie in a
+quarantined gap) an entry counts as one message; the next time that the first unacknowledged
+entry is read and nothing beyond it is acknowledged, its index sets the figure right.
 """
 
 import logging
@@ -39,14 +39,14 @@ from magnetar.broker.port import (
     SubscribeRequest,
     SubscriptionType,
 )
-from magnetar.broker.run import FIRST_INDEX, Run
+from magnetar.broker.run import FIRST_INDEX, MESSAGES, Run
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
 from magnetar.broker.topics.delayed import Spill
 from magnetar.broker.topics.delivery import Delivery, KeyedDelivery, SharedDelivery, SingleDelivery
 from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError, StickyRanges
-from magnetar.broker.topics.entry_set import EntryMap
+from magnetar.broker.topics.entry_set import EntryMap, runs_of_zeros
 from magnetar.broker.topics.figures import TYPE_NAMES, Rate
 from magnetar.broker.topics.reading import Ground, Log
 from magnetar.names import TopicName
@@ -63,6 +63,8 @@ COUNT_TRIES = 3
 """How often that is tried when consumers acknowledge meanwhile."""
 RETURN_TIMEOUT_S = 60.0
 """A subscription that is not durable is forgotten when nobody comes back after a reset."""
+LEARN_BYTES_MAX = 1 << 20
+"""How much is looked at at once for the sizes of entries."""
 ONE_ENTRY_BYTES = 1
 """When one entry is read: at least one is always returned, so any limit will do."""
 
@@ -439,8 +441,11 @@ class Subscription:
                 self._acknowledge_range(consumer, ledger, entry, 1)
                 for entry in range(first, first + count)
             )
-        if self._delivery is not None:
-            self._delivery.before_acknowledge(consumer, ledger, first, count)
+        delivery = self._delivery
+        if delivery is None or EntryId(ledger, first + count) > delivery.read_position:
+            self._learn_sizes(ledger, first, count)
+        if delivery is not None:
+            delivery.before_acknowledge(consumer, ledger, first, count)
         new = self.cursor.acknowledge(ledger, first, count, self.log)
         if new:
             self.cursor.consumed += new + self.extras.pop_range(ledger, first, count)
@@ -499,7 +504,7 @@ class Subscription:
 
     @property
     def extras(self) -> EntryMap:
-        """Of unacknowledged batches that were sent: how many messages beyond the first."""
+        """Of unacknowledged batches that were read: how many messages beyond the first."""
         if self._extras is None:
             self._extras = EntryMap("I")
         return self._extras
@@ -518,6 +523,23 @@ class Subscription:
         while len(extras.pages) > SIZE_PAGES_MAX:
             del extras.pages[min(extras.pages)]
             self._inexact = True
+
+    def _learn_sizes(self, ledger: int, first: int, count: int) -> None:
+        """Entries are acknowledged that were not read since the start: ask the cache for them."""
+        end = first + count
+        while first < end:
+            found = self.log.read_cached(EntryId(ledger, first), end - first, LEARN_BYTES_MAX)
+            if found is None or found[0] != (ledger, first):
+                self._inexact = True
+                return
+            run = found[1]
+            for row, length in runs_of_zeros(
+                self.cursor.acknowledged_bits(ledger, first, run.count), run.count
+            ):
+                counts = run.u32(MESSAGES).tolist()[row : row + length]
+                if sum(counts) != length:
+                    self.note_sizes(ledger, first + row, counts)
+            first += run.count
 
     def note_index(self, at: EntryId, run: Run) -> None:
         """Take the chance to set the number of consumed messages right."""
