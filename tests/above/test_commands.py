@@ -54,6 +54,12 @@ def test_what_is_not_acknowledged_comes_again(magnetar: Any, topic: str) -> None
     assert payloads(magnetar(*consume)) == ["x"]
 
 
+def test_what_is_acknowledged_of_a_batch_does_not_come_again(magnetar: Any, topic: str) -> None:
+    magnetar("produce", topic, "a", "b", "c", "--batch")
+    consume = ("consume", topic, "-s", "s", "-n", "1", "-o", "json")
+    assert [payloads(magnetar(*consume)) for _ in "abc"] == [["a"], ["b"], ["c"]]
+
+
 def test_a_shared_subscription_ends_too(magnetar: Any, topic: str) -> None:
     magnetar("produce", topic, "a", "b", "c")
     found = magnetar("consume", topic, "-s", "s", "--type", "shared", "--until-end", "-o", "json")

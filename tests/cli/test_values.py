@@ -56,7 +56,8 @@ def test_what_is_no_time_is_refused_unless_it_is_a_number(text: str) -> None:
 def test_a_position_is_an_end_or_an_entry() -> None:
     assert parse_position("earliest") == "earliest"
     assert parse_position("12:340") == Position(12, 340)
-    for text in ("12", "12:", "a:b", "-1:-1", "1:2:3"):
+    assert parse_position("12:340:-1:7") == Position(12, 340)  # a message within a batch
+    for text in ("12", "12:", "a:b", "-1:-1", "1:2:", "1:2:3:4:5"):
         with pytest.raises(ValueError, match="expected earliest, latest or ledger:entry"):
             parse_position(text)
 

@@ -150,7 +150,14 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
       magnetar consume orders -s audit --from 2026-01-31 --until-end --output json
     """  # noqa: D301 - click keeps the lines after a \b as they are
     with asked.cluster() as cluster, cluster.admin() as admin:
-        consumer = cluster.consumer(topic, subscription, SubscriptionType(kind), start)
+        consumer = cluster.consumer(
+            topic,
+            subscription,
+            SubscriptionType(kind),
+            start,
+            # So that what is left of a batch comes again, and what was printed does not.
+            batch_index_ack_enabled=True,
+        )
         ended = None
         if until_end:
             ended = End(_last_id(consumer), backlog_check(admin, topic, subscription))

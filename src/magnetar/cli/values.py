@@ -1,9 +1,11 @@
 """Values on the command line: times, positions, properties. Text in, value out; pure.
 
-time       2026-01-31T12:00:00Z   2026-01-31 12:00   15m (ago)   1769860800000 (ms since 1970)
-start      earliest | latest | a time
-position   earliest | latest | ledger:entry
-property   key=value
+    time       2026-01-31T12:00:00Z   2026-01-31 12:00   15m (ago)   1769860800000 (ms since 1970)
+    start      earliest | latest | a time
+    position   earliest | latest | ledger:entry, or a whole message id as it is printed
+    property   key=value
+
+A time without a zone is UTC.
 """
 
 import re
@@ -15,7 +17,7 @@ import click
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)(?:\s+ago)?")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_POSITION = re.compile(r"(\d{1,19}):(\d{1,19})")
+_POSITION = re.compile(r"(\d{1,19}):(\d{1,19})(?::-?\d{1,9}){0,2}")
 Value = TypeVar("Value")
 TIME_FORMS = "2026-01-31T12:00:00Z, 15m (ago) or milliseconds since 1970"
 
