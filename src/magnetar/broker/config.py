@@ -96,7 +96,7 @@ class BrokerConfig:
     endpoints_per_connection_max: int = setting(10_000, 1, 10_000_000)
     """Producers and consumers of one connection."""
     pending_publish_bytes_per_connection_max: int = setting(64 * MIB, 64 * KIB, 1 * GIB)
-    write_buffer_bytes_per_connection_max: int = setting(8 * MIB, 64 * KIB, 1 * GIB)
+    write_buffer_bytes_per_connection_max: int = setting(1 * MIB, 64 * KIB, 1 * GIB)
     """A consumer's connection that has more than this unsent gets nothing new."""
 
     def __post_init__(self) -> None:
