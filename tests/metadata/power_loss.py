@@ -8,7 +8,7 @@ disk, in any order, the last one perhaps only in part (sectors of 512 bytes); of
 names likewise. The shared-memory file of SQLite is not on the disk at all.
 """
 
-import random  # noqa: TID251 - only seeded
+import random
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ class Disk:
 
     def states(self, seed: int, count: int) -> Iterator[dict[str, bytes]]:
         """Yield folders as a power loss may leave them: the two extremes, and some between."""
-        dice = random.Random(seed)  # noqa: S311 - a seed replays the crash
+        dice = random.Random(seed)
         yield {name: file.durable for name, file in self.names.items()}
         yield {name: file.content(file.pending) for name, file in self.files.items()}
         for _ in range(count):

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from tests.topics.stand_ins import ProducerDoor, ScriptedLog
 
 from magnetar.broker.port import (
     AccessMode,
@@ -15,6 +14,7 @@ from magnetar.broker.port import (
 from magnetar.broker.topics.access_modes import Producers
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.names import TopicName
+from tests.topics.stand_ins import ProducerDoor, ScriptedLog
 
 TOPIC = TopicName.parse("t")
 SHARED = AccessMode.SHARED

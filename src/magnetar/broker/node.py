@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import magnetar
+from magnetar.broker.channel import Channel
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.broker.doors.admin.app import serve_admin
@@ -44,7 +45,6 @@ from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
-from magnetar.broker.supervisor import Channel
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.broker.topics.recovered import recorded_ends
 

@@ -20,23 +20,19 @@ start, when to give up) are small pure functions; this module acts on them.
 """
 
 import asyncio
-import json
 import logging
 import os
 import socket
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from magnetar.broker.channel import Channel
 from magnetar.broker.clock import Clock
 
 logger = logging.getLogger(__name__)
-
-LINE_BYTES_MAX = 1024 * 1024
-"""One line of a channel. A config is a few KiB; more is a bug, not a message."""
 
 RECOVER_TIMEOUT_S = 600.0
 """How long a worker may replay its journal. The write cache bounds the journal; this is a limit
@@ -86,42 +82,6 @@ def restart_delay_s(recent_deaths: int) -> float | None:
         return None
     delay: float = RESTART_DELAY_FIRST_S * 2.0 ** (recent_deaths - 1)
     return min(delay, RESTART_DELAY_MAX_S)
-
-
-class Channel:
-    """JSON lines in both directions over one socket."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def over(cls, sock: socket.socket) -> "Channel":
-        """Wrap a connected stream socket."""
-        reader, writer = await asyncio.open_connection(sock=sock, limit=LINE_BYTES_MAX)
-        return cls(reader, writer)
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Queue one message. The peer may be gone; then nothing happens."""
-        if not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\n")
-
-    async def receive(self) -> dict[str, Any] | None:
-        """Wait for the next message; None: the peer is gone."""
-        try:
-            line = await self._reader.readline()
-        except ConnectionError:
-            return None
-        if not line.endswith(b"\n"):
-            return None
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    async def close(self) -> None:
-        """Send what is queued and hang up. Safe to call twice."""
-        self._writer.close()
-        with suppress(ConnectionError):  # it hung up first, which is what we wanted to say
-            await self._writer.wait_closed()
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import os
 import re
 import tracemalloc
 from collections.abc import Callable
-from random import Random  # noqa: TID251 - every test seeds its own
+from random import Random
 from struct import pack, unpack
 
 import pytest

@@ -97,7 +97,8 @@ class DataFolder(NamedTuple):
 
     def warnings(self) -> list[str]:
         """Return what a user should know about where the folder lies."""
-        kind = _file_system(self.path, MOUNTS.read_text()) if self.files.exists(MOUNTS) else ""
+        mounts = self.files.read(MOUNTS).decode() if self.files.exists(MOUNTS) else ""
+        kind = _file_system(self.path, mounts)
         if kind in MEMORY_FILE_SYSTEMS:
             return [f"{self.path} is on {kind}, in memory: nothing there survives a power loss"]
         return []
