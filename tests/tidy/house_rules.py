@@ -97,6 +97,7 @@ ABOUT_A_ROOM = frozenset(
         "storage.test_crash",
         "storage.test_damage",
         "topics.test_core_end_to_end",
+        "topics.test_core_failures",
         "topics.test_model",
     }
 )
