@@ -4,12 +4,12 @@ import os
 from random import Random
 
 import pytest
-from tests.storage.disk import SimulatedDisk
-from tests.storage.rig import DATA, Rig, body_of
 
 from magnetar.broker.storage import block as block_format
 from magnetar.broker.storage import record as record_format
 from magnetar.broker.storage.errors import LedgerNotFoundError, QuarantinedError
+from tests.storage.disk import SimulatedDisk
+from tests.storage.rig import DATA, Rig, body_of
 
 INJECTIONS = int(os.environ.get("MAGNETAR_DAMAGES", "1200"))
 SEEDS = 6
@@ -189,9 +189,8 @@ async def test_a_body_that_looks_like_a_record_is_not_taken_for_one() -> None:
         memoryview(fake), 2, header.file, 77, header.number + 1, header.number,
         header.parts, header.directory, header.rows, header.base, header.body,
     )  # fmt: skip
-    from tests.storage.rig import run_of
-
     from magnetar.broker.storage.record import Part
+    from tests.storage.rig import run_of
 
     for shift in range(8):
         body = b"\0" * shift + bytes(fake)

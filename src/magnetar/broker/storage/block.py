@@ -20,7 +20,7 @@ each entry's own checksum tells the good ones from the bad.
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from operator import add
 from typing import NamedTuple
@@ -34,12 +34,18 @@ from magnetar.broker.run import (
     MESSAGES,
     OFFSET,
     PUBLISH_TIME,
-    ROW,
     ROW_SIZE,
     Bytes,
     Run,
 )
-from magnetar.broker.storage.cache import FIRST_ROW_MASK, PLACE_SHIFT, Generation, Tail, words
+from magnetar.broker.storage.cache import (
+    FIRST_ROW_MASK,
+    PLACE_SHIFT,
+    CachedRecord,
+    Generation,
+    Tail,
+    words,
+)
 from magnetar.broker.storage.errors import LedgerEnd
 
 MAGIC = 0x3142474D
@@ -47,6 +53,9 @@ MAGIC = 0x3142474D
 MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 HEADER = struct.Struct("<IIQQQIIII")
 HEADER_SIZE = HEADER.size
+NO_HEADER = bytes(HEADER_SIZE)
+OFFSET_AND_LENGTH = struct.Struct("<II")
+"""The first two fields of a row."""
 HEAD_CRC = struct.Struct("<I")
 HEAD_CRC_AT = 4
 CHECKED_FROM = 8
@@ -180,37 +189,40 @@ def damaged_ranges(run: Run, first_entry: int) -> Iterator[tuple[int, int]]:
         yield first_entry + start, first_entry + run.count - 1
 
 
-def encode(
+def encode_into(
+    out: bytearray,
     salt: int,
     ledger: int,
     first_entry: int,
     rows: Bytes,
-    bodies: Sequence[memoryview],
+    bodies: Iterable[Bytes],
     keep_body_crc: int | None = None,
-) -> list[Bytes]:
-    """Return the pieces of one block, in order.
+) -> None:
+    """Append one block to `out`, whose length is a multiple of 8.
 
     `keep_body_crc` is for the copy of a damaged block, which must stay visibly damaged.
     """
-    count = len(rows) // ROW_SIZE
-    body_crc = body = 0
+    start = len(out)
+    out += NO_HEADER
+    out += rows
+    body_at = len(out)
     for piece in bodies:
-        body_crc = crc32c(piece, body_crc)
-        body += len(piece)
-    if keep_body_crc is not None:
-        body_crc = keep_body_crc
-    head = bytearray(HEADER.pack(MAGIC, 0, salt, ledger, first_entry, count, body, body_crc, 0))
-    head += rows
-    HEAD_CRC.pack_into(head, HEAD_CRC_AT, crc32c(memoryview(head)[CHECKED_FROM:]))
-    padding = bytes(-(len(head) + body) % ALIGNMENT)
-    return [head, *bodies, padding] if padding else [head, *bodies]
+        out += piece
+    body = len(out) - body_at
+    view = memoryview(out)
+    body_crc = crc32c(view[body_at:]) if keep_body_crc is None else keep_body_crc
+    count = (body_at - start - HEADER_SIZE) // ROW_SIZE
+    HEADER.pack_into(out, start, MAGIC, 0, salt, ledger, first_entry, count, body, body_crc, 0)
+    head_crc = crc32c(view[start + CHECKED_FROM : body_at])
+    HEAD_CRC.pack_into(out, start + HEAD_CRC_AT, head_crc)
+    view.release()
+    out += bytes(-len(out) % ALIGNMENT)
 
 
 class Draft(NamedTuple):
     """A block about to be written."""
 
-    first_entry: int
-    rows: bytearray
+    rows: memoryview
     bodies: list[memoryview]
     summary: LedgerEnd
     """Of this block's entries alone; `end` is the entry id after its last one."""
@@ -220,23 +232,22 @@ def drafts(generation: Generation, tail: Tail) -> Iterator[Draft]:
     """Yield the blocks of one ledger of the write cache, in the order of its entries."""
     builder = _Builder()
     records = generation.records
-    for chunk, place in enumerate(tail.places):
+    ends = tail.firsts[1:]
+    ends.append(tail.end)
+    for first_entry, end, place in zip(tail.firsts, ends, tail.places, strict=True):
         record = records[place >> PLACE_SHIFT]
-        first_entry = tail.firsts[chunk]
         first_row = place & FIRST_ROW_MASK
-        count = tail.count(chunk)
-        if count == 1:
-            if builder.add_one(first_entry, record.run(first_row, 1)):
-                yield builder.take()
-            continue
-        run = record.run(first_row, count)
-        for start, stop in _cuts(run, BODY_BYTES_TARGET - builder.body):
-            if builder.first_entry is not None and start:
-                yield builder.take()
-            builder.add(first_entry + start, run.slice(start, stop - start))
+        if end - first_entry == 1:
+            builder.add_one(first_entry, record, first_row)
+        else:
+            run = record.run(first_row, end - first_entry)
+            for start, stop in _cuts(run, BODY_BYTES_TARGET - builder.body):
+                if builder.rows and start:
+                    yield builder.take()
+                builder.add(first_entry + start, run.slice(start, stop - start))
         if builder.body >= BODY_BYTES_TARGET:
             yield builder.take()
-    if builder.first_entry is not None:
+    if builder.rows:
         yield builder.take()
 
 
@@ -283,40 +294,35 @@ def together(first: LedgerEnd, then: LedgerEnd) -> LedgerEnd:
 
 
 class _Builder:
-    """Collects the entries of one block."""
+    """Collects the entries of one block: pieces first, columns when it is whole."""
 
     def __init__(self) -> None:
-        self.first_entry: int | None = None
-        self.body = 0
         self._clear()
 
     def _clear(self) -> None:
-        self.first_entry = None
+        self.rows: list[memoryview] = []
         self.body = 0
-        self._rows = bytearray()
         self._bodies: list[memoryview] = []
-        self._bytes = 0
-        self._first_index = 0
-        self._next_index = 0
-        self._publish_first = 0
-        self._publish_last = 0
+        self._offsets = array("I")
+        self._first_entry = 0
 
-    def add_one(self, entry: int, run: Run) -> bool:
-        """Add a single entry; True when the block has reached its size."""
-        row = bytearray(run.rows)
-        fields = ROW.unpack(row)
-        offset, length = fields[OFFSET] - run.base, fields[LENGTH]
-        row[0:4] = self.body.to_bytes(4, "little")
-        index, time_ms = fields[12], fields[10]
-        self._count(entry, index, index + fields[MESSAGES], time_ms, time_ms)
-        self._rows += row
-        self._bodies.append(run.buffer[offset : offset + length])
+    def add_one(self, entry: int, record: CachedRecord, row: int) -> None:
+        """Add a single entry of a record."""
+        view = record.view
+        row_at = record.rows_at + row * ROW_SIZE
+        offset, length = OFFSET_AND_LENGTH.unpack_from(view, row_at)
+        offset += record.body_at - record.base
+        if not self.rows:
+            self._first_entry = entry
+        self.rows.append(view[row_at : row_at + ROW_SIZE])
+        self._bodies.append(view[offset : offset + length])
+        self._offsets.append(self.body)
         self.body += length
-        self._bytes += length
-        return self.body >= BODY_BYTES_TARGET
 
     def add(self, entry: int, run: Run) -> None:
         """Add neighbouring entries of one record."""
+        if not self.rows:
+            self._first_entry = entry
         rows = words(run.rows)
         offsets, sizes = rows[OFFSET::_WORDS], rows[LENGTH::_WORDS]
         body_bytes = sum(sizes)
@@ -325,7 +331,7 @@ class _Builder:
         if (high - low - body_bytes) * GAP_SHARE_MAX <= body_bytes:
             self._bodies.append(run.buffer[low - run.base : high - run.base])
             shift = self.body - low
-            placed = array("I", [offset + shift for offset in offsets])
+            self._offsets.extend([offset + shift for offset in offsets])
             self.body += high - low
         else:
             base, buffer = run.base, run.buffer
@@ -335,41 +341,25 @@ class _Builder:
             ]
             placed = array("I", accumulate(sizes, initial=self.body))
             self.body = placed.pop()
-        rows[OFFSET::_WORDS] = placed
-        self._bytes += body_bytes
-        longs = array("q")
-        longs.frombytes(rows.tobytes())
-        times = longs[PUBLISH_TIME::_LONGS]
-        next_index = longs[FIRST_INDEX - _LONGS] + rows[MESSAGES - _WORDS]
-        self._count(entry, longs[FIRST_INDEX], next_index, min(times), max(times))
-        self._rows += rows.tobytes()
+            self._offsets += placed
+        self.rows.append(run.rows)
 
     def take(self) -> Draft:
         """Return the block and start the next one."""
-        assert self.first_entry is not None
-        draft = Draft(
-            self.first_entry,
-            self._rows,
-            self._bodies,
-            LedgerEnd(
-                self.first_entry + len(self._rows) // ROW_SIZE,
-                self._first_index,
-                self._next_index,
-                self._bytes,
-                self._publish_first,
-                self._publish_last,
-            ),
+        joined = b"".join(self.rows)
+        rows, longs = array("I"), array("q")
+        rows.frombytes(joined)
+        longs.frombytes(joined)
+        rows[OFFSET::_WORDS] = self._offsets
+        times = longs[PUBLISH_TIME::_LONGS]
+        summary = LedgerEnd(
+            self._first_entry + len(times),
+            longs[FIRST_INDEX],
+            longs[FIRST_INDEX - _LONGS] + rows[MESSAGES - _WORDS],
+            sum(rows[LENGTH::_WORDS]),
+            min(times),
+            max(times),
         )
+        draft = Draft(memoryview(rows).cast("B"), self._bodies, summary)
         self._clear()
         return draft
-
-    def _count(self, entry: int, index: int, next_index: int, first_ms: int, last_ms: int) -> None:
-        if self.first_entry is None:
-            self.first_entry = entry
-            self._first_index = index
-            self._publish_first = first_ms
-            self._publish_last = last_ms
-        else:
-            self._publish_first = min(self._publish_first, first_ms)
-            self._publish_last = max(self._publish_last, last_ms)
-        self._next_index = next_index

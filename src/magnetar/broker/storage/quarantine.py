@@ -56,7 +56,8 @@ class Quarantine:
         with self._lock:
             if name in self._load():
                 return
-            logger.error("quarantine: %s: %s %s", name, reason, _ranges(gaps))
+            level = logging.INFO if reason == TAIL_REASON else logging.ERROR
+            logger.log(level, "quarantine: %s: %s %s", name, reason, _ranges(gaps))
             try:
                 self._files.make_dir(self._folder)
                 if data:

@@ -179,8 +179,11 @@ def survey(file: File, number: int) -> Survey:
 class Replay:
     """Reads the files of one journal, oldest first, and hands on what counts."""
 
-    def __init__(self, files: Files, journal: Sequence[JournalFile], sink: Sink) -> None:
+    def __init__(
+        self, files: Files, journal: Sequence[JournalFile], sink: Sink, *, sync: bool = True
+    ) -> None:
         self._files = files
+        self._sync = sync
         self._journal = journal
         self._sink = sink
         self.last_served = 0
@@ -204,7 +207,8 @@ class Replay:
                 self._file(file, each, claim, min(later) if later else None)
                 # What is handed on may be known to the page cache only, and the next START
                 # will call it durable.
-                file.sync()
+                if self._sync:
+                    file.sync()
             finally:
                 file.close()
 

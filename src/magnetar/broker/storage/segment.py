@@ -45,7 +45,8 @@ HEADER = struct.Struct("<8sIIQQQ")
 HEADER_SIZE = HEADER.size
 INDEX_ITEM = struct.Struct("<QQII")
 EXTENT = struct.Struct("<4Q4qIIII")
-EXTENT_CRC_AT = EXTENT.size - 4
+EXTENT_FIELDS = struct.Struct("<4Q4qIII")
+"""The same without its checksum."""
 TRAILER = struct.Struct("<QQIIII32sQII8s")
 
 WRITE_BYTES = 1 << 20
@@ -146,8 +147,7 @@ class LogWriter:
         self._position = 0
         self._crc = 0
         self._heads = hashlib.sha256()
-        self._pieces: list[Bytes] = []
-        self._gathered = 0
+        self._out = bytearray()
         self._index: list[bytes] = []
         self._extents: list[bytes] = []
         self._ledger = -1
@@ -155,13 +155,14 @@ class LogWriter:
         self._first_block = 0
         self._sum = EMPTY_LEDGER
         header = HEADER.pack(MAGIC, VERSION, 0, name.worker, name.number, name.salt)
-        header = HEADER.pack(MAGIC, VERSION, crc32c(header), name.worker, name.number, name.salt)
-        self._add(header)
+        self._out += HEADER.pack(
+            MAGIC, VERSION, crc32c(header), name.worker, name.number, name.salt
+        )
 
     @property
     def size(self) -> int:
         """Bytes so far."""
-        return self._position + self._gathered
+        return self._position + len(self._out)
 
     @property
     def empty(self) -> bool:
@@ -184,13 +185,13 @@ class LogWriter:
             self._ledger, self._first = ledger, first
             self._first_block = len(self._index)
         self._sum = block.together(self._sum, summary)
-        pieces = block.encode(self._salt, ledger, first, rows, bodies, keep_body_crc)
-        size = sum(map(len, pieces))
-        self._index.append(INDEX_ITEM.pack(first, self.size, count, size))
-        self._heads.update(memoryview(pieces[0])[: block.HEADER_SIZE])
-        self._pieces += pieces
-        self._gathered += size
-        if self._gathered >= WRITE_BYTES:
+        out = self._out
+        start = len(out)
+        block.encode_into(out, self._salt, ledger, first, rows, bodies, keep_body_crc)
+        self._heads.update(out[start : start + block.HEADER_SIZE])
+        size = len(out) - start
+        self._index.append(INDEX_ITEM.pack(first, self._position + start, count, size))
+        if len(out) >= WRITE_BYTES:
             self._write()
 
     def finish(self) -> Table:
@@ -200,8 +201,8 @@ class LogWriter:
         index = b"".join(self._index)
         extents_at = index_at + len(index)
         extents = b"".join(self._extents)
-        self._add(index)
-        self._add(extents)
+        self._out += index
+        self._out += extents
         self._write()
         table = Table(self._name, self._salt, self._position + TRAILER.size, index_at, extents_at)
         for fields in EXTENT.iter_unpack(extents):
@@ -224,17 +225,11 @@ class LogWriter:
         if self._files.exists(self._path):
             self._files.remove(self._path)
 
-    def _add(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._gathered += len(data)
-
     def _write(self) -> None:
-        data = b"".join(self._pieces)
-        self._crc = crc32c(data, self._crc)
-        self._file.pwritev([data], self._position)
-        self._position += len(data)
-        self._pieces.clear()
-        self._gathered = 0
+        self._crc = crc32c(self._out, self._crc)
+        self._file.pwritev([self._out], self._position)
+        self._position += len(self._out)
+        self._out.clear()
 
     def _close_extent(self) -> None:
         if self._ledger < 0:
@@ -246,8 +241,8 @@ class LogWriter:
             total.first_index, total.next_index, total.publish_first_ms, total.publish_last_ms,
             self._first_block, len(index), crc32c(b"".join(index)),
         )  # fmt: skip
-        extent = EXTENT.pack(*fields, 0)
-        self._extents.append(EXTENT.pack(*fields, crc32c(extent[:EXTENT_CRC_AT])))
+        extent = EXTENT_FIELDS.pack(*fields)
+        self._extents.append(extent + crc32c(extent).to_bytes(4, "little"))
         self._ledger = -1
         self._sum = EMPTY_LEDGER
 
@@ -347,7 +342,7 @@ def _unpack_extent(data: bytes) -> tuple[int, ...]:
     if len(data) != EXTENT.size:
         raise LogDamagedError("the table of extents is cut short")
     fields = EXTENT.unpack(data)
-    if crc32c(data[:EXTENT_CRC_AT]) != fields[-1]:
+    if crc32c(data[: EXTENT_FIELDS.size]) != fields[-1]:
         raise LogDamagedError("the checksum of an extent does not match")
     return fields
 

@@ -1,0 +1,82 @@
+"""The doctor reads every byte, finds every damage, and changes nothing."""
+
+from random import Random
+
+from magnetar.broker.storage.verify import verify_folder
+from tests.storage.disk import SimulatedDisk
+from tests.storage.rig import DATA, Rig, body_of
+from tests.storage.test_damage import filled
+
+
+async def mixed() -> SimulatedDisk:
+    """Return a disk with entries in entry logs and in the journal."""
+    disk = await filled(5, flushed=True)
+    rig = Rig(disk)
+    await rig.recover()
+    rig.create(11)
+    rig.append((11, 30))
+    await rig.settle()
+    rig.ledgers._committer._journal.mark()  # type: ignore[union-attr]
+    rig.abandon()
+    return disk
+
+
+async def test_a_sound_folder_has_no_findings() -> None:
+    disk = await mixed()
+    told: list[tuple[int, int]] = []
+    found = verify_folder(DATA, disk, lambda done, total: told.append((done, total)))
+    assert found.sound
+    assert found.findings == []
+    assert found.journal_entries == 30
+    assert found.entries == sum(disk.ends.values())  # type: ignore[attr-defined]
+    assert found.ledgers == 4
+    assert told[0][0] == 0
+    assert told[-1][0] == told[-1][1] == found.bytes
+
+
+async def test_a_damaged_entry_is_named() -> None:
+    disk = await mixed()
+    name = next(n for n in disk.names if n.startswith(f"{DATA}/entries/"))
+    content = bytearray(disk.names[name].data)
+    content[content.index(body_of(3, 17)) + 1] ^= 1
+    disk.replace(name, content)
+    found = verify_folder(DATA, disk)
+    assert not found.sound
+    gaps = [gap for finding in found.findings for gap in finding.gaps]
+    assert [(gap.first, gap.last) for gap in gaps] == [((3, 17), (3, 17))]
+    assert any("whole file" in finding.problem for finding in found.findings)
+
+
+async def test_every_flipped_bit_of_an_entry_log_is_found() -> None:
+    disk = await mixed()
+    name = next(n for n in disk.names if n.startswith(f"{DATA}/entries/"))
+    content = bytes(disk.names[name].data)
+    random = Random(1)
+    for _ in range(200):
+        damaged = bytearray(content)
+        at = random.randrange(len(damaged))
+        damaged[at] ^= 1 << random.randrange(8)
+        disk.replace(name, damaged)
+        assert not verify_folder(DATA, disk).sound, f"byte {at} of {len(content)}"
+
+
+async def test_verifying_changes_nothing() -> None:
+    disk = await mixed()
+    name = next(n for n in disk.names if n.endswith(".journal") and "spare" not in n)
+    content = bytearray(disk.names[name].data)
+    content[200] ^= 1
+    disk.replace(name, content)
+    before = disk.contents()
+    assert not verify_folder(DATA, disk).sound
+    assert disk.contents() == before
+
+
+async def test_what_lies_in_quarantine_is_listed() -> None:
+    disk = await mixed()
+    file = disk.open(DATA / "entries" / "diary.txt", create=True)
+    file.pwritev([b"dear"], 0)
+    assert [f.problem for f in verify_folder(DATA, disk).findings] == ["not an entry log"]
+    await Rig(disk).recover()
+    found = verify_folder(DATA, disk)
+    assert [report.name for report in found.quarantine] == ["diary.txt"]
+    assert found.sound, "nothing that was stored is missing"
