@@ -261,6 +261,15 @@ class TestOverASocket:
             yield sock.getsockname()[1]
             await server.stop()
 
+    async def test_answers_do_not_wait_for_acknowledgements_of_the_network(
+        self, workers: list[Worker]
+    ) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            server = await serve_forward([sock], [worker.path for worker in workers])
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await server.stop()
+
     async def test_a_call_comes_through(self, port: int) -> None:
         answer = await self.call(
             port, f"GET /admin/v2/tenants HTTP/1.1\nHost: 127.0.0.1:{port}\nConnection: close\n\n"

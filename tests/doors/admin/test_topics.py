@@ -123,6 +123,10 @@ async def test_stats_are_of_this_moment_and_under_pulsars_names(
     assert shown["subscriptions"]["s"]["msgBacklog"] == 2
     assert shown["subscriptions"]["s"]["consumers"][0]["consumerName"] == "c"
     assert not events.ended
+    assert shown["subscriptions"]["s"]["earliestMsgPublishTimeInBacklog"] == 0
+    asked = f"{T}/stats?getEarliestTimeInBacklog=true"
+    shown = (await ask(any_number.front, "GET", asked)).json
+    assert shown["subscriptions"]["s"]["earliestMsgPublishTimeInBacklog"] == 1000
 
 
 async def test_internal_stats_show_ledgers_and_cursors(ask: Any, one: Processes) -> None:

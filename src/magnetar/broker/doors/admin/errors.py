@@ -75,8 +75,9 @@ def refused(error: Exception, what: str, table: Table = STATUS) -> Response:
     if status is None:
         logger.error("%s failed", what, exc_info=error)
         return reason(500, f"{what} failed inside the broker; its log says why")
-    if status >= 500:
-        logger.warning("%s: %s", what, error)
+    # While a process is restarted, everybody who asks for it gets 503; once is said elsewhere.
+    level = logging.WARNING if status >= 500 and status != 503 else logging.DEBUG
+    logger.log(level, "%s: %s", what, error)
     answer = reason(status, str(error))
     if isinstance(error, Refusal) and error.allow is not None:
         answer.headers["Allow"] = error.allow

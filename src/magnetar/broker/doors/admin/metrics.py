@@ -110,6 +110,7 @@ SUBSCRIPTION = (
         "lastMarkDeleteAdvancedTimestamp",
     ),
     _gauge(f"{_S}msg_ack_rate", "Messages acknowledged per second.", "messageAckRate"),
+    _gauge(f"{_S}msg_drop_rate", "Messages per second that nobody had room for.", "msgDropRate"),
     _gauge(f"{_S}msg_rate_expired", "Messages expired per second.", "msgRateExpired"),
     _gauge(f"{_S}msg_rate_out", "Messages delivered per second.", "msgRateOut"),
     _gauge(f"{_S}msg_rate_redeliver", "Messages redelivered per second.", "msgRateRedeliver"),

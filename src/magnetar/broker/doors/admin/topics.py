@@ -19,6 +19,7 @@ from magnetar.broker.doors.admin.totals import Stats, total
 from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata.partitions import PartitionedRecord, TopicRecord
 from magnetar.broker.port import ListMode, TopicNotFoundError
+from magnetar.broker.topics.subscription import Subscription
 from magnetar.broker.topics.topic import Topic
 from magnetar.names import Domain, TopicName
 
@@ -194,8 +195,17 @@ async def stats(call: Call) -> Response:
 
 
 async def _stats(call: Call, topic: TopicName) -> Stats:
-    shown: Stats = (await call.context.catalog.topic(topic)).stats()
-    return {**shown, "ownerBroker": call.context.broker_id}
+    found = await call.context.catalog.topic(topic)
+    shown: dict[str, Any] = found.stats() | {"ownerBroker": call.context.broker_id}
+    if call.flag("getEarliestTimeInBacklog"):
+        for subscription in list(found.subscriptions.values()):
+            if isinstance(subscription, Subscription):
+                oldest = await subscription.peek(1)
+                about = shown["subscriptions"].get(subscription.name, {})
+                about["earliestMsgPublishTimeInBacklog"] = (
+                    0 if oldest is None else oldest.envelope.publish_time_ms
+                )
+    return shown
 
 
 async def partitioned_stats(call: Call) -> Response:
