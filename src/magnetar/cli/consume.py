@@ -165,7 +165,7 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
         try:
             with (
                 between_steps() as stopped,
-                progress("consuming", count, quiet=quiet) as advance,
+                progress("consuming", count, quiet=quiet) as meter,
             ):
                 for message in receive_all(
                     consumer.receive, count=count, ended=ended, stopped=stopped
@@ -173,7 +173,7 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
                     received(message).print(as_json=asked.json, meta=meta)
                     if ack:
                         consumer.acknowledge(message)
-                    advance(1)
+                    meter.advance(1)
                 if stopped():
                     raise click.exceptions.Exit(ExitCode.INTERRUPTED)
         except KeyboardInterrupt:

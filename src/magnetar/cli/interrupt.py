@@ -1,7 +1,9 @@
 """Ctrl-C between two steps instead of in the middle of one.
 
-first Ctrl-C     the work in hand is finished, then the command ends
-second Ctrl-C    at once, as usual
+    first Ctrl-C     the work in hand is finished, then the command ends
+    second Ctrl-C    at once, as usual
+
+For commands that must not stop between doing a thing and saying that it is done.
 """
 
 import signal

@@ -32,6 +32,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "topics": ("topics", "topics", "List, create, delete and inspect topics."),
     "namespaces": ("namespaces", "namespaces", "List, create, delete and configure namespaces."),
     "subscriptions": ("subscriptions", "subscriptions", "See and move subscriptions of a topic."),
+    "doctor": ("doctor", "doctor", "Verify a data folder, checksum by checksum."),
+    "backup": ("backup", "backup", "Copy a data folder, also while it is written to."),
+    "restore": ("backup", "restore", "Make a data folder of a backup."),
 }
 
 

@@ -159,14 +159,14 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
         options["event_timestamp"] = event_time
     known = count * len(messages) if not files and "-" not in messages else None
     started = time.perf_counter()
-    with asked.cluster() as cluster, progress("publishing", known, quiet=asked.json) as advance:
+    with asked.cluster() as cluster, progress("publishing", known, quiet=asked.json) as meter:
         producer = cluster.producer(
             topic,
             block_if_queue_full=True,
             max_pending_messages=PENDING_MAX,
             batching_enabled=batch,
         )
-        receipts = Receipts(advance)
+        receipts = Receipts(meter.advance)
         interrupted = _publish(
             (body for _ in range(count) for body in _bodies(messages, files)),
             lambda body: producer.send_async(body, receipts.note, **options),

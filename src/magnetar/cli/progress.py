@@ -4,11 +4,12 @@ Without a terminal, or with `--output json`, nothing is drawn and rich is never 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-Advance = Callable[[int], None]
-"""Called with how much more is done."""
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 def is_watched() -> bool:
@@ -16,25 +17,50 @@ def is_watched() -> bool:
     return sys.stderr.isatty()
 
 
-def _draw_nothing(_: int) -> None:
-    """Count for nobody."""
+class Meter:
+    """How far a piece of work is. This one draws nothing."""
+
+    def advance(self, by: int) -> None:
+        """Count what was done since the last call."""
+
+    def reach(self, done: int, total: int) -> None:
+        """Say how much is done, and how much there is."""
+
+
+class _Bar(Meter):
+    """A meter that is drawn."""
+
+    def __init__(self, bars: "Progress", task: "TaskID") -> None:
+        self._bars = bars
+        self._task = task
+
+    def advance(self, by: int) -> None:
+        self._bars.advance(self._task, by)
+
+    def reach(self, done: int, total: int) -> None:
+        self._bars.update(self._task, completed=done, total=total)
 
 
 @contextmanager
-def progress(what: str, total: int | None, *, quiet: bool = False) -> Iterator[Advance]:
-    """Show how far a piece of work is; yields what to call for each step.
+def progress(
+    what: str, total: int | None = None, *, quiet: bool = False, as_bytes: bool = False
+) -> Iterator[Meter]:
+    """Show how far a piece of work is.
 
     Args:
         what: What is done, such as `publishing`.
-        total: How much there is to do; None: not known.
+        total: How much there is to do; None: not known, or not yet.
         quiet: Draw nothing, because a program reads or messages are being printed.
+        as_bytes: Count in bytes, not in pieces.
     """
     if quiet or not is_watched():
-        yield _draw_nothing
+        yield Meter()
         return
-    from rich.console import Console  # noqa: PLC0415 - costs more to import than most commands
+    # Imported here: rich costs more to import than most commands need in all.
+    from rich.console import Console  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
@@ -44,14 +70,9 @@ def progress(what: str, total: int | None, *, quiet: bool = False) -> Iterator[A
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn(binary_units=True) if as_bytes else MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
     ) as bars:
-        task = bars.add_task(what, total=total)
-
-        def advance(by: int) -> None:
-            bars.advance(task, by)
-
-        yield advance
+        yield _Bar(bars, bars.add_task(what, total=total))

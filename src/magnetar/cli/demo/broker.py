@@ -1,6 +1,8 @@
 """A broker of the demo's own: a child process in a folder and on ports that nobody uses.
 
-start ──▶ ready ──▶ kill (SIGKILL, supervisor and workers at once) ──▶ start again ──▶ stop
+    start ──▶ ready ──▶ kill (SIGKILL, supervisor and workers at once) ──▶ start again ──▶ stop
+
+Ready means that its own health check says so, and killed that no process of it is left.
 """
 
 import os
