@@ -35,10 +35,8 @@ def doctor(asked: Asked, folder: Path) -> int:
         metadata = verify_database(folder / "metadata.sqlite")
         verified = verify_folder(folder, files, meter.reach)
     sound = verified.sound and not metadata
-    asked.show_one(
-        as_json(verified, metadata, sound=sound),
-        "\n".join(lines_of(verified, metadata, sound=sound)),
-    )
+    text = "\n".join(lines_of(verified, metadata, sound=sound))
+    asked.show_one(as_json(verified, metadata, sound=sound), text)
     return ExitCode.OK if sound else ExitCode.FAILED
 
 
