@@ -124,6 +124,19 @@ async def test_refusals_and_headers_come_back_as_they_were(ask: Any, forward: Fo
     assert "transfer-encoding" not in answer.headers
 
 
+async def test_a_call_that_wants_only_the_head_gets_it(ask: Any, forward: Forward) -> None:
+    answer = await ask(forward, "HEAD", "/admin/v2/tenants")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/a b", "/\x01", "/\u00fc", "/a\r\nHost: evil"])
+async def test_a_path_that_would_not_survive_the_way_is_refused(
+    ask: Any, forward: Forward, workers: list[Worker], path: str
+) -> None:
+    assert (await ask(forward, "GET", path)).status == 400
+    assert not any(worker.seen for worker in workers)
+
+
 async def test_nobody_outside_can_speak_as_a_sibling(ask: Any, forward: Forward) -> None:
     answer = await ask(forward, "PUT", "/admin/v2/namespaces/a/b", headers={HERE: "1"})
     assert answer.json["here"] is None

@@ -51,7 +51,8 @@ class Forward:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await send(message)  # type: ignore[arg-type]  # what starlette hands to a sender
 
-        method, path = scope["method"], scope["raw_path"].decode("ascii")
+        method = scope["method"]
+        path = scope["raw_path"].decode("latin-1")
         try:
             async with AsyncExitStack() as stack:
                 answer = await self._answer(stack, method, path, scope, receive)
@@ -67,6 +68,7 @@ class Forward:
         self, stack: AsyncExitStack, method: str, path: str, scope: Scope, receive: Receive
     ) -> Response:
         try:
+            _check_path(path)
             if method == "GET":
                 own = await self._own_answer(stack, path)
                 if own is not None:
@@ -152,6 +154,16 @@ class Forward:
         except SiblingDownError as error:
             return str(error)
         return "" if answer.status == 200 else answer.body.decode("utf-8", "replace")
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that would not survive being sent on.
+
+    Raises:
+        Refusal: 400, it has characters that a path may not have.
+    """
+    if not path.isascii() or not path.isprintable() or " " in path:
+        raise Refusal(400, "the path has characters that must be escaped")
 
 
 def _passed_on(exchange: Exchange) -> Response:

@@ -54,11 +54,13 @@ class Answer(NamedTuple):
 class Exchange:
     """One call whose answer is read piece by piece."""
 
-    def __init__(self, worker: int, reader: asyncio.StreamReader) -> None:
+    def __init__(self, worker: int, reader: asyncio.StreamReader, *, bodyless: bool) -> None:
+        """Read the answer to one call; `bodyless`: to HEAD, which only talks about a body."""
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._worker = worker
         self._reader = reader
+        self._bodyless = bodyless
         self._parser = httptools.HttpResponseParser(self)
         self._head = False
         self._complete = False
@@ -72,6 +74,7 @@ class Exchange:
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._head = True
+        self._complete = self._bodyless
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
@@ -157,7 +160,7 @@ class Siblings:
                 raise SiblingDownError(worker, error.strerror or error, untouched=True) from error
             try:
                 writer.write(_request(method, target, headers, body))
-                exchange = Exchange(worker, reader)
+                exchange = Exchange(worker, reader, bodyless=method == "HEAD")
                 await exchange.head()
                 yield exchange
             finally:
