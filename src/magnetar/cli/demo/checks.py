@@ -60,24 +60,23 @@ def checks(readings: Sequence[Reading], outcome: Outcome) -> list[Check]:
     def received(what: str, by: Received, detail: str = "") -> Check:
         return Check(what, total, by.distinct, by.distinct == total, by.again, detail)
 
-    workers = ", ".join(f"{name} {done:,}" for name, done in outcome.work_by_worker.items())
+    shares = outcome.work_by_worker.values()
+    workers = f"{len(shares)} workers, {min(shares):,} to {max(shares):,} each"
     return [
         Check(
-            "readings acknowledged to the publisher",
+            "acknowledged to the publisher",
             total,
             outcome.acknowledged,
             outcome.acknowledged == total,
         ),
-        received("readings seen by the hourly means", outcome.means_received),
-        received("readings seen by the alerts", outcome.alerts_received),
-        received("readings worked on by the queue", outcome.work_received, workers),
+        received("received by the hourly means", outcome.means_received),
+        received("received by the alerts", outcome.alerts_received),
+        received("worked on by the queue", outcome.work_received, workers),
         _replay(readings, outcome),
-        _results(
-            "hourly means equal to the file's", hourly_means(readings), outcome.means, "hour_ms"
-        ),
-        _results("alerts equal to the file's", alerts(readings), outcome.alerts, "number"),
+        _results("hourly means as in the file", hourly_means(readings), outcome.means, "hour_ms"),
+        _results("alerts as in the file", alerts(readings), outcome.alerts, "number"),
         Check(
-            "left in the three backlogs",
+            "left in the backlogs",
             0,
             sum(outcome.backlog.values()),
             len(outcome.backlog) == 3 and not any(outcome.backlog.values()),
@@ -92,7 +91,7 @@ def _replay(readings: Sequence[Reading], outcome: Outcome) -> Check:
     same = sum(map(Reading.__eq__, first_seen, readings))
     in_order = same == len(readings) == len(first_seen)
     return Check(
-        "readings replayed in order by a late-comer",
+        "replayed by the late-comer",
         len(readings),
         same,
         in_order and not (again and outcome.deduplication),

@@ -77,7 +77,10 @@ class Terminal(Screen):
         from rich.table import Table  # noqa: PLC0415
 
         self.close()
-        shown = Table(*COLUMNS)
+        shown = Table()
+        for column in COLUMNS:
+            numeric = column in {"expected", "found", "again"}
+            shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
         for each in checks:
             verdict = "[green]ok[/]" if each.ok else "[bold red]WRONG[/]"
             again = "" if each.again is None else f"{each.again:,}"
