@@ -61,7 +61,7 @@ def checks(readings: Sequence[Reading], outcome: Outcome) -> list[Check]:
         return Check(what, total, by.distinct, by.distinct == total, by.again, detail)
 
     shares = outcome.work_by_worker.values()
-    workers = f"{len(shares)} workers, {min(shares):,} to {max(shares):,} each"
+    workers = f"{min(shares):,} to {max(shares):,} each"
     return [
         Check(
             "acknowledged to the publisher",

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -74,13 +74,15 @@ class Terminal(Screen):
             self._bars.update(self._tasks[name], completed=count)
 
     def verdict(self, checks: Sequence[Check]) -> None:
+        from rich.box import SIMPLE_HEAD  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
 
         self.close()
-        shown = Table()
+        shown = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in COLUMNS:
             numeric = column in {"expected", "found", "again"}
-            shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+            side: Literal["left", "right"] = "right" if numeric else "left"
+            shown.add_column(column, justify=side, no_wrap=column != "detail")
         for each in checks:
             verdict = "[green]ok[/]" if each.ok else "[bold red]WRONG[/]"
             again = "" if each.again is None else f"{each.again:,}"
