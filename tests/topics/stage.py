@@ -74,10 +74,15 @@ class Door:
         self.ends = 0
         self.closed_with: list[PortError | None] = []
         self.congested = False
+        self.refused = False
+        self.uninvited = 0
+        """How often something came after a refusal and before `resume`."""
 
     def deliver(self, run: Run, selection: Selection) -> bool:
         assert list(selection.rows) == sorted(selection.rows)
         assert len(selection.rows) > 0
+        self.uninvited += self.refused
+        self.refused = self.congested
         self.calls.append(len(selection.rows))
         for row in selection.rows:
             self.got.append(

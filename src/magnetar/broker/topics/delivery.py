@@ -12,7 +12,7 @@ Every entry between mark-delete and the read position is in exactly one place: a
 its time (`delayed`). One pass looks at a bounded number of entries and then gives way.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
@@ -43,6 +43,7 @@ from magnetar.broker.topics.redelivery import NOTHING, KeyedReplay, Replay
 
 KEYED_WAITING_MAX = 20_000
 """Key_Shared reads no further while this many entries wait for their slots' owners."""
+UNLIMITED = 1 << 62
 READ_ENTRIES_MIN = 100
 """Shared reads at least this far ahead: some of it may be delayed."""
 
@@ -437,16 +438,20 @@ class SharedDelivery(Delivery):
         """Return who has room for how many messages."""
         limits = self._account.limits
         total_max = limits.unacked_per_subscription_max
+        left = UNLIMITED
         if total_max:
             if self._blocked and self.unacked_messages * 2 > total_max:
                 return []
-            self._blocked = self.unacked_messages >= total_max
+            left = total_max - self.unacked_messages
+            self._blocked = left <= 0
             if self._blocked:
                 return []
-        rooms = [
-            (each, each.room(limits.unacked_per_consumer_max)) for each in self.consumers.values()
-        ]
-        return [Slot(each.number, room, each.request.priority) for each, room in rooms if room > 0]
+        slots = []
+        for each in self.consumers.values():
+            room = min(each.room(limits.unacked_per_consumer_max), left)
+            if room > 0:
+                slots.append(Slot(each.number, room, each.request.priority))
+        return slots
 
     def _step(self, slots: list[Slot], budget: int) -> int:
         """Send from one place; return how many entries were looked at, 0: nothing to do now."""
@@ -774,13 +779,18 @@ class KeyedDelivery(SharedDelivery):
         found = assign_keyed(
             rows, [by_row[row] for row in rows], portion.message_counts(rows), state
         )
+        last = rows[-1]
+        if not _room_left(slots, found.assignments):
+            # What follows the last row that was sent may as well stay unread.
+            last = max((each.rows[-1] for each in found.assignments), default=rows[0] - 1)
         for row in found.waiting:
-            keyed.wait(ledger, first + row, by_row[row])
+            if row <= last:
+                keyed.wait(ledger, first + row, by_row[row])
         for assignment in found.assignments:
             for row in assignment.rows:
                 keyed.remember(ledger, first + row, by_row[row])
             self._hand_out(portion, assignment)
-        return len(rows)
+        return bisect_right(rows, last)
 
     def _taken(self, number: int, ledger: int, first: int, count: int) -> None:
         for entry in range(first, first + count):
@@ -804,6 +814,12 @@ class KeyedDelivery(SharedDelivery):
     @property
     def ready_count(self) -> int:
         return self._keyed.waiting
+
+
+def _room_left(slots: Sequence[Slot], assignments: Sequence[Assignment]) -> bool:
+    """Whether anybody could still be sent something."""
+    used = {each.consumer: each.messages for each in assignments}
+    return any(slot.permits > used.get(slot.consumer, 0) for slot in slots)
 
 
 def _slots_of(run: Run) -> list[int]:
