@@ -102,6 +102,7 @@ class SimulatedFile:
             self._disk.step("sync", self._path)
         except OSError:
             self._inode.pending.clear()
+            self._disk.trace.append(Event("sync failed", self._inode))
             raise
         if self._disk.skip_sync:
             return
@@ -370,6 +371,8 @@ def crash_states(
             own(event.inode).pending.append(event.change)
         elif event.what == "sync" and event.inode is not None:
             own(event.inode).sync()
+        elif event.what == "sync failed" and event.inode is not None:
+            own(event.inode).pending.clear()
         elif event.names is not None:
             changed = tuple((n, None if i is None else own(i)) for n, i in event.names.names)
             pending_names.append(NameChange(event.names.folder, changed))

@@ -482,12 +482,19 @@ class Ledgers:
 
     def _new_slab(self, size: int) -> Slab:
         slab = self._generation.new_slab(self._pool, size)
-        if self._generation.bytes * 2 >= self._config.write_cache_bytes_max:
+        if self._half_full:
             self._flush_soon()
         return slab
 
+    @property
+    def _half_full(self) -> bool:
+        return self._generation.bytes * 2 >= self._config.write_cache_bytes_max
+
     def _new_tail(self, writer: _Writer, ledger: int) -> Tail:
-        tail = writer.tail = self._generation.tails[ledger] = Tail(ledger, writer.end)
+        tails = self._generation.tails
+        if ledger not in tails:
+            tails[ledger] = Tail(ledger, writer.end)
+        tail = writer.tail = tails[ledger]
         writer.generation = self._generation
         return tail
 
@@ -649,7 +656,8 @@ class Ledgers:
             except StorageError:
                 logger.exception("flush failed; it is tried again")
                 await asyncio.sleep(FLUSH_RETRY_S)
-            else:
+                continue
+            if not self._half_full:
                 return
 
     def _restart_flush_timer(self) -> None:

@@ -262,15 +262,23 @@ class Shelf:
 
     def count_failed_read(self, place: Place, entry: int) -> Loaded | None:
         """Count a read that failed; after a few, return its block as damaged."""
-        with self._handles.use(place.table.name) as file:
-            index = self._index(file, place)
-        number = _block_of(index, place, entry)
-        key = (place.table.name, index.offsets[number])
-        self._failed_reads[key] = self._failed_reads.get(key, 0) + 1
-        if self._failed_reads[key] < FAILED_READS_MAX:
-            return None
         reason = f"{FAILED_READS_MAX} reads failed"
+        try:
+            with self._handles.use(place.table.name) as file:
+                index = self._index(file, place)
+        except OSError:
+            if self._fails_too_often((place.table.name, place.table.index_at)):
+                ledger = place.table.ledgers[place.row]
+                raise QuarantinedError(ledger, entry, place.end - 1, reason) from None
+            return None
+        number = _block_of(index, place, entry)
+        if not self._fails_too_often((place.table.name, index.offsets[number])):
+            return None
         return Loaded(index, number, [self._lost(place, index, number, b"", reason)])
+
+    def _fails_too_often(self, where: tuple[str, int]) -> bool:
+        self._failed_reads[where] = self._failed_reads.get(where, 0) + 1
+        return self._failed_reads[where] >= FAILED_READS_MAX
 
     def _index(self, file: File, place: Place) -> BlockIndex:
         found = self._indexes.get((place.table.name, place.row))
