@@ -26,7 +26,6 @@ from typing import Any, TextIO
 
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
-from magnetar.broker.doors.admin.forward import serve_forward
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.storage.folder import DataFolder, FolderError
 from magnetar.broker.supervisor import StartError, Supervisor, WorkerStart
@@ -89,6 +88,10 @@ async def _serve(options: StandaloneOptions, out: TextIO) -> int:
         folder = held.enter_context(DataFolder.open(DiskFiles(), options.data))
         sockets = _bind_all(options, held)
         supervisor = Supervisor(_starts(options, folder, sockets), SystemClock())
+        await supervisor.launch()
+        # The workers import their modules on the other cores while we import ours.
+        from magnetar.broker.doors.admin.forward import serve_forward  # noqa: PLC0415
+
         await supervisor.start()
         http = await serve_forward(
             sockets.http, folder.admin_sockets(options.workers), hosts=_http_hosts(options)

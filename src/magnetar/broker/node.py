@@ -158,6 +158,7 @@ class Node:
             clock=self._clock,
             address=self._address,
             version=magnetar.__version__,
+            complaint=lambda: "the disk is full" if self._ledgers.full else "",
         )
         admin = await serve_admin(context, self._admin_sockets[config.worker])
         self._parts.push_async_callback(admin.stop)

@@ -116,14 +116,17 @@ class Supervisor:
         """Which workers have their doors open."""
         return [worker.serving for worker in self._workers]
 
+    async def launch(self) -> None:
+        """Start every worker's process. What they do until `start` is done beside us."""
+        await asyncio.gather(*(self._launch(worker) for worker in self._workers))
+
     async def start(self) -> None:
-        """Start every worker; return when all of them serve.
+        """Return when all workers serve.
 
         Raises:
             StartError: one of them cannot. The others have been stopped.
         """
         try:
-            await asyncio.gather(*(self._launch(worker) for worker in self._workers))
             await asyncio.gather(*(self._await(worker, "recovered") for worker in self._workers))
             await asyncio.gather(*(self._serve(worker) for worker in self._workers))
         except StartError:
