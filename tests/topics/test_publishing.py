@@ -150,6 +150,18 @@ async def test_the_log_learns_its_new_end_before_the_receipts_go_out(bench: Benc
     assert ends == [(100, 3)]
 
 
+async def test_a_door_that_fails_does_not_keep_others_from_their_receipts(bench: Bench) -> None:
+    def broken(_run: object, _groups: object) -> None:
+        raise RuntimeError("a bug in a door")
+
+    producer = bench.producer(bench.topic())
+    bench.publisher.publish(make_run([(0, 1)]), bench.producers, broken)
+    bench.send((0, 2))
+    bench.ledgers.commit()
+    assert bench.receipts.rows == [(0, 2, (100, 1))]
+    assert producer.pending == 0
+
+
 # --- refusals
 
 

@@ -14,7 +14,9 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.sqlite import SqliteStore
+from magnetar.broker.metadata.store import Store
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
     Acknowledged,
@@ -32,6 +34,8 @@ from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.broker.topics.recovered import recorded_ends
 from magnetar.names import TopicName
+from tests.storage.disk import SimulatedDisk
+from tests.storage.rig import InlineExecutor
 
 
 class SingleOwner:
@@ -123,7 +127,17 @@ def run_of(bodies: Sequence[str], sequence_ids: Sequence[int] | None = None) -> 
 class Core:
     """The core of one process on one folder."""
 
-    def __init__(self, data: Path, clock: Clock | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        data: Path,
+        clock: Clock | None = None,
+        disk: SimulatedDisk | None = None,
+        facts: MemoryStore | None = None,
+        **settings: Any,
+    ) -> None:
+        """Use a folder; or, with `disk`, a simulated one, and metadata in memory."""
+        self.disk = disk
+        self.facts = facts or MemoryStore()
         self.config = BrokerConfig(
             data=data,
             **{
@@ -139,12 +153,26 @@ class Core:
     async def start(self) -> "Core":
         """Recover, then serve."""
         loop = asyncio.get_running_loop()
-        self.config.data.mkdir(exist_ok=True)
-        self.files = DiskFiles()
         self.metrics = Metrics()
-        self.store = await SqliteStore.open(self.config.data / "metadata.sqlite", self.files)
+        self.store: Store
+        if self.disk is not None:
+            self.store = self.facts
+            self.ledgers = Ledgers(
+                self.config,
+                self.disk,
+                self.clock,
+                self.metrics,
+                loop,
+                threaded=False,
+                read_pool=InlineExecutor(),
+                write_pool=InlineExecutor(),
+            )
+        else:
+            self.config.data.mkdir(exist_ok=True)
+            files = DiskFiles()
+            self.store = await SqliteStore.open(self.config.data / "metadata.sqlite", files)
+            self.ledgers = Ledgers(self.config, files, self.clock, self.metrics, loop)
         await prepare(self.store, self.config.cluster)
-        self.ledgers = Ledgers(self.config, self.files, self.clock, self.metrics, loop)
         self.catalog = Catalog(
             ledgers=self.ledgers,
             store=self.store,
@@ -219,7 +247,7 @@ class Client:
                     sequence_id = reported.envelope(first_row + i).sequence_id
                     place = EntryId(ledger, first_entry + (i if ledger >= 0 else 0))
                     found.append((sequence_id, error or place))
-            if len(found) == run.count:
+            if len(found) == run.count and not future.done():
                 future.set_result(found)
 
         self.core.catalog.publish(run, [self.producer], done)

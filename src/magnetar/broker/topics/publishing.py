@@ -122,7 +122,10 @@ class _Report:
                 self.groups[group] = self.groups[group]._replace(
                     error=PersistenceError("the first copy of this message could not be stored")
                 )
-        self.done(self.run, self.groups)
+        try:
+            self.done(self.run, self.groups)
+        except Exception:  # a door's mistake must not cost other connections their receipts
+            logger.exception("a door could not take its receipts")
         for producer in self.counted:
             producer.reported()
         for report in self.behind or ():
