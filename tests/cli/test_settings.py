@@ -74,7 +74,7 @@ def test_variables_that_mean_nothing_are_named_but_not_those_of_other_commands()
     ("file", "message"),
     [
         ("workers = ", "is no TOML"),
-        ("wokers = 2", "unknown setting wokers in the settings file, did you mean workers"),
+        ("workres = 2", "unknown setting workres in the settings file, did you mean workers"),
         ('workers = "two"', "workers in the settings file is 'two', expected a whole number"),
         ("workers = true", "expected a whole number"),
         ("insecure = 1", "expected true or false"),
