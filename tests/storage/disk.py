@@ -39,15 +39,18 @@ class Inode:
         self.data = bytearray(content)
         self.durable = bytearray(content)
         self.pending: list[Pending] = []
+        self.synced = 0
 
     def change(self, change: Pending) -> None:
         apply(self.data, change)
         self.pending.append(change)
 
-    def sync(self) -> None:
-        for change in self.pending:
+    def sync(self, first: int | None = None) -> None:
+        """Make pending changes durable; only the first so many if that is told."""
+        for change in self.pending[:first]:
             apply(self.durable, change)
-        self.pending.clear()
+            self.synced += 1
+        del self.pending[:first]
 
 
 def apply(content: bytearray, change: Pending) -> None:
@@ -370,7 +373,9 @@ def crash_states(
         if event.change is not None and event.inode is not None:
             own(event.inode).pending.append(event.change)
         elif event.what == "sync" and event.inode is not None:
-            own(event.inode).sync()
+            inode = own(event.inode)
+            # A sync by another thread may have begun before the latest writes.
+            inode.sync(event.note - inode.synced if isinstance(event.note, int) else None)
         elif event.what == "sync failed" and event.inode is not None:
             own(event.inode).pending.clear()
         elif event.names is not None:

@@ -75,7 +75,9 @@ async def test_a_restored_backup_is_a_folder_of_its_own() -> None:
     assert disk.read(Path("/again/metadata.sqlite")) == b"facts"
 
 
-async def backup_with(disk: SimulatedDisk, meanwhile: Callable[[], Coroutine[Any, Any, T]]) -> list[T]:
+async def backup_with(
+    disk: SimulatedDisk, meanwhile: Callable[[], Coroutine[Any, Any, T]]
+) -> list[T]:
     """Back up, and let something happen whenever the metadata has just been copied."""
     loop = asyncio.get_running_loop()
     results: list[T] = []
