@@ -77,7 +77,11 @@ class Sequences:
         flags = run.u32(FLAGS).tolist()
         pushed = self._pushed.get(name, NO_SEQUENCE)
         # Nearly every run is like this: nothing chunked, nothing sent twice.
-        if (
+        if run.count == 1:
+            if first[0] > pushed and not flags[0] & _PIECE:
+                highest = self._pushed[name] = max(last[0], first[0])
+                return [Verdict(Judgement.NEW, 0, 1, highest)]
+        elif (
             first[0] > pushed
             and all(map(lt, last, islice(first, 1, None)))
             and all(map(lt, first, islice(first, 1, None)))

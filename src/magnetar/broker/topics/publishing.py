@@ -36,7 +36,16 @@ from magnetar.broker.port import (
     ServiceNotReadyError,
     TopicTerminatedError,
 )
-from magnetar.broker.run import FLAGS, LENGTH, MESSAGES, PRODUCER, PUBLISH_TIME, Run
+from magnetar.broker.run import (
+    BROKER_TIME,
+    FIRST_INDEX,
+    FLAGS,
+    LENGTH,
+    MESSAGES,
+    PRODUCER,
+    PUBLISH_TIME,
+    Run,
+)
 from magnetar.broker.storage.record import Part
 from magnetar.broker.topics.deduplication import NO_SEQUENCE, Judgement, Sequences
 from magnetar.broker.topics.producer import (
@@ -80,6 +89,17 @@ class _Stored(NamedTuple):
     ledger: int
     end_entry: int
     highest: int
+
+
+class _Taken(NamedTuple):
+    """What was taken of one producer."""
+
+    entries: int
+    messages: int
+    size_bytes: int
+    publish_first_ms: int
+    publish_last_ms: int
+    chunks: int
 
 
 class _Awaited(NamedTuple):
@@ -250,8 +270,7 @@ class Publisher:
         producer, slot, first_row, run = rows
         inlet = producer.inlet
         now_ms = self._clock.wall_ms()
-        run.stamp(inlet.messages_in, now_ms)
-        self._count_in(run, producer, now_ms)
+        self._count_in(_stamped(run, inlet.messages_in, now_ms), producer, now_ms)
         if inlet.offer is not None:
             inlet.offer(run)
         report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED))
@@ -292,38 +311,29 @@ class Publisher:
         producer, slot, first_row, run = rows
         now_ms = self._clock.wall_ms()
         count = run.count
-        log.next_index = run.stamp(log.next_index, now_ms)
+        taken = _stamped(run, log.next_index, now_ms)
+        log.next_index += taken.messages
         ledger, entry = log.reserve(count)
-        times = run.i64(PUBLISH_TIME)
-        first_ms, last_ms = (times[0], times[0]) if count == 1 else (min(times), max(times))
-        size_bytes = self._count_in(run, producer, now_ms)
+        self._count_in(taken, producer, now_ms)
         # The journal names the producer only where reading it back may raise its sequence id.
         name = "" if highest == NO_SEQUENCE else producer.name
         report.parts.append(Part(ledger, entry, first_row, count, name))
         report.stored.append(_Stored(producer, len(report.groups), ledger, entry + count, highest))
         report.groups.append(Group(slot, first_row, count, ledger, entry))
         self._count(report, producer)
-        return count, size_bytes, first_ms, last_ms
+        return count, taken.size_bytes, taken.publish_first_ms, taken.publish_last_ms
 
-    def _count_in(self, run: Run, producer: OpenProducer, now_ms: int) -> int:
-        """Count what was taken; return how many bytes it is."""
-        count = run.count
-        if count == 1:
-            messages, size_bytes = run.u32(MESSAGES)[0], run.u32(LENGTH)[0]
-        else:
-            messages, size_bytes = run.message_count(), run.body_bytes()
+    def _count_in(self, taken: _Taken, producer: OpenProducer, now_ms: int) -> None:
+        entries, messages, size_bytes, _, _, chunks = taken
         inlet = producer.inlet
-        inlet.count(count, messages, size_bytes, now_ms)
+        inlet.count(entries, messages, size_bytes, now_ms)
         producer.messages_in += messages
         producer.bytes_in += size_bytes
-        flags = run.u32(FLAGS)
-        if flags[0] & _CHUNK:
-            chunks = sum(1 for flag in flags if flag & _CHUNK)
+        if chunks:
             producer.chunks_in += chunks
             inlet.chunks_in += chunks
-        self._entries.value += count
+        self._entries.value += entries
         self._bytes.value += size_bytes
-        return size_bytes
 
     def _count(self, report: _Report, producer: OpenProducer) -> None:
         producer.pending += 1
@@ -468,6 +478,22 @@ class Publisher:
             callbacks, self._clear_callbacks = self._clear_callbacks, []
             for callback in callbacks:
                 self._ledgers.call_when_clear(callback)
+
+
+def _stamped(run: Run, first_index: int, now_ms: int) -> _Taken:
+    """Fill in what the topic decides about rows, and measure them."""
+    if run.count == 1:
+        # Producers that do not batch, over many topics, make many runs of one row.
+        words, longs = run.rows.cast("I"), run.rows.cast("q")
+        longs[FIRST_INDEX], longs[BROKER_TIME] = first_index, now_ms
+        time_ms = longs[PUBLISH_TIME]
+        chunks = 1 if words[FLAGS] & _CHUNK else 0
+        return _Taken(1, words[MESSAGES], words[LENGTH], time_ms, time_ms, chunks)
+    messages = run.stamp(first_index, now_ms) - first_index
+    times = run.i64(PUBLISH_TIME).tolist()
+    flags = run.u32(FLAGS)
+    chunks = sum(1 for flag in flags if flag & _CHUNK) if flags[0] & _CHUNK else 0
+    return _Taken(run.count, messages, run.body_bytes(), min(times), max(times), chunks)
 
 
 def _by_slot(run: Run, slots: list[int]) -> tuple[Run, list[int]]:

@@ -13,9 +13,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from magnetar.broker.metadata import paths
-from magnetar.broker.metadata.chains import Chain, reserve_ledgers_up_to
+from magnetar.broker.metadata.chains import reserve_ledgers_up_to
 from magnetar.broker.metadata.cursors import CursorRecord, Cursors, CursorSnapshot, save_cursors
+from magnetar.broker.metadata.documents import decode
 from magnetar.broker.metadata.sequences import Checkpoint, load_sequences, save_sequences
 from magnetar.broker.metadata.store import Store, number_of
 from magnetar.broker.storage.ledgers import Recovered
@@ -42,14 +45,19 @@ async def save_recovered(store: Store, recovered: Recovered) -> None:
         await _save_notes(store, recovered.notes)
 
 
+class _Ledger(msgspec.Struct):
+    """What is needed here of a ledger's record."""
+
+    end_entry: int | None = None
+
+
 async def recorded_ends(store: Store) -> dict[int, int]:
     """Return where each sealed ledger ends: what the journal holds beyond it does not count."""
-    ends: dict[int, int] = {}
-    for topic in {_topic_of(CHAINS, key) for key in await store.keys(CHAINS)}:
-        for record in await Chain(store, topic).load():
-            if record.end_entry is not None:
-                ends[record.ledger] = record.end_entry
-    return ends
+    return {
+        number_of(key): end
+        for key, found in await store.scan(CHAINS)
+        if (end := decode(key, found.value, _Ledger).end_entry) is not None
+    }
 
 
 async def _save_producers(store: Store, producers: Mapping[int, Mapping[str, int]]) -> None:
