@@ -39,7 +39,7 @@ write(24)
 write(12)
 """
 
-STATES_PER_OPERATION = 5
+STATES_PER_OPERATION = 3
 
 strace = shutil.which("strace")
 

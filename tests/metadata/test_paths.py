@@ -1,5 +1,7 @@
 """Keys: names go in and come out, and no two nouns share a prefix."""
 
+from collections.abc import Callable
+
 import pytest
 
 from magnetar.broker.metadata import paths
@@ -14,11 +16,19 @@ NAMES = [
 
 
 @pytest.mark.parametrize("text", NAMES)
-@pytest.mark.parametrize("kind", [paths.TOPICS, paths.PARTITIONED])
-def test_a_topic_comes_back_from_its_key(kind: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "key_of"),
+    [
+        (paths.TOPICS, paths.topic),
+        (paths.PARTITIONED, paths.partitioned),
+        (paths.LIVE, paths.live),
+    ],
+)
+def test_a_topic_comes_back_from_its_key(
+    kind: str, key_of: Callable[[TopicName], str], text: str
+) -> None:
     name = TopicName.parse(text)
-    key = paths.topic(name) if kind == paths.TOPICS else paths.partitioned(name)
-    assert paths.topic_name(kind, key) == name
+    assert paths.topic_name(kind, key_of(name)) == name
 
 
 def test_a_page_comes_back_from_its_key() -> None:

@@ -1,0 +1,10 @@
+"""What holds for every test."""
+
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more about the machine than about the code: a test that hangs
+# is stopped by pytest-timeout, and what must be fast is measured, not timed by the way.
+settings.register_profile(
+    "house", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("house")
