@@ -101,6 +101,26 @@ async def test_listing_shows_partitions_and_hides_system_topics(core: Core) -> N
     assert await core.catalog.topics(DEFAULT, ListMode.ALL) == sorted(persistent + memory)
 
 
+async def test_a_non_persistent_topic_is_listed_only_while_it_is_loaded(core: Core) -> None:
+    name = named("non-persistent://public/default/n")
+    await core.producer(str(name))
+    await core.catalog.unload(name)
+    assert await core.catalog.topics(DEFAULT, ListMode.ALL) == []
+    await core.producer(str(name))
+    assert await core.catalog.topics(DEFAULT, ListMode.ALL) == [str(name)]
+    await core.catalog.delete(name, force=True)
+    assert await core.catalog.topics(DEFAULT, ListMode.ALL) == []
+
+
+async def test_a_non_persistent_topic_is_not_listed_after_a_crash(
+    core: Core, tmp_path: Path
+) -> None:
+    await core.producer("non-persistent://public/default/n")
+    after = await core.crashed(tmp_path / "copy").start()
+    assert await after.catalog.topics(DEFAULT, ListMode.ALL) == []
+    await after.stop()
+
+
 async def test_topics_of_one_namespace_are_not_listed_in_another(core: Core) -> None:
     await core.producer("public/functions/t")
     assert await core.catalog.topics(DEFAULT, ListMode.ALL) == []

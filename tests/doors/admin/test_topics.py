@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from magnetar.broker.port import ListMode
+from magnetar.names import NamespaceName, TopicName
 from tests.doors.admin.processes import Processes
 
 A = "/admin/v2"
@@ -25,6 +27,21 @@ async def test_a_topic_is_created_listed_and_deleted(
     assert (await ask(front, "GET", f"{path}/partitions")).json["partitions"] == 0
     assert (await ask(front, "DELETE", path)).status == 204
     assert (await ask(front, "GET", f"{A}/{domain}/public/default")).json == []
+
+
+async def test_every_process_lists_the_non_persistent_topics_of_all(
+    ask: Any, two: Processes
+) -> None:
+    names = [f"non-persistent://public/default/t{i}" for i in range(6)]
+    for name in names:
+        await two.owner(name).consumer(name, "s")
+    owners = {id(two.owner(name)) for name in names}
+    assert len(owners) == 2
+    namespace = NamespaceName("public", "default")
+    for process in two.all:
+        assert await process.catalog.topics(namespace, ListMode.NON_PERSISTENT) == names
+        assert await process.catalog.partitions(TopicName.parse(names[0]), create=False) == 0
+    assert (await ask(two.front, "GET", f"{A}/non-persistent/public/default")).json == names
 
 
 async def test_a_topic_that_exists_cannot_be_created(ask: Any, one: Processes) -> None:

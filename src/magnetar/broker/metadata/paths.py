@@ -11,6 +11,7 @@
     cursors/<topic>/<cursor>                 JSON: one per durable subscription
     pages/<cursor>/<ledger>/<page>           bytes: acknowledged entries ahead of the mark
     sequences/<topic>/<producer>             JSON: what deduplication must not forget
+    live/<topic>                             nothing: a topic in some process's memory only
     counters/ledger, counters/cursor         the last number given out
 
 A topic is written `domain/tenant/namespace/local`; none of its parts has a slash. Names
@@ -26,6 +27,7 @@ NAMESPACES = "namespaces/"
 PARTITIONED = "partitioned/"
 TOPICS = "topics/"
 DROPPED = "dropped/"
+LIVE = "live/"
 LEDGER_COUNTER = "counters/ledger"
 CURSOR_COUNTER = "counters/cursor"
 
@@ -90,8 +92,13 @@ def sequences(topic: TopicName) -> str:
     return f"sequences/{_topic(topic)}/"
 
 
+def live(topic: TopicName) -> str:
+    """Return the key that says that a topic is in memory."""
+    return LIVE + _topic(topic)
+
+
 def in_namespace(kind: str, name: NamespaceName, domain: str) -> str:
-    """Return the prefix of the topics (`TOPICS` or `PARTITIONED`) of a namespace."""
+    """Return the prefix of the topics (`TOPICS`, `PARTITIONED` or `LIVE`) of a namespace."""
     return f"{kind}{domain}/{name.tenant}/{name.namespace}/"
 
 

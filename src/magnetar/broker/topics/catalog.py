@@ -27,10 +27,11 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata.chains import Chain
 from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.metadata.live import Live
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
 from magnetar.broker.metadata.sequences import load_sequences
-from magnetar.broker.metadata.store import Increment, Store
+from magnetar.broker.metadata.store import Increment, Store, StoreError
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
     Consumer,
@@ -58,7 +59,6 @@ from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.policies import Rules, rules_of, with_topic
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
-from magnetar.broker.topics.subscription import Subscription
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
 from magnetar.names import NamespaceName, TopicName
 
@@ -124,6 +124,7 @@ class Catalog:
         self._loop = loop
         self._namespaces = Namespaces(store)
         self._partitions = Partitions(store)
+        self._live = Live(store)
         self._topics: dict[TopicName, Topic] = {}
         self._loading: dict[TopicName, asyncio.Task[Topic]] = {}
         self._closing: dict[TopicName, asyncio.Task[None]] = {}
@@ -131,6 +132,8 @@ class Catalog:
         self._rules: dict[NamespaceName, Rules] = {}
         self._around: Surroundings | None = None
         self._stopping = False
+        self._flush_first = set[TopicName]()
+        """Topics whose last closing failed half-way."""
         self._to_shrink: deque[TopicName] = deque()
         self._look_again_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,6 +161,7 @@ class Catalog:
 
     async def start(self) -> None:
         """Begin to serve."""
+        await self._live.remove_all(self._ownership.mine)
         [start] = await self._store.commit([Increment(PRODUCER_NAME_COUNTER)])
         assert start is not None
         self._around = Surroundings(
@@ -259,18 +263,14 @@ class Catalog:
     async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
         """Return the topics of a namespace, as `port.Port.topics` says.
 
-        Non-persistent ones are listed while they are loaded, in the process that serves them.
+        Non-persistent ones are listed while they are loaded, in whatever process serves them.
         """
         await self._rules_of(namespace)
         names: list[TopicName] = []
         if mode is not ListMode.NON_PERSISTENT:
             names += await self._partitions.list_topics(namespace)
         if mode is not ListMode.PERSISTENT:
-            names += [
-                name
-                for name in self._topics
-                if not name.persistent and name.namespace_name == namespace
-            ]
+            names += await self._live.list(namespace)
         return sorted(str(name) for name in names if not _is_system(name))
 
     # --- the port: clients --------------------------------------------------------------
@@ -449,7 +449,7 @@ class Catalog:
 
     async def _exists(self, name: TopicName) -> bool:
         if not name.persistent:
-            return name in self._topics
+            return name in self._topics or await self._live.has(name)
         return name in self._topics or await self._partitions.topic(name) is not None
 
     async def _load_once(self, name: TopicName) -> Topic:
@@ -469,11 +469,15 @@ class Catalog:
         assert around is not None
         rules = await self._rules_of(name.namespace_name)
         if not name.persistent:
+            await self._live.add(name)
             record = TopicRecord(created_ms=self._clock.wall_ms())
             return Topic(around, name, record, rules, None)
         found = await self._partitions.topic(name)
         if found is None:
             raise _missing(name, created=False)
+        if name in self._flush_first:
+            await self._ledgers.flush()
+            self._flush_first.discard(name)
         log = Log(self._ledgers, Chain(self._store, name), self._config, self._clock)
         await log.load()
         topic = Topic(
@@ -501,16 +505,16 @@ class Catalog:
         try:
             await topic.close(reason)
             if name.persistent:
-                readers = [
-                    each for each in topic.subscriptions.values() if isinstance(each, Subscription)
-                ]
+                readers = topic.readers
                 try:
                     if not delete:
                         await self.checkpoints.save_cursors(readers)
                         await self.checkpoints.save_sequences([topic])
                 finally:
                     self.checkpoints.forget(readers)
-                await topic.log.close()
+                await self._close_log(topic)
+            else:
+                await self._no_longer_live(name)
             if delete:
                 await topic.delete_durable()
         finally:
@@ -518,6 +522,21 @@ class Catalog:
             if self._topics.get(name) is topic:
                 del self._topics[name]
             self._closing.pop(name, None)
+
+    async def _no_longer_live(self, name: TopicName) -> None:
+        try:
+            await self._live.remove(name)
+        except StoreError as error:
+            logger.warning("topic %s is listed until the next start: %s", name, error)
+
+    async def _close_log(self, topic: Topic) -> None:
+        try:
+            await topic.log.close()
+        except (PortError, StorageError):
+            # Where its ledgers end is not recorded. Whoever loads it next looks into the entry
+            # logs for that, so everything has to be in there first.
+            logger.exception("topic %s: the ends of its ledgers are not recorded", topic.name)
+            self._flush_first.add(topic.name)
 
     # --- policies -----------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 call about a partitioned topic ──▶ its partitions ─┬─ owned here ──▶ the handler's function
                                                    └─ elsewhere  ──▶ the same call to the owner
-call about a namespace's topics ─▶ those owned here, then every sibling, marked HERE
 """
 
 import asyncio
@@ -77,16 +76,6 @@ class Context:
         policies = await self.namespaces.get(namespace)
         return bundle_count(policies.unknown.get("bundles"))
 
-    async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
-        """Return the topics of a namespace, also those that live only in siblings' memory."""
-        names = set(await self.catalog.topics(namespace, mode))
-        if mode is not ListMode.PERSISTENT:
-            path = f"{ADMIN}/{Domain.NON_PERSISTENT.value}/{_quoted(namespace)}"
-            for worker in self.siblings.others:
-                found = await self.siblings.ask(worker, "GET", path)
-                names.update(found if isinstance(found, list) else ())
-        return sorted(names)
-
     async def delete_namespace(self, namespace: NamespaceName) -> None:
         """Delete a namespace with all its topics, whoever owns them.
 
@@ -108,7 +97,7 @@ class Context:
         for domain in Domain:
             for name in await self.partitions.list_partitioned(namespace, domain):
                 await self.partitions.delete_partitioned(name)
-        in_memory = await self.topics(namespace, ListMode.NON_PERSISTENT)
+        in_memory = await self.catalog.topics(namespace, ListMode.NON_PERSISTENT)
         names = [
             *await self.partitions.list_topics(namespace),
             *map(TopicName.parse, in_memory),

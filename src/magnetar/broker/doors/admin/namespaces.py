@@ -99,7 +99,7 @@ async def list_topics(call: Call) -> Response:
     modes = [mode.name for mode in ListMode]
     if word not in modes:
         raise Refusal(412, f"mode is {word!r}, allowed: {', '.join(modes)}")
-    names = await call.context.topics(call.namespace, ListMode[word])
+    names = await call.context.catalog.topics(call.namespace, ListMode[word])
     return await listed(names)
 
 

@@ -13,7 +13,6 @@ from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.namespaces import check_properties
 from magnetar.broker.doors.admin.owners import everywhere, on_partitions
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
-from magnetar.broker.doors.admin.siblings import HERE
 from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.doors.admin.totals import Stats, total
 from magnetar.broker.entry import EntryId
@@ -100,9 +99,7 @@ async def list_topics(call: Call) -> Response:
     """Return the topics and partitions of a namespace, of one domain."""
     mode = _mode(call)
     await call.context.namespaces.get(call.namespace)
-    if HERE in call.request.headers:
-        return await listed(await call.context.catalog.topics(call.namespace, mode))
-    return await listed(await call.context.topics(call.namespace, mode))
+    return await listed(await call.context.catalog.topics(call.namespace, mode))
 
 
 def _mode(call: Call) -> ListMode:
