@@ -6,6 +6,7 @@
 #   make test     every test
 #   make check    format, lint, types, architecture, spelling, dependencies, house rules
 #   make format   let ruff lay out the code
+#   make crash    a longer campaign of power losses, damage and kills: KILLS=60 STATES=20000
 #   make bench    measure; see docs/performance.md
 #   make sizes    lines per file, and what the last change added
 #   make proto    write the generated protobuf code anew
@@ -20,7 +21,13 @@ CODE := src tests $(wildcard benchmarks examples)
 WIRE := src/magnetar/broker/wire/pulsar
 TYPED := src $(wildcard tests benchmarks)
 
-.PHONY: demo test check format bench sizes proto clean
+KILLS ?= 60
+STATES ?= 20000
+CRASHES := tests/storage/test_crash.py tests/storage/test_damage.py \
+  tests/storage/test_recovery_from_a_trace.py tests/metadata/test_database_after_power_loss.py \
+  tests/conformance/test_kill_loop.py
+
+.PHONY: demo test check format crash bench sizes proto clean
 
 demo: $(VENV)/installed
 	@$(BIN)/magnetar demo
@@ -40,6 +47,9 @@ check: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+crash: $(VENV)/installed-dev
+	MAGNETAR_KILLS=$(KILLS) MAGNETAR_CRASH_STATES=$(STATES) $(BIN)/python -m pytest -q $(CRASHES) $(ARGS)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

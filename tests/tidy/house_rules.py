@@ -88,7 +88,7 @@ OPEN_MODE = re.compile(r"[rwxa][bt]?\+?[bt]?")
 
 MACHINE_BOUND = re.compile(
     r"(?<![\w.])/[w]ork/|(?<![\w.])/[r]oot/|(?<![\w.])/[f]arm/|/[h]ome/\w+/|/[U]sers/\w+/|\.\./[s]hared"
-    r"|[p]ypi\.org|[p]ythonhosted\.org|[r]egistry\.npmjs|[c]rates\.io|[p]roxy\.golang|[i]ndex-url"
+    r"|[p]ypi\.org|[p]ythonhosted\.org|registry\.[n]pmjs|[c]rates\.io|[p]roxy\.golang|[i]ndex-url"
 )
 """Paths of one machine, and hosts that packages come from. Written so as not to find itself."""
 
