@@ -185,7 +185,7 @@ class SimulatedDisk:
         """Return all files."""
         return {name: bytes(inode.data) for name, inode in self.names.items()}
 
-    def replace(self, path: Path | str, content: bytes) -> None:
+    def replace(self, path: Path | str, content: Buffer) -> None:
         """Change a file behind everybody's back, durably."""
         inode = self.names[str(path)]
         inode.data[:] = content
@@ -370,14 +370,8 @@ def crash_states(
         if event.what == "note":
             notes.append(event.note)
             continue
-        if event.change is not None and event.inode is not None:
-            own(event.inode).pending.append(event.change)
-        elif event.what == "sync" and event.inode is not None:
-            inode = own(event.inode)
-            # A sync by another thread may have begun before the latest writes.
-            inode.sync(event.note - inode.synced if isinstance(event.note, int) else None)
-        elif event.what == "sync failed" and event.inode is not None:
-            own(event.inode).pending.clear()
+        if event.inode is not None:
+            happen(own(event.inode), event)
         elif event.names is not None:
             changed = tuple((n, None if i is None else own(i)) for n, i in event.names.names)
             pending_names.append(NameChange(event.names.folder, changed))
@@ -389,6 +383,17 @@ def crash_states(
             disk = _crashed(names, pending_names, variant, random)
             disk.folders = set(folders)
             yield CrashState(at, variant, disk, list(notes))
+
+
+def happen(inode: Inode, event: Event) -> None:
+    """Let an event happen to a file."""
+    if event.change is not None:
+        inode.pending.append(event.change)
+    elif event.what == "sync failed":
+        inode.pending.clear()
+    else:
+        # A sync by another thread may have begun before the latest writes.
+        inode.sync(event.note - inode.synced if isinstance(event.note, int) else None)
 
 
 def _crashed(

@@ -28,7 +28,7 @@ class InlineExecutor(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
             future.set_exception(error)
         return future
 
@@ -115,7 +115,9 @@ class Rig:
 
     def append(self, *counts: tuple[int, int], framed: int = 3) -> None:
         """Append one run: so many entries to each ledger."""
-        bodies, parts, ends = [], [], {}
+        bodies: list[bytes] = []
+        parts: list[Part] = []
+        ends: dict[int, int] = {}
         for ledger, entries in counts:
             first = self.appended[ledger]
             parts.append(Part(ledger, first, len(bodies), entries, f"producer-{ledger}"))

@@ -1,6 +1,6 @@
-"""System calls as strace writes them down -> the events of the simulated disk.
+r"""System calls as strace writes them down -> the events of the simulated disk.
 
-    12 pwrite64(7</data/metadata.sqlite-wal>, "\\x37\\x7f...", 24, 0 <unfinished ...>
+    12 pwrite64(7</data/metadata.sqlite-wal>, "\x37\x7f...", 24, 0 <unfinished ...>
     13 fdatasync(9</data/journal/0/0000000000000001.journal>) = 0
     12 <... pwrite64 resumed>) = 24
 
@@ -129,7 +129,7 @@ class Recorder:
             self._positions[path] = offset + len(data)
         else:
             numbers = numbers_of(call.arguments.split("],")[-1])
-            # pwrite64(file, data, size, offset), pwritev(file, [...], count, offset, flags)
+            # The offset is the last argument of pwrite64, and the second after pwritev's buffers.
             offset = numbers[1] if call.name.startswith("pwritev") else numbers[-1]
         self._add(inode, Pending(offset, data))
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.storage.disk import SimulatedDisk
-from tests.storage.rig import DATA, Rig, body_of, run_of, small_config
 
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.files import DiskFiles
@@ -21,6 +19,8 @@ from magnetar.broker.storage.errors import (
     StorageFullError,
 )
 from magnetar.broker.storage.record import Part
+from tests.storage.disk import SimulatedDisk
+from tests.storage.rig import DATA, Rig, body_of, run_of, small_config
 
 
 async def started(disk: SimulatedDisk | None = None) -> Rig:
@@ -627,8 +627,9 @@ async def test_reading_a_long_backlog_does_not_grow_memory(tmp_path: Path) -> No
     run = run_of([bytes(1024)] * 250)
     for entry in range(0, 60_000, 250):
         rig.ledgers.append(run, [Part(1, entry, 0, 250, "p")], {1: entry + 250})
-        while rig.ledgers.congested:
-            await asyncio.sleep(0.001)
+        clear = asyncio.Event()
+        rig.ledgers.call_when_clear(clear.set)
+        await clear.wait()
     await rig.ledgers.flush()
 
     async def read_all() -> int:

@@ -19,7 +19,6 @@ system the copy is a second name of the same file.
 
 import contextlib
 import errno
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +41,6 @@ ATTEMPTS_MAX = 5
 """How often metadata and journal are copied again because a flush came in between."""
 LOCK_ATTEMPTS_MAX = 600
 LOCK_PAUSE_S = 0.1
-SQLITE_BUSY_S = 30.0
 
 
 class BackupError(Exception):
@@ -57,17 +55,18 @@ class Copied(NamedTuple):
     """Bytes that the files hold, whether copied or given a second name."""
 
 
-def backup(
+def backup(  # noqa: PLR0913, PLR0917 - two folders, and all that touches the outside
     data: Path,
     target: Path,
     files: Files,
     sleep: Callable[[float], None],
-    progress: Progress = no_progress,
-    copy_metadata: "Callable[[Path, Path], None] | None" = None,
+    progress: Progress,
+    copy_metadata: Callable[[Path, Path], None],
 ) -> Copied:
     """Copy a data folder, also while a broker writes to it.
 
     The copy is consistent at one point in time, not before this call began.
+    `copy_metadata` copies the metadata file as of one moment, in place of an older copy.
 
     Raises:
         BackupError: the source is no data folder, the target is not empty, or the lock is held.
@@ -80,7 +79,7 @@ def backup(
     try:
         for _ in range(ATTEMPTS_MAX):
             before = _journals(files, data)
-            (copy_metadata or copy_sqlite)(data / METADATA_FILE, target / METADATA_FILE)
+            copy_metadata(data / METADATA_FILE, target / METADATA_FILE)
             copier.journal(before, target / JOURNAL_FOLDER)
             if all(files.exists(each.path) for each in before):
                 break
@@ -115,16 +114,6 @@ def restore(source: Path, data: Path, files: Files, progress: Progress = no_prog
     files.sync_dir(data)
     files.write_whole(data / FORMAT_FILE, files.read(source / FORMAT_FILE))
     return copier.copied()
-
-
-def copy_sqlite(source: Path, target: Path) -> None:
-    """Copy an SQLite database at one point in time, also while others write to it."""
-    with (
-        contextlib.closing(sqlite3.connect(source, timeout=SQLITE_BUSY_S)) as reader,
-        contextlib.closing(sqlite3.connect(target)) as writer,
-    ):
-        writer.execute("PRAGMA synchronous=FULL")
-        reader.backup(writer)
 
 
 def _demand_empty(files: Files, folder: Path) -> None:

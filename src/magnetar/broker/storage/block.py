@@ -189,7 +189,7 @@ def damaged_ranges(run: Run, first_entry: int) -> Iterator[tuple[int, int]]:
         yield first_entry + start, first_entry + run.count - 1
 
 
-def encode_into(
+def encode_into(  # noqa: PLR0913, PLR0917 - the fields of one header
     out: bytearray,
     salt: int,
     ledger: int,

@@ -50,7 +50,7 @@ class CachedRecord:
         "view",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - made once per run: no object in between
         self,
         generation: "Generation",
         view: memoryview,

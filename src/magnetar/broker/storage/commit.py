@@ -30,7 +30,7 @@ Done = Callable[[Sequence[CachedRecord], JournalError | None, float], None]
 class Committer:
     """Hands records to the journal and tells the event loop what became of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - built in one place
         self,
         journal: Journal,
         loop: AbstractEventLoop,

@@ -1,24 +1,20 @@
 """The flush: a generation of the write cache becomes one entry log. Runs on a pool thread."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from magnetar.broker.files import Files
 from magnetar.broker.storage.block import Block, drafts, summarise
 from magnetar.broker.storage.cache import Generation
-from magnetar.broker.storage.segment import LogName, LogWriter, Table
+from magnetar.broker.storage.segment import LogFolder, LogWriter, Table
 
 
-def write_generation(
-    files: Files, folder: Path, name: LogName, generation: Generation
-) -> Table | None:
+def write_generation(logs: LogFolder, generation: Generation) -> Table | None:
     """Write everything a generation holds to one durable entry log; None if it holds nothing.
 
     Every record of it must be durable. Nothing is left behind when it fails.
     """
     if not generation.tails:
         return None
-    writer = LogWriter(files, folder, name)
+    writer = LogWriter(logs)
     try:
         for ledger in sorted(generation.tails):
             for draft in drafts(generation, generation.tails[ledger]):
@@ -41,17 +37,12 @@ class CopiedBlock:
         """Set for a damaged block, which must stay visibly damaged."""
 
 
-def write_blocks(
-    files: Files,
-    folder: Path,
-    name: LogName,
-    blocks: Sequence[Callable[[], CopiedBlock]],
-) -> Table:
+def write_blocks(logs: LogFolder, blocks: Sequence[Callable[[], CopiedBlock]]) -> Table:
     """Write blocks, sorted by ledger and entry, to one durable entry log.
 
     Each is read when its turn comes, so that only one is in memory.
     """
-    writer = LogWriter(files, folder, name)
+    writer = LogWriter(logs)
     try:
         for read in blocks:
             copied = read()

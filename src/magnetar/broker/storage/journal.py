@@ -52,11 +52,12 @@ class JournalError(Exception):
 class Journal:
     """Writes records to the files of one folder, in order; durable when `write` returns."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - built in one place
         self,
         folder: Path,
         files: Files,
         file_bytes: int,
+        *,
         next_file: int,
         last_number: int,
         new_salt: Callable[[], int],

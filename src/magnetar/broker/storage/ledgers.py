@@ -67,7 +67,7 @@ from magnetar.broker.storage.record import (
 )
 from magnetar.broker.storage.recovery import Recovery, Restored
 from magnetar.broker.storage.repair import load_logs
-from magnetar.broker.storage.segment import LogDamagedError, LogName
+from magnetar.broker.storage.segment import LogDamagedError, LogFolder, LogName
 from magnetar.broker.storage.shelf import Shelf
 from magnetar.broker.storage.slab import SLAB_BYTES, Slab, SlabPool
 
@@ -141,7 +141,7 @@ def _new_salt() -> int:
 class Ledgers:
     """All ledgers that this process can read, and those that it writes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last four are for tests
         self,
         config: BrokerConfig,
         files: Files,
@@ -171,6 +171,7 @@ class Ledgers:
         self._write_pool = write_pool or ThreadPoolExecutor(1, "flush")
         self._journals = config.data / JOURNAL_FOLDER
         self._entries = config.data / ENTRIES_FOLDER
+        self._logs = LogFolder(files, self._entries, self._new_name)
         self._quarantine = Quarantine(files, config.data / QUARANTINE_FOLDER)
         self._extents = Extents()
         self._shelf = Shelf(files, self._entries, self._quarantine, config.read_cache_bytes_max)
@@ -285,12 +286,10 @@ class Ledgers:
         own = worker == self._config.worker
         self._files.make_dir(self._entries)
         tables = load_logs(
-            self._files,
-            self._entries,
+            self._logs,
             self._shelf,
             self._quarantine,
             worker,
-            self._new_name,
             with_unknown=own and worker == 0,
         )
         for table in tables:
@@ -303,11 +302,9 @@ class Ledgers:
         if own:
             self._files.make_dir(folder)
         recovery = Recovery(
-            self._files,
-            self._entries,
+            self._logs,
             self._quarantine,
             self._extents,
-            self._new_name,
             recorded_end,
             self._config.write_cache_bytes_max // 4,
         )
@@ -323,9 +320,9 @@ class Ledgers:
             folder,
             self._files,
             config.journal_file_bytes,
-            restored.next_file,
-            restored.last_number,
-            self._new_salt,
+            next_file=restored.next_file,
+            last_number=restored.last_number,
+            new_salt=self._new_salt,
         )
         self._committer = Committer(
             self._journal,
@@ -609,9 +606,7 @@ class Ledgers:
         assert frozen is not None
         await self._settle()
         try:
-            table = await self._write_on_pool(
-                write_generation, self._files, self._entries, self._new_name(), frozen
-            )
+            table = await self._write_on_pool(write_generation, self._logs, frozen)
         except OSError as error:
             raise StorageError(f"flush failed: {error}") from error
         if table is not None:
@@ -783,9 +778,7 @@ class Ledgers:
         Raises:
             StorageError: the disk did not let us. Nothing that is needed is gone.
         """
-        reclaimer = Reclaimer(
-            self._files, self._entries, self._extents, self._shelf, self._reclaims, self._new_name
-        )
+        reclaimer = Reclaimer(self._logs, self._extents, self._shelf, self._reclaims)
         lock = self._config.data / LOCK_OF_RECLAIM
         try:
             done = await reclaimer.reclaim(lock, is_dropped, self._write_on_pool)

@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from magnetar.broker.files import FileLockedError, Files
+from magnetar.broker.files import FileLockedError
 from magnetar.broker.storage.block import BlockDamagedError
 from magnetar.broker.storage.errors import QuarantinedError
 from magnetar.broker.storage.flush import CopiedBlock, write_blocks
 from magnetar.broker.storage.index import Extents, Place
-from magnetar.broker.storage.segment import LogName, Table
+from magnetar.broker.storage.segment import LogFolder, LogName, Table
 from magnetar.broker.storage.shelf import Shelf
 
 logger = logging.getLogger(__name__)
@@ -61,19 +61,16 @@ class Reclaimer:
 
     def __init__(
         self,
-        files: Files,
-        folder: Path,
+        logs: LogFolder,
         extents: Extents,
         shelf: Shelf,
         workers: Iterable[int],
-        new_name: Callable[[], LogName],
     ) -> None:
-        self._files = files
-        self._folder = folder
+        self._logs = logs
+        self._files = logs.files
         self._extents = extents
         self._shelf = shelf
         self._workers = frozenset(workers)
-        self._new_name = new_name
 
     async def reclaim(
         self, lock: Path, is_dropped: Callable[[int], bool], on_pool: OnPool
@@ -139,15 +136,15 @@ class Reclaimer:
         try:
             for place in places:
                 reads += self._shelf.copies(place)
-            return write_blocks(self._files, self._folder, self._new_name(), reads)
+            return write_blocks(self._logs, reads)
         except (BlockDamagedError, QuarantinedError) as error:
             logger.warning("logs are left as they are: %s", error)
             return None
 
     def _unlink(self, tables: Sequence[Table]) -> None:
         for table in tables:
-            self._files.remove(self._folder / table.name)
-        self._files.sync_dir(self._folder)
+            self._files.remove(self._logs.path / table.name)
+        self._files.sync_dir(self._logs.path)
 
 
 def choose(tables: Sequence[Table], dropped: frozenset[int]) -> list[Table]:

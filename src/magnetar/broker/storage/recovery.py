@@ -32,7 +32,7 @@ from magnetar.broker.storage.index import Extents
 from magnetar.broker.storage.journal import SPARE_PREFIX, SUFFIX, file_number
 from magnetar.broker.storage.quarantine import TAIL_REASON, Quarantine
 from magnetar.broker.storage.record import Header, Kind, Part
-from magnetar.broker.storage.segment import LogName, Table
+from magnetar.broker.storage.segment import LogFolder, Table
 
 logger = logging.getLogger(__name__)
 
@@ -357,19 +357,16 @@ class Recovery:
 
     def __init__(
         self,
-        files: Files,
-        entries: Path,
+        logs: LogFolder,
         quarantine: Quarantine,
         extents: Extents,
-        new_name: Callable[[], LogName],
         recorded_end: Callable[[int], int | None],
         memory_bytes: int,
     ) -> None:
-        self._files = files
-        self._entries = entries
+        self._files = logs.files
+        self._logs = logs
         self._quarantine = quarantine
         self._extents = extents
-        self._new_name = new_name
         self._recorded_end = recorded_end
         self._memory_bytes = memory_bytes
         self._generation = Generation()
@@ -480,7 +477,7 @@ class Recovery:
             generation.add_part(part, number)
 
     def _flush(self) -> None:
-        table = write_generation(self._files, self._entries, self._new_name(), self._generation)
+        table = write_generation(self._logs, self._generation)
         self._generation = Generation()
         if table is not None:
             self._extents.add(table)

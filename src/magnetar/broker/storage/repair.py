@@ -13,10 +13,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 from magnetar.broker.entry import EntryId
-from magnetar.broker.files import Files
 from magnetar.broker.storage import block
 from magnetar.broker.storage.block import Block
 from magnetar.broker.storage.errors import Gap
@@ -26,6 +24,7 @@ from magnetar.broker.storage.quarantine import Quarantine
 from magnetar.broker.storage.segment import (
     UNFINISHED,
     LogDamagedError,
+    LogFolder,
     LogName,
     Table,
 )
@@ -35,17 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_logs(
-    files: Files,
-    folder: Path,
-    shelf: Shelf,
-    quarantine: Quarantine,
-    worker: int,
-    new_name: Callable[[], LogName],
-    *,
-    with_unknown: bool,
+    logs: LogFolder, shelf: Shelf, quarantine: Quarantine, worker: int, *, with_unknown: bool
 ) -> list[Table]:
     """Return the tables of all entry logs, after mending those that `worker` has written."""
-    _tidy(files, folder, quarantine, worker, with_unknown=with_unknown)
+    _tidy(logs, quarantine, worker, with_unknown=with_unknown)
     tables = []
     for name in shelf.names():
         parsed = LogName.parse(name)
@@ -57,19 +49,18 @@ def load_logs(
         except LogDamagedError as error:
             if ours:
                 shelf.forget(name)
-                quarantine.move(folder / name, str(error))
+                quarantine.move(logs.path / name, str(error))
             continue
         if ours and table.rebuilt is not None:
-            table = _write_anew(files, folder, shelf, quarantine, table, new_name)
+            table = _write_anew(logs, shelf, quarantine, table)
         tables.append(table)
-    return _without_leftovers(files, folder, shelf, worker, tables)
+    return _without_leftovers(logs, shelf, worker, tables)
 
 
-def _tidy(
-    files: Files, folder: Path, quarantine: Quarantine, worker: int, *, with_unknown: bool
-) -> None:
+def _tidy(logs: LogFolder, quarantine: Quarantine, worker: int, *, with_unknown: bool) -> None:
     """Remove our unfinished files; names that are no entry log go to quarantine."""
     removed = False
+    files, folder, _ = logs
     for name in files.list(folder):
         finished = LogName.parse(name.removesuffix(UNFINISHED))
         if finished is None:
@@ -82,15 +73,9 @@ def _tidy(
         files.sync_dir(folder)
 
 
-def _write_anew(
-    files: Files,
-    folder: Path,
-    shelf: Shelf,
-    quarantine: Quarantine,
-    table: Table,
-    new_name: Callable[[], LogName],
-) -> Table:
+def _write_anew(logs: LogFolder, shelf: Shelf, quarantine: Quarantine, table: Table) -> Table:
     """Write a log with damaged tables again, from its blocks; the original goes to quarantine."""
+    files, folder, _ = logs
     gaps = list(_holes(table))
     reason = "its tables were damaged; its blocks were written to a new log"
     if not table.ledgers:
@@ -99,7 +84,7 @@ def _write_anew(
         return Table(table.name, table.salt, 0, 0, 0)
     file = files.open(folder / table.name)
     try:
-        fresh = write_blocks(files, folder, new_name(), _blocks(file.pread, table))
+        fresh = write_blocks(logs, _blocks(file.pread, table))
     finally:
         file.close()
     shelf.forget(table.name)
@@ -144,7 +129,7 @@ def _holes(table: Table) -> Iterator[Gap]:
 
 
 def _without_leftovers(
-    files: Files, folder: Path, shelf: Shelf, worker: int, tables: list[Table]
+    logs: LogFolder, shelf: Shelf, worker: int, tables: list[Table]
 ) -> list[Table]:
     """Remove logs of ours that were rewritten just before a crash."""
     extents = Extents()
@@ -167,8 +152,8 @@ def _without_leftovers(
         ):
             logger.info("entry log %s: everything in it is in newer ones", table.name)
             shelf.forget(table.name)
-            files.remove(folder / table.name)
-            files.sync_dir(folder)
+            logs.files.remove(logs.path / table.name)
+            logs.files.sync_dir(logs.path)
         else:
             kept.append(table)
     return kept

@@ -25,7 +25,7 @@ The salt is in the name too: a number used again after a restart is another file
 import hashlib
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +80,14 @@ class LogName(NamedTuple):
             return cls(int(fields[0]), int(fields[1], 16), int(fields[2], 16))
         except ValueError:
             return None
+
+
+class LogFolder(NamedTuple):
+    """Where entry logs are written, and how the next one is called."""
+
+    files: Files
+    path: Path
+    new_name: Callable[[], LogName]
 
 
 class BlockIndex(NamedTuple):
@@ -137,13 +145,14 @@ class Table:
 class LogWriter:
     """Writes one entry log. Blocks come in order of (ledger, first entry)."""
 
-    def __init__(self, files: Files, folder: Path, name: LogName) -> None:
-        self._files = files
-        self._folder = folder
+    def __init__(self, logs: LogFolder) -> None:
+        name = logs.new_name()
+        self._files = logs.files
+        self._folder = logs.path
         self._name = str(name)
         self._salt = name.salt
-        self._path = folder / (self._name + UNFINISHED)
-        self._file = files.open(self._path, create=True)
+        self._path = logs.path / (self._name + UNFINISHED)
+        self._file = logs.files.open(self._path, create=True)
         self._position = 0
         self._crc = 0
         self._heads = hashlib.sha256()

@@ -7,7 +7,7 @@
 May run beside a broker: a file that vanishes meanwhile was flushed or rewritten.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,22 +197,14 @@ class _Verifier:
             for first, offset, count, size in zip(*index, strict=True):
                 self._blocks += 1
                 data = memoryview(file.pread(size, offset))
-                self._check_block(path, data, table.salt, ledger, first, count)
-
-    def _check_block(
-        self, path: Path, data: memoryview, salt: int, ledger: int, first: int, count: int
-    ) -> None:
-        try:
-            damaged = block.decode(data, salt, ledger, first, count).damaged
-            problem = "entries do not match their checksums"
-        except block.BlockDamagedError as error:
-            damaged = ((first, first + count - 1),)
-            problem = str(error)
-        if damaged:
-            gaps = [
-                Gap(EntryId(ledger, low), EntryId(ledger, high), problem) for low, high in damaged
-            ]
-            self._find(path, problem, gaps)
+                try:
+                    damaged = block.decode(data, table.salt, ledger, first, count).damaged
+                    problem = "entries do not match their checksums"
+                except block.BlockDamagedError as error:
+                    damaged = ((first, first + count - 1),)
+                    problem = str(error)
+                if damaged:
+                    self._find(path, problem, gaps_of(ledger, damaged, problem))
 
     # --- telling
 
@@ -233,6 +225,11 @@ class _Verifier:
             return file.size()
         finally:
             file.close()
+
+
+def gaps_of(ledger: int, damaged: Iterable[tuple[int, int]], problem: str) -> list[Gap]:
+    """Return ranges of entries of one ledger as gaps."""
+    return [Gap(EntryId(ledger, low), EntryId(ledger, high), problem) for low, high in damaged]
 
 
 __all__ = ["Finding", "FormatError", "Progress", "Verified", "no_progress", "verify_folder"]

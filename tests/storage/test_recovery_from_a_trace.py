@@ -16,11 +16,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.storage import traced_writer
-from tests.storage.disk import CrashState, Event, crash_states
-from tests.storage.rig import InlineExecutor
-from tests.storage.system_calls import OPTIONS, Recorder
-from tests.storage.traced_writer import METADATA, TOPIC, body_of, config_of
 
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EARLIEST, EntryId
@@ -32,6 +27,11 @@ from magnetar.broker.port import TopicNotFoundError
 from magnetar.broker.storage.errors import Gap
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.log import Log
+from tests.storage import traced_writer
+from tests.storage.disk import CrashState, Event, crash_states
+from tests.storage.rig import InlineExecutor
+from tests.storage.system_calls import OPTIONS, Recorder
+from tests.storage.traced_writer import METADATA, TOPIC, body_of, config_of
 
 STATES = int(os.environ.get("MAGNETAR_TRACE_STATES", "250"))
 MESSAGES = 80

@@ -5,11 +5,11 @@ import os
 from random import Random
 
 import pytest
+
+from magnetar.broker.storage.errors import LedgerSealedError, StorageError
 from tests.storage.disk import SimulatedDisk, crash_states
 from tests.storage.rig import Rig
 from tests.storage.test_crash import check, told
-
-from magnetar.broker.storage.errors import LedgerSealedError, StorageError
 
 CALLS = int(os.environ.get("MAGNETAR_FAULTS", "300"))
 CRASHES_PER_FAULT = 2
