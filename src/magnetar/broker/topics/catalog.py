@@ -133,7 +133,9 @@ class Catalog:
         self._around: Surroundings | None = None
         self._stopping = False
         self._flush_first = set[TopicName]()
-        """Topics whose last closing failed half-way."""
+        """Topics whose ledgers' ends could not be recorded when they were closed."""
+        self._left: dict[TopicName, Sequences] = {}
+        """What deduplication knew of topics when they were closed and it could not be saved."""
         self._to_shrink: deque[TopicName] = deque()
         self._look_again_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +147,7 @@ class Catalog:
         self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
         self._duties = Duties(self, ledgers, store, config, clock)
         ledgers.on_commit = self.publisher.committed
-        ledgers.before_recycle = self.save_everything
+        ledgers.before_recycle = self._before_recycle
         metrics.gauge("magnetar_topics_loaded", "Topics in memory.", lambda: len(self._topics))
         metrics.gauge("magnetar_topics_loading", "Topics being read.", lambda: len(self._loading))
 
@@ -194,13 +196,27 @@ class Catalog:
         await asyncio.gather(*self._loading.values(), *self._tasks, return_exceptions=True)
         reason = ServiceNotReadyError("the broker is stopping")
         await asyncio.gather(*(topic.close(reason) for topic in self.loaded()))
-        await self.save_everything()
-        self.checkpoints.stop()
+        try:
+            await self.save_everything()
+        finally:
+            self.checkpoints.stop()
 
     async def save_everything(self) -> None:
-        """Make cursors and deduplication durable in the metadata, so that journal files may go."""
+        """Make cursors and deduplication durable in the metadata, so that journal files may go.
+
+        Raises:
+            StoreError: the metadata could not be written; the next call tries again.
+        """
         await self.checkpoints.save_cursors()
-        await self.checkpoints.save_sequences(self.loaded())
+        await self.checkpoints.save_sequences(
+            [*((topic.name, topic.inlet.sequences) for topic in self.loaded()), *self._left.items()]
+        )
+
+    async def _before_recycle(self) -> None:
+        try:
+            await self.save_everything()
+        except StoreError as error:
+            raise StorageError(f"cursors could not be saved: {error}") from error
 
     async def load_those_that_shrink(self) -> None:
         """Load some topics of which something may go although nobody asks for them.
@@ -486,7 +502,8 @@ class Catalog:
         for subscription in await self.checkpoints.load(topic):
             topic.subscriptions[subscription.name] = subscription
         if topic.rules.deduplication:
-            topic.inlet.sequences = Sequences(await load_sequences(self._store, name))
+            left = self._left.pop(name, None)
+            topic.inlet.sequences = left or Sequences(await load_sequences(self._store, name))
         return topic
 
     # --- closing ------------------------------------------------------------------------
@@ -505,18 +522,15 @@ class Catalog:
         try:
             await topic.close(reason)
             if name.persistent:
-                readers = topic.readers
-                try:
-                    if not delete:
-                        await self.checkpoints.save_cursors(readers)
-                        await self.checkpoints.save_sequences([topic])
-                finally:
-                    self.checkpoints.forget(readers)
+                if not delete:
+                    await self._save(topic)
+                self.checkpoints.forget(topic.readers)
                 await self._close_log(topic)
             else:
                 await self._no_longer_live(name)
             if delete:
                 await topic.delete_durable()
+                self._left.pop(name, None)
         finally:
             # Whatever went wrong, this object is closed: the next one who asks loads it anew.
             if self._topics.get(name) is topic:
@@ -528,6 +542,23 @@ class Catalog:
             await self._live.remove(name)
         except StoreError as error:
             logger.warning("topic %s is listed until the next start: %s", name, error)
+
+    async def _save(self, topic: Topic) -> None:
+        """Save what the next one who loads a topic has to know. If that fails, nothing is lost.
+
+        Acknowledgements since the last snapshot may be forgotten: those entries come again.
+        """
+        try:
+            await self.checkpoints.save_cursors(topic.readers)
+        except StoreError:
+            logger.exception("topic %s: entries will be delivered again", topic.name)
+        sequences = topic.inlet.sequences
+        try:
+            await self.checkpoints.save_sequences([(topic.name, sequences)])
+        except StoreError:
+            logger.exception("topic %s: deduplication's state is kept in memory", topic.name)
+            if sequences is not None:
+                self._left[topic.name] = sequences
 
     async def _close_log(self, topic: Topic) -> None:
         try:
@@ -595,7 +626,7 @@ class Catalog:
             if topic.rules.deduplication and inlet.sequences is None:
                 inlet.sequences = sequences
         else:
-            await self.checkpoints.save_sequences([topic])
+            await self.checkpoints.save_sequences([(topic.name, inlet.sequences)])
             if not topic.rules.deduplication:
                 inlet.sequences = None
 

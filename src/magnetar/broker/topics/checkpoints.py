@@ -25,9 +25,9 @@ from magnetar.broker.metadata.store import Store
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.topics.consumer import Limits
 from magnetar.broker.topics.cursor import Cursor
+from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.delayed import Spill
 from magnetar.broker.topics.policies import Rules
-from magnetar.broker.topics.producer import Inlet
 from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.recovered import cursor_of, snapshot_of
 from magnetar.broker.topics.subscription import Home, Subscription, cursor_at
@@ -56,7 +56,6 @@ class Owner(Home, Protocol):
 
     name: TopicName
     rules: Rules
-    inlet: Inlet
 
     @property
     def log(self) -> Log: ...
@@ -259,16 +258,16 @@ class Checkpoints:
             self._save_all.difference_update(due)
             self._snapshots.value += len(due)
 
-    async def save_sequences(self, topics: Iterable[Owner]) -> None:
+    async def save_sequences(self, of: Iterable[tuple[TopicName, Sequences | None]]) -> None:
         """Save what deduplication must not forget of these topics; return when it is there.
 
         Raises:
             StoreError: it could not be saved; the next call tries again.
         """
         taken = [
-            (sequences, Checkpoint(topic.name, changed))
-            for topic in topics
-            if (sequences := topic.inlet.sequences) is not None and (changed := sequences.unsaved())
+            (sequences, Checkpoint(topic, changed))
+            for topic, sequences in of
+            if sequences is not None and (changed := sequences.unsaved())
         ]
         try:
             await save_sequences(self._store, [checkpoint for _, checkpoint in taken])

@@ -23,7 +23,7 @@ from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.topic import Topic
-from magnetar.broker.topics.upkeep import is_idle, keep_up
+from magnetar.broker.topics.upkeep import is_idle, keep_up, remove_unused
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class Duties:
             if topic.closed:
                 continue
             try:
+                await remove_unused(topic, self._clock.monotonic())
                 if topic.name.persistent:
                     await keep_up(topic, self._clock)
                 if is_idle(topic, self._clock.monotonic()):

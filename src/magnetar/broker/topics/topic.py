@@ -107,6 +107,7 @@ class Topic:
         "_deleting",
         "_log",
         "_numbers",
+        "_unused_since_s",
         "created_ms",
         "idle_since_s",
         "inlet",
@@ -147,6 +148,7 @@ class Topic:
         self._creating: dict[str, asyncio.Task[AnySubscription]] | None = None
         self._deleting: set[str] | None = None
         self._numbers = 0
+        self._unused_since_s: dict[str, float] | None = None
         self.idle_since_s = around.clock.monotonic()
         if self.terminated_at is not None:
             self.inlet.refusal = self._terminated()
@@ -404,6 +406,8 @@ class Topic:
     def _forget(self, subscription: AnySubscription) -> None:
         if self.subscriptions.get(subscription.name) is subscription:
             del self.subscriptions[subscription.name]
+            if self._unused_since_s is not None:
+                self._unused_since_s.pop(subscription.name, None)
         self._note_idle()
 
     # --- what its subscriptions ask (see `subscription.Home`) -------------------------------
@@ -493,6 +497,17 @@ class Topic:
         return self.log.end
 
     # --- closing ------------------------------------------------------------------------
+
+    def unused_for(self, subscription: AnySubscription, now_s: float) -> float:
+        """Return how long a subscription has been seen without consumers, in seconds."""
+        since = self._unused_since_s
+        if subscription.consumers:
+            if since is not None:
+                since.pop(subscription.name, None)
+            return 0.0
+        if since is None:
+            since = self._unused_since_s = {}
+        return now_s - since.setdefault(subscription.name, now_s)
 
     def apply(self, rules: Rules) -> None:
         """Let other rules hold from now on."""

@@ -3,6 +3,7 @@
     time to live   unacknowledged and older than this: acknowledged, on every subscription
     quota full     producers refused, or the slowest cursors moved on
     retention      whole sealed ledgers that everybody has passed, and that may go: dropped
+    unused         subscriptions without consumers: expired ones go, and what readers left
     idle           nobody there for as long as configured: may be deleted, where that is on
 
 What may go is decided by `backlog`; here it is done. In this order, because what expires
@@ -25,11 +26,15 @@ from magnetar.broker.topics.backlog import (
     strictest,
     trimmable,
 )
+from magnetar.broker.topics.policies import INACTIVE_S
 from magnetar.broker.topics.subscription import Subscription
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.topic_stats import spans_of
 
 logger = logging.getLogger(__name__)
+
+READER_AWAY_S = 60.0
+"""How long a subscription that is not durable waits for its consumer to come back."""
 
 
 async def keep_up(topic: Topic, clock: Clock) -> int:
@@ -77,9 +82,24 @@ async def apply_quotas(topic: Topic, quotas: Iterable[Quota], now_ms: int) -> No
         await _evict(topic, spans, quota)
 
 
+async def remove_unused(topic: Topic, now_s: float) -> None:
+    """Remove subscriptions that have had no consumer for long enough."""
+    expiry_s = topic.rules.subscription_expiration_s
+    for subscription in list(topic.subscriptions.values()):
+        # A reader that seeks is away for a moment; its subscription waits for it that long.
+        limit_s = expiry_s if subscription.durable else READER_AWAY_S
+        unused_s = topic.unused_for(subscription, now_s)
+        if 0 < limit_s <= unused_s:
+            logger.info("topic %s: subscription %s is unused", topic.name, subscription.name)
+            await topic.delete_subscription(subscription.name)
+
+
 def is_idle(topic: Topic, now_s: float) -> bool:
     """Return whether a topic may be deleted because nobody uses it."""
     rules = topic.rules
+    if not topic.name.persistent:
+        used = topic.consumer_count or len(topic.producers)
+        return not used and now_s - topic.idle_since_s >= INACTIVE_S
     if not rules.delete_inactive_after_s or topic.consumer_count or len(topic.producers):
         return False
     if now_s - topic.idle_since_s < rules.delete_inactive_after_s:
