@@ -10,6 +10,7 @@ from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.namespaces import AutoTopicCreation, Namespaces, Policies
 from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.store import StoreUnavailableError
 from magnetar.broker.port import (
     ListMode,
     Location,
@@ -26,6 +27,19 @@ from magnetar.names import NamespaceName, TopicName
 from tests.topics.whole_core import Core, run_of
 
 DEFAULT = NamespaceName("public", "default")
+
+
+class Anything:
+    """Equal to whatever it is compared with."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+
+ANY = Anything()
 
 
 def named(text: str) -> TopicName:
@@ -280,6 +294,55 @@ async def test_two_unloads_at_once_are_one(core: Core) -> None:
     await core.producer("t")
     await asyncio.gather(core.catalog.unload(named("t")), core.catalog.unload(named("t")))
     assert list(core.catalog.loaded()) == []
+
+
+async def test_a_topic_whose_closing_fails_half_way_loses_nothing(tmp_path: Path) -> None:
+    core = await Core(tmp_path / "data", deduplication=True).start()
+    listener = await core.consumer("t", from_earliest=True)
+    producer = await core.producer("t", "p")
+    places = await producer.send("a", "b", "c")
+    await listener.bodies(3)
+    listener.acknowledge(places[0])
+    commit = core.store.commit
+
+    async def refuse(changes: object) -> list[int | None]:
+        raise StoreUnavailableError("disk full")
+
+    core.store.commit = refuse  # type: ignore[method-assign]
+    await core.catalog.unload(named("t"))
+    core.store.commit = commit  # type: ignore[method-assign]
+
+    producer = await core.producer("t", "p")
+    assert producer.producer.last_sequence_id == 2
+    assert await producer.send("a", "b", "c", "d") == [EARLIEST, EARLIEST, EARLIEST, ANY]
+    everything = await core.consumer("t", "new", from_earliest=True)
+    assert await everything.bodies(4) == ["a", "b", "c", "d"]
+    await core.stop()
+    core = await Core(tmp_path / "data", deduplication=True).start()
+    assert (await core.producer("t", "p")).producer.last_sequence_id == 3
+    await core.stop()
+
+
+async def test_a_stop_on_a_full_disk_leaves_everything_in_the_journal(tmp_path: Path) -> None:
+    core = await Core(tmp_path / "data", deduplication=True).start()
+    listener = await core.consumer("t", from_earliest=True)
+    places = await (await core.producer("t", "p")).send("a", "b", "c")
+    await listener.bodies(3)
+    listener.acknowledge(places[0], places[1])
+    await asyncio.sleep(0.15)
+
+    async def refuse(changes: object) -> list[int | None]:
+        raise StoreUnavailableError("disk full")
+
+    core.store.commit = refuse  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailableError):
+        await core.catalog.stop()
+    await core.ledgers.stop()
+    await core.store.close()
+    core = await Core(tmp_path / "data", deduplication=True).start()
+    assert (await core.producer("t", "p")).producer.last_sequence_id == 2
+    assert await (await core.consumer("t")).bodies(1) == ["c"]
+    await core.stop()
 
 
 # --- delete

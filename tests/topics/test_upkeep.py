@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from magnetar.broker.clock import ManualClock
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata.namespaces import (
     BacklogQuota,
     InactiveTopics,
@@ -217,6 +217,40 @@ async def test_a_disk_that_is_nearly_full_refuses_producers_only(core: Core) -> 
     await core.catalog._duties.look_at_disk()
     await (await core.producer("t")).send("c")
     assert await listener.bodies(2) == ["a", "c"]
+
+
+# --- subscriptions that nobody uses
+
+
+async def test_a_reader_that_went_away_to_seek_and_never_came_back_is_forgotten(
+    core: Core,
+) -> None:
+    await (await core.producer("t")).send("a")
+    reader = await core.consumer("t", "reader", durable=False, start=EARLIEST)
+    await reader.bodies(1)
+    await reader.consumer.seek(EARLIEST, (), None)
+    topic = await core.catalog.topic(T)
+    await core.catalog._duties.keep_up()
+    assert list(topic.subscriptions) == ["reader"]
+    core.clock.advance(61)  # type: ignore[attr-defined]
+    await core.catalog._duties.keep_up()
+    assert list(topic.subscriptions) == []
+
+
+async def test_durable_subscriptions_expire_only_where_that_is_set_and_unused(core: Core) -> None:
+    used = await core.consumer("t", "used")
+    await (await core.consumer("t", "unused")).consumer.close()
+    topic = await core.catalog.topic(T)
+    await core.catalog._duties.keep_up()
+    core.clock.advance(599)  # type: ignore[attr-defined]
+    await core.catalog._duties.keep_up()
+    await set_policies(core, subscription_expiration_min=10)
+    await core.catalog._duties.keep_up()
+    assert len(topic.subscriptions) == 2
+    core.clock.advance(1)  # type: ignore[attr-defined]
+    await core.catalog._duties.keep_up()
+    assert list(topic.subscriptions) == ["used"]
+    assert used.door.closed_with == []
 
 
 # --- idle topics
