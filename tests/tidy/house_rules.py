@@ -99,6 +99,7 @@ ABOUT_A_ROOM = frozenset(
         "topics.test_core_end_to_end",
         "topics.test_core_failures",
         "topics.test_model",
+        "topics.test_order",
     }
 )
 """Test files that describe all modules of a folder together."""
