@@ -8,6 +8,7 @@ import pytest
 
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EARLIEST, EntryId
+from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.namespaces import (
     BacklogQuota,
     InactiveTopics,
@@ -15,6 +16,7 @@ from magnetar.broker.metadata.namespaces import (
     Policies,
     Retention,
 )
+from magnetar.broker.metadata.store import Put, numbered
 from magnetar.broker.port import PersistenceError, QuotaExceededError, TopicNotFoundError
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.upkeep import keep_up
@@ -241,10 +243,11 @@ async def test_durable_subscriptions_expire_only_where_that_is_set_and_unused(co
     used = await core.consumer("t", "used")
     await (await core.consumer("t", "unused")).consumer.close()
     topic = await core.catalog.topic(T)
-    await core.catalog._duties.keep_up()
-    core.clock.advance(599)  # type: ignore[attr-defined]
+    core.clock.advance(10_000)  # type: ignore[attr-defined]
     await core.catalog._duties.keep_up()
     await set_policies(core, subscription_expiration_min=10)
+    await core.catalog._duties.keep_up()
+    core.clock.advance(599)  # type: ignore[attr-defined]
     await core.catalog._duties.keep_up()
     assert len(topic.subscriptions) == 2
     core.clock.advance(1)  # type: ignore[attr-defined]
@@ -291,3 +294,29 @@ async def test_a_topic_with_a_subscription_is_not_idle_unless_that_is_said(core:
     await core.catalog._duties.keep_up()
     with pytest.raises(TopicNotFoundError):
         await core.catalog.topic(T)
+
+
+# --- tombstones
+
+
+async def test_with_several_processes_tombstones_of_others_are_kept_for_long(
+    tmp_path: Path,
+) -> None:
+    core = await Core(tmp_path / "data", ManualClock(), workers=2).start()
+    await (await core.producer("t")).send("x")
+    await core.ledgers.flush()
+    await core.catalog.delete(T, force=True)
+    [mine] = await core.catalog._duties._dropped.list()
+    elsewhere = mine + 1000
+    await core.store.commit([Put(numbered(paths.DROPPED, elsewhere), b"")])
+    await core.ledgers.flush()
+    await core.catalog._duties.reclaim()
+    assert await core.catalog._duties._dropped.list() == [elsewhere]
+    config = core.config
+    core.clock.advance(config.flush_interval_s + config.reclaim_interval_s)  # type: ignore[attr-defined]
+    await core.catalog._duties.reclaim()
+    assert await core.catalog._duties._dropped.list() == [elsewhere]
+    core.clock.advance(config.flush_interval_s + config.reclaim_interval_s)  # type: ignore[attr-defined]
+    await core.catalog._duties.reclaim()
+    assert await core.catalog._duties._dropped.list() == []
+    await core.stop()

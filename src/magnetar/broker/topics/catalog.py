@@ -438,6 +438,7 @@ class Catalog:
             task = self._loading.get(name)
         if task is None:
             task = self._loading[name] = self._loop.create_task(self._load_once(name))
+            task.add_done_callback(_look_at)
         return await asyncio.shield(task)
 
     async def _demand(self, name: TopicName, *, create: bool) -> None:
@@ -653,6 +654,12 @@ class Catalog:
             raise NotAllowedError(
                 f"namespace {namespace} has {there} topics, the limit is {rules.topics_max}"
             )
+
+
+def _look_at(task: asyncio.Task[Topic]) -> None:
+    """Take the error of a task, though everybody who waited for it may have gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _may_create(name: TopicName, rules: Rules) -> bool:

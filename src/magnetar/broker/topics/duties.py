@@ -59,6 +59,7 @@ class Duties:
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._held = set[int]()
+        self._seen_s: dict[int, float] = {}
         self._warned = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -109,17 +110,31 @@ class Duties:
     async def reclaim(self) -> None:
         """Give back the space of ledgers that no topic has any more."""
         dropped = set(await self._dropped.list())
-        if not dropped:
-            return
-        self._held |= {ledger for ledger in dropped if self._ledgers.holds(ledger)}
-        await self._ledgers.reclaim(dropped.__contains__)
-        gone = {ledger for ledger in dropped if not self._ledgers.holds(ledger)}
+        holds = self._ledgers.holds
+        if dropped:
+            self._held |= {ledger for ledger in dropped if holds(ledger)}
+            await self._ledgers.reclaim(dropped.__contains__)
+        gone = {ledger for ledger in dropped if not holds(ledger)}
         if self._config.workers > 1:
-            # What this process never held may be held by another one.
-            gone &= self._held
+            gone = await self._gone_everywhere(gone)
         self._held -= gone
         if gone:
             await self._dropped.forget(sorted(gone))
+
+    async def _gone_everywhere(self, gone: set[int]) -> set[int]:
+        """Return which of these ledgers no process holds, given that this one does not.
+
+        What this process held, no other does. What it never held may lie in the write cache of
+        another one; one process decides about that, once everybody has flushed and reclaimed.
+        """
+        now_s = self._clock.monotonic()
+        self._seen_s = {each: self._seen_s.get(each, now_s) for each in gone - self._held}
+        old_s = now_s - 2 * (self._config.flush_interval_s + self._config.reclaim_interval_s)
+        if self._config.worker == 0:
+            for ledger, seen_s in self._seen_s.items():
+                if seen_s <= old_s and not (await self._ledgers.end_of(ledger)).end:
+                    self._held.add(ledger)
+        return gone & self._held
 
     async def look_at_disk(self) -> None:
         """Turn publishing away while the disk is nearly full; consumers and deletes go on."""

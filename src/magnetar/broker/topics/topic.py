@@ -179,8 +179,9 @@ class Topic:
 
     def wake(self) -> None:
         """Tell every subscription that there is something new to read."""
-        for subscription in self.readers:
-            subscription.wake()
+        for subscription in self.subscriptions.values():
+            if isinstance(subscription, Subscription):
+                subscription.wake()
 
     @property
     def readers(self) -> list[Subscription]:
@@ -448,6 +449,7 @@ class Topic:
         subscriptions = {name: each.stats() for name, each in self.subscriptions.items()}
         shown = topic_stats(self, self._log, subscriptions, self._around.clock)
         shown["ownerBroker"] = self._around.address_of(self.name)
+        shown["quarantinedRanges"] = len(self._gaps())
         return shown
 
     async def internal_stats(self) -> dict[str, Any]:
@@ -461,7 +463,15 @@ class Topic:
             for name, each in self.subscriptions.items()
             if isinstance(each, Subscription)
         }
-        return internal_stats(self.log, cursors, self._around.quarantined())
+        return internal_stats(self.log, cursors, self._gaps())
+
+    def _gaps(self) -> list[Gap]:
+        """Return the ranges of entries that were stored and no longer read back."""
+        gaps = self._around.quarantined()
+        if not gaps or self._log is None:
+            return []
+        mine = {info.ledger for info in self._log.ledger_infos()}
+        return [gap for gap in gaps if gap.first.ledger in mine]
 
     # --- what is in it ------------------------------------------------------------------
 
