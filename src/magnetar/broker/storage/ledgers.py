@@ -610,7 +610,8 @@ class Ledgers:
         except OSError as error:
             raise StorageError(f"flush failed: {error}") from error
         if table is not None:
-            self._extents.add(table)
+            for _ in self._extents.adding(table):
+                await asyncio.sleep(0)
             self._log_bytes.value += table.size
         self._frozen = None
         self._old_files += frozen.files
@@ -711,7 +712,7 @@ class Ledgers:
 
     async def end_of(self, ledger: int) -> LedgerEnd:
         """Return what the entry logs hold of a ledger; what is not flushed is not counted."""
-        if not self._extents.of(ledger):
+        if self._config.workers > 1 and not self._extents.of(ledger):
             await self._refresh()
         for _ in range(READ_ATTEMPTS_MAX):
             total = EMPTY_LEDGER

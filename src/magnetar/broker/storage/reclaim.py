@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from magnetar.broker.files import FileLockedError
 from magnetar.broker.storage.block import BlockDamagedError
@@ -33,6 +33,8 @@ SMALL_LOGS_MAX = 16
 """More logs than this below `SMALL_LOG_BYTES` are merged."""
 REWRITE_BYTES_MAX = 64 << 20
 """Live bytes moved in one call."""
+NOTHING: frozenset[int] = frozenset()
+T = TypeVar("T")
 LEDGERS_PER_SLICE = 2_000
 """Ledgers asked about before the event loop gets its turn."""
 
@@ -51,9 +53,7 @@ class Reclaimed(NamedTuple):
 class OnPool(Protocol):
     """Runs a function on a thread."""
 
-    def __call__(
-        self, function: Callable[..., object], *arguments: object
-    ) -> Awaitable[object]: ...
+    def __call__(self, function: Callable[..., T], /, *arguments: object) -> Awaitable[T]: ...
 
 
 class Reclaimer:
@@ -78,8 +78,7 @@ class Reclaimer:
         """Do one round. On the event loop; what touches the disk runs on the pool."""
         dropped = await self._dropped(is_dropped)
         tables = [table for table in self._extents.tables() if self._is_ours(table)]
-        empty = [table for table in tables if not _live_bytes(table, dropped)]
-        sources = choose([table for table in tables if table not in empty], dropped)
+        empty, sources = await on_pool(choose, tables, dropped)
         if not empty and not sources:
             return Reclaimed()
         try:
@@ -88,12 +87,13 @@ class Reclaimer:
             logger.info("reclaim waits for a backup")
             return Reclaimed()
         try:
-            fresh = None
+            fresh: Table | None = None
             if sources:
-                blocks = self._live_blocks(sources, dropped)
-                fresh = await on_pool(self._rewrite, blocks)
-            if isinstance(fresh, Table):
-                self._extents.add(fresh)
+                places = await self._live_places(sources, dropped)
+                fresh = await on_pool(self._rewrite, places)
+            if fresh is not None:
+                for _ in self._extents.adding(fresh):
+                    await asyncio.sleep(0)
             else:
                 sources = []
             gone = [*empty, *sources]
@@ -103,7 +103,7 @@ class Reclaimer:
             await on_pool(self._unlink, gone)
         finally:
             held.close()
-        written = fresh.size if isinstance(fresh, Table) else 0
+        written = 0 if fresh is None else fresh.size
         return Reclaimed(len(gone), len(sources), sum(table.size for table in gone), written)
 
     async def _dropped(self, is_dropped: Callable[[int], bool]) -> frozenset[int]:
@@ -119,16 +119,16 @@ class Reclaimer:
         name = LogName.parse(table.name)
         return name is not None and name.worker in self._workers
 
-    def _live_blocks(self, sources: Sequence[Table], dropped: frozenset[int]) -> list[Place]:
+    async def _live_places(self, sources: Sequence[Table], dropped: frozenset[int]) -> list[Place]:
         """Return the extents to move, in order, each entry once."""
         names = {table.name for table in sources}
-        ledgers = sorted({ledger for table in sources for ledger in table.ledgers} - dropped)
-        return [
-            place
-            for ledger in ledgers
-            for place in self._extents.of(ledger)
-            if place.table.name in names
-        ]
+        places = []
+        ledgers = {ledger for table in sources for ledger in table.ledgers}
+        for at, ledger in enumerate(sorted(ledgers - dropped)):
+            places += [each for each in self._extents.of(ledger) if each.table.name in names]
+            if at % LEDGERS_PER_SLICE == LEDGERS_PER_SLICE - 1:
+                await asyncio.sleep(0)
+        return places
 
     def _rewrite(self, places: Sequence[Place]) -> Table | None:
         """Copy extents to a new log; None if one does not read back. On the pool."""
@@ -147,10 +147,12 @@ class Reclaimer:
         self._files.sync_dir(self._logs.path)
 
 
-def choose(tables: Sequence[Table], dropped: frozenset[int]) -> list[Table]:
-    """Return the logs to rewrite together now, the emptiest first; none if it is not worth it."""
+def choose(tables: Sequence[Table], dropped: frozenset[int]) -> tuple[list[Table], list[Table]]:
+    """Return the logs that hold nothing, and those to rewrite together now, emptiest first."""
     live = {table.name: _live_bytes(table, dropped) for table in tables}
-    half = [table for table in tables if live[table.name] * 2 < _total_bytes(table)]
+    empty = [table for table in tables if not live[table.name]]
+    tables = [table for table in tables if live[table.name]]
+    half = [table for table in tables if live[table.name] * 2 < _live_bytes(table, NOTHING)]
     small = [table for table in tables if table.size < SMALL_LOG_BYTES]
     wanted = half
     if len(small) > SMALL_LOGS_MAX:
@@ -162,18 +164,13 @@ def choose(tables: Sequence[Table], dropped: frozenset[int]) -> list[Table]:
             break
         chosen.append(table)
         room -= live[table.name]
-    return chosen
+    return empty, chosen
 
 
 def _live_bytes(table: Table, dropped: frozenset[int]) -> int:
-    if not dropped:
-        return _total_bytes(table)
+    """Return the bytes of the entries that count; an empty body counts as one byte."""
     return sum(
         size or 1
         for ledger, size in zip(table.ledgers, table.bytes, strict=True)
         if ledger not in dropped
     )
-
-
-def _total_bytes(table: Table) -> int:
-    return sum(size or 1 for size in table.bytes)

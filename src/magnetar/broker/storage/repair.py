@@ -139,11 +139,11 @@ def _without_leftovers(
     kept = []
     for table in tables:
         own = numbers[table.name]
-        newer = [
+        newer = frozenset(
             name
             for name, parsed in numbers.items()
             if own and parsed and parsed.worker == worker and parsed.number > own.number
-        ]
+        )
         if (
             own is not None
             and own.worker == worker
