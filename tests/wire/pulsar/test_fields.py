@@ -14,17 +14,31 @@ from magnetar.broker.wire.pulsar.fields import (
 from magnetar.broker.wire.pulsar.frames import FrameError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 
-EDGES = [edge + step for edge in (2**n for n in range(64)) for step in (-1, 0, 1)]
-numbers = st.one_of(
-    st.sampled_from([each for each in EDGES if each < 2**64]), st.integers(0, 2**64 - 1)
+EDGES = sorted(
+    {
+        edge + step
+        for edge in (2**n for n in range(65))
+        for step in (-1, 0, 1)
+        if edge + step < 2**64
+    }
 )
 
 
-@given(numbers)
-def test_a_varint_is_what_protobuf_writes_and_reads_back(value: int) -> None:
-    written = api.CommandReachedEndOfTopic(consumer_id=value).SerializeToString()[1:]
+def written_by_protobuf(value: int) -> bytes:
+    return api.CommandReachedEndOfTopic(consumer_id=value).SerializeToString()[1:]
+
+
+@pytest.mark.parametrize("value", EDGES)
+def test_a_varint_is_what_protobuf_writes_wherever_it_grows_by_a_byte(value: int) -> None:
+    written = written_by_protobuf(value)
     assert encode_varint(value) == written
     assert read_varint(memoryview(b"?" + written + b"\xff"), 1) == (value, 1 + len(written))
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_varint_is_what_protobuf_writes_anywhere_between(value: int) -> None:
+    assert encode_varint(value) == written_by_protobuf(value)
+    assert read_varint(memoryview(encode_varint(value)), 0)[0] == value
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
@@ -44,7 +58,14 @@ def test_a_varint_of_eleven_bytes_is_refused_and_one_of_ten_keeps_64_bits() -> N
 def test_an_int32_is_the_low_32_bits() -> None:
     assert int32(2**64 - 1) == -1
     assert int32(2**31 - 1) == 2**31 - 1
+    assert int32(2**31) == -(2**31)
     assert int32(2**32 + 5) == 5
+
+
+def test_the_top_bit_is_the_sign() -> None:
+    assert signed(2**63 - 1) == 2**63 - 1
+    assert signed(2**63) == -(2**63)
+    assert signed(2**64 - 1) == -1
 
 
 @pytest.mark.parametrize(

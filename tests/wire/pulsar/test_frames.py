@@ -86,15 +86,14 @@ def test_a_command_that_cannot_be_used_is_refused_with_its_name(
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "message"),
     [
-        b"",
-        b"\0\0\0\x05\x08",
-        b"\0\0\0\0\x0e\x01\0",
-        b"\0\0\0\0\x0e\x02\0\0",
-        b"\0\0\0\0\0\0\0\x09x",
+        (b"\0\0\0\x05\x08", "a command of 5 bytes in 1"),
+        (b"\0\0\0\0\x0e\x01\0", "3 bytes where a checksum of 6"),
+        (b"\0\0\0\0\x0e\x02\0\0", "2 stray bytes where the size of a broker metadata"),
+        (b"\0\0\0\5\x08\x12\x92\x01\0\0\0\0\x09x", "a metadata of 9 bytes in 1"),
     ],
 )
-def test_a_frame_whose_parts_do_not_fit_is_refused(content: bytes) -> None:
-    with pytest.raises(FrameError):
-        FrameReader().feed(pack(">I", max(len(content), 4)) + content.ljust(4, b"\0"))
+def test_a_frame_whose_parts_do_not_fit_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(FrameError, match=message):
+        FrameReader().feed(pack(">I", len(content)) + content)

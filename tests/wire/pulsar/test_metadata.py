@@ -138,6 +138,11 @@ def test_a_body_that_does_not_add_up_is_refused(body: bytes) -> None:
         messages(body)
 
 
+def test_a_part_that_claims_more_than_there_is_says_so() -> None:
+    with pytest.raises(BodyError, match="the metadata claims 5 bytes, 3 are left"):
+        split_body(b"\0\0\0\x05abc")
+
+
 def test_a_batch_that_claims_billions_of_messages_ends_where_its_bytes_end() -> None:
     metadata = examples.metadata(num_messages_in_batch=2**31 - 1)
     with pytest.raises(BodyError, match="message 4 of 2147483647"):

@@ -1,15 +1,16 @@
 """The walker: every whole frame of a read at once, SENDs as rows of a run."""
 
 from struct import pack
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetar.broker.entry import EntryFlags, Envelope
+from magnetar.broker.entry import EntryFlags, EntryId, Envelope
 from magnetar.broker.port import Acknowledged
+from magnetar.broker.wire.pulsar import client_role, walker
 from magnetar.broker.wire.pulsar.frames import COMMAND_BYTES_MAX, FRAME_BYTES_MAX, FrameError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.keys import key_hash
@@ -19,6 +20,9 @@ from tests.wire.pulsar.session import modelled, walked
 
 SLOTS = {3: 0, 4: 5, 300: 2}
 PING = bytes.fromhex("00000009 00000005 0812920100")
+SEND_7 = api.BaseCommand(
+    type=api.BaseCommand.SEND, send=api.CommandSend(producer_id=3, sequence_id=7)
+).SerializeToString()
 CLOSE_PRODUCER_3 = examples.frame(
     api.BaseCommand(
         type=api.BaseCommand.CLOSE_PRODUCER,
@@ -166,6 +170,18 @@ def test_a_delivery_time_before_1970_means_at_once() -> None:
     assert only_row(examples.send(metadata_=early)).deliver_at_ms == 0
 
 
+@given(st.integers(0, 2**64 - 1))
+def test_any_publish_time_can_be_read(publish_time: int) -> None:
+    row = only_row(examples.send(metadata_=examples.metadata(publish_time=publish_time)))
+    assert row.publish_time_ms % 2**64 == publish_time
+
+
+@given(st.integers(2**35, 2**42 - 1))
+def test_any_publish_time_of_our_century_can_be_read(publish_time: int) -> None:
+    row = only_row(examples.send(metadata_=examples.metadata(publish_time=publish_time)))
+    assert row.publish_time_ms == publish_time
+
+
 def test_each_entry_has_its_own_publish_time_even_within_one_read() -> None:
     times = [0, 1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_001, 2**35, 2**42, 5]
     data = b"".join(examples.send(metadata_=examples.metadata(publish_time=each)) for each in times)
@@ -181,6 +197,11 @@ def test_a_send_without_a_checksum_gets_one() -> None:
     bare = examples.entry(examples.metadata().SerializeToString(), b"x", checksum=False)
     row = only_row(examples.frame(command.SerializeToString(), bare))
     assert (row.length, row.checksum) == (len(bare), crc32c(bare))
+
+
+def test_the_smallest_entry_there_can_be_is_ten_bytes() -> None:
+    entry = examples.entry(bytes.fromhex("0a00 1000 1800"), b"", checksum=False)
+    assert only_row(examples.frame(SEND_7, entry)).length == 10
 
 
 def test_a_send_with_a_wrong_checksum_is_reported_at_its_place_and_not_stored() -> None:
@@ -241,6 +262,30 @@ def test_an_ack_carries_everything_a_subscription_needs() -> None:
 def test_the_words_of_an_ack_set_may_be_packed() -> None:
     data = examples.frame(bytes.fromhex("080a 520d 0801 1000 1a07 0801 1002 2a0105"))
     assert walk_all(data).acks == [Ack(1, [Acknowledged(1, 2, [5])])]
+
+
+@pytest.mark.parametrize("number", [5, 127, 128, 20_000, 3_000_000])
+def test_commands_as_libraries_write_them_are_read_without_protobuf(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(content: object) -> NoReturn:
+        raise AssertionError("the hot path asked protobuf")
+
+    monkeypatch.setattr(walker, "decode_command", refuse)
+    made = examples.metadata(number)
+    data = b"".join(
+        (
+            examples.send(3, number, metadata_=made),
+            examples.send(300, number, metadata_=made, num_messages=2, highest_sequence_id=number),
+            examples.send(3, number, metadata_=made, is_chunk=True),
+            client_role.ack(number, [EntryId(number, number)] * 30),
+            client_role.flow(number, number),
+        )
+    )
+    walk_ = walk_all(data)
+    assert walk_.consumed == len(data)
+    assert walk_.run is not None
+    assert walk_.run.count == 3
 
 
 # --- where a walk ends ---------------------------------------------------------------------
@@ -338,9 +383,8 @@ def test_a_cold_command_may_not_be_larger_than_the_objects_it_becomes_are_worth(
     assert walk_all(examples.frame(ping)).command is not None
 
 
-SEND_7 = api.BaseCommand(
-    type=api.BaseCommand.SEND, send=api.CommandSend(producer_id=3, sequence_id=7)
-).SerializeToString()
+ENTRY = examples.entry(examples.metadata().SerializeToString(), b"payload")
+LONG_SEQUENCE = bytes.fromhex("0a0170 10ffffffffffffffffffff01 1880d095ffbc31")
 
 
 @pytest.mark.parametrize(
@@ -354,6 +398,14 @@ SEND_7 = api.BaseCommand(
         (examples.frame(b"\x08\x06"), "SEND without its contents"),
         (examples.frame(b"\x08\x06\x32\x02\x08\x03"), "SEND without a field"),
         (examples.frame(b"\x08\x02" + b"\xff" * 30), "protobuf cannot read"),
+        (examples.frame(b"\x08\x06\x32\x04\x08\x03\x18\x07", ENTRY), "SEND without a field"),
+        (examples.frame(b"\x08\x06\x32\x05\x08\x03\x10\x07\x18", ENTRY), "cannot read"),
+        (examples.frame(b"\x08\x06\x32\x05\x08\x03\x10\xff\xff", ENTRY), "cannot read"),
+        (examples.frame(SEND_7, examples.entry(LONG_SEQUENCE, b"payload")), "more than 10 bytes"),
+        (
+            examples.frame(bytes.fromhex("080a 520f 0801 1000 1a07 0801 1002 2a0185 4009")),
+            "ack set",
+        ),
         (examples.frame(SEND_7), "entry of 0 bytes"),
         (examples.frame(SEND_7, b"\0\0\xff\xff" + bytes(20)), "metadata of 65535 bytes"),
         (examples.frame(SEND_7, examples.entry(b"", b"payload")), "without producer name"),

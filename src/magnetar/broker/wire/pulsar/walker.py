@@ -349,7 +349,7 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                             seen = _SEEN_ALL
                             at = here + 7
             if at != metadata_end or not seen:
-                publish_time, deliver_at, key, flags, batch = _read_metadata(
+                publish_time, deliver_at, key, flags, batch = read_metadata(
                     buffer, at, metadata_end, seen, publish_time, flags
                 )
                 messages = batch or messages
@@ -386,7 +386,7 @@ def _refuse(message: str) -> NoReturn:
     raise FrameError(message)
 
 
-def _read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one branch per field
+def read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one branch per field
     buffer: memoryview, at: int, end: int, seen: int, publish_time: int, flags: int
 ) -> tuple[int, int, int, int, int]:
     """Read what a row needs from `buffer[at:end]`, the fields of a MessageMetadata.
