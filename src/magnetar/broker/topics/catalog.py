@@ -26,10 +26,7 @@ from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata.chains import Chain
-from magnetar.broker.metadata.facts import AlreadyExistsError
-from magnetar.broker.metadata.live import Live
-from magnetar.broker.metadata.namespaces import Namespaces
-from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.partitions import TopicRecord
 from magnetar.broker.metadata.sequences import load_sequences
 from magnetar.broker.metadata.store import Increment, Store, StoreError
 from magnetar.broker.metrics import Metrics
@@ -39,7 +36,6 @@ from magnetar.broker.port import (
     ListMode,
     Location,
     NamespaceNotFoundError,
-    NotAllowedError,
     PortError,
     Producer,
     ProducerEvents,
@@ -56,7 +52,8 @@ from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
 from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.duties import Duties
-from magnetar.broker.topics.policies import Rules, rules_of, with_topic
+from magnetar.broker.topics.existence import Existence, missing
+from magnetar.broker.topics.policies import Rules, with_topic
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
@@ -122,14 +119,11 @@ class Catalog:
         self._config = config
         self._clock = clock
         self._loop = loop
-        self._namespaces = Namespaces(store)
-        self._partitions = Partitions(store)
-        self._live = Live(store)
+        self._existence = Existence(store, config, clock)
         self._topics: dict[TopicName, Topic] = {}
         self._loading: dict[TopicName, asyncio.Task[Topic]] = {}
         self._closing: dict[TopicName, asyncio.Task[None]] = {}
         self._loads = asyncio.Semaphore(LOADS_MAX)
-        self._rules: dict[NamespaceName, Rules] = {}
         self._around: Surroundings | None = None
         self._stopping = False
         self._flush_first = set[TopicName]()
@@ -163,22 +157,22 @@ class Catalog:
 
     async def start(self) -> None:
         """Begin to serve."""
-        await self._live.remove_all(self._ownership.mine)
+        await self._existence.live.remove_all(self._ownership.mine)
         [start] = await self._store.commit([Increment(PRODUCER_NAME_COUNTER)])
         assert start is not None
         self._around = Surroundings(
             config=self._config,
             clock=self._clock,
             loop=self._loop,
-            partitions=self._partitions,
+            partitions=self._existence.partitions,
             checkpoints=self.checkpoints,
             names=ProducerNames(self._config.cluster, start),
             quarantined=self._ledgers.quarantined,
             address_of=self._address_of,
         )
         self._watches += [
-            self._namespaces.watch(self._namespaces_changed),
-            self._partitions.watch(self._topics_changed),
+            self._existence.namespaces.watch(self._namespaces_changed),
+            self._existence.partitions.watch(self._topics_changed),
         ]
         self._duties.start(self._loop)
 
@@ -226,9 +220,7 @@ class Catalog:
         now_s = self._clock.monotonic()
         if not self._to_shrink and now_s >= self._look_again_s:
             self._look_again_s = now_s + SHRINK_INTERVAL_S
-            for namespace in await self._namespaces.list():
-                if (await self._rules_of(namespace)).shrinks:
-                    self._to_shrink.extend(await self._partitions.list_topics(namespace))
+            self._to_shrink.extend(await self._existence.shrinking())
         for _ in range(min(len(self._to_shrink), SHRINK_LOADS_PER_ROUND)):
             name = self._to_shrink.popleft()
             if name not in self._topics and self._ownership.mine(name):
@@ -249,45 +241,16 @@ class Catalog:
     async def locate(self, topic: TopicName, listener: str | None = None) -> Location:
         """Return where a topic is served, as `port.Port.locate` says."""
         location = self._ownership.location(topic, listener)
-        await self._rules_of(topic.namespace_name)
+        await self._existence.rules_of(topic.namespace_name)
         return location
 
     async def partitions(self, topic: TopicName, *, create: bool) -> int:
         """Return how many partitions a topic has, as `port.Port.partitions` says."""
-        rules = await self._rules_of(topic.namespace_name)
-        record = await self._partitions.partitioned(topic)
-        if record is not None:
-            return record.partitions
-        if await self._exists(topic):
-            return 0
-        if topic.partition >= 0:
-            base = await self._partitions.partitioned(topic.base)
-            if base is not None:
-                if topic.partition < base.partitions:
-                    return 0  # of a non-persistent topic, whose partitions are nowhere recorded
-                raise _past_the_end(topic, base.partitions)
-        if not create or not _may_create(topic, rules):
-            raise _missing(topic, create)
-        if not rules.auto_topic_partitions or topic.partition >= 0:
-            return 0  # made when the first client opens it
-        try:
-            await self.create_partitioned(topic, rules.auto_topic_partitions)
-        except AlreadyExistsError:
-            return await self.partitions(topic, create=False)  # two asked at the same time
-        return rules.auto_topic_partitions
+        return await self._existence.count(topic, create=create)
 
     async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
-        """Return the topics of a namespace, as `port.Port.topics` says.
-
-        Non-persistent ones are listed while they are loaded, in whatever process serves them.
-        """
-        await self._rules_of(namespace)
-        names: list[TopicName] = []
-        if mode is not ListMode.NON_PERSISTENT:
-            names += await self._partitions.list_topics(namespace)
-        if mode is not ListMode.PERSISTENT:
-            names += await self._live.list(namespace)
-        return sorted(str(name) for name in names if not _is_system(name))
+        """Return the topics of a namespace, as `port.Port.topics` says."""
+        return await self._existence.list(namespace, mode)
 
     # --- the port: clients --------------------------------------------------------------
 
@@ -350,13 +313,10 @@ class Catalog:
             AlreadyExistsError: there is a topic of that name, partitioned or not.
             NamespaceNotFoundError: the namespace is missing.
         """
-        rules = await self._rules_of(name.namespace_name)
-        if not name.persistent:
+        if name.persistent:
+            await self._existence.create(name, properties)
+        else:
             await self._get(name, create=True)
-            return
-        await self._check_room(name.namespace_name, rules, 1)
-        record = TopicRecord(created_ms=self._clock.wall_ms(), properties=dict(properties or {}))
-        await self._partitions.create_topic(name, record)
 
     async def create_partitioned(
         self, name: TopicName, partitions: int, properties: Mapping[str, str] | None = None
@@ -367,11 +327,7 @@ class Catalog:
             AlreadyExistsError: there is a topic of that name, partitioned or not.
             NamespaceNotFoundError: the namespace is missing.
         """
-        rules = await self._rules_of(name.namespace_name)
-        await self._check_room(name.namespace_name, rules, partitions)
-        await self._partitions.create_partitioned(
-            name, partitions, self._clock.wall_ms(), properties
-        )
+        await self._existence.create_partitioned(name, partitions, properties)
 
     async def delete(self, name: TopicName, *, force: bool = False) -> None:
         """Delete an ordinary topic or one partition, with everything in it.
@@ -434,40 +390,12 @@ class Catalog:
         task = self._loading.get(name)
         if task is None:
             # Whether it may be made depends on who asks, so that is found out before.
-            await self._demand(name, create=create)
+            await self._existence.demand(name, create=create)
             task = self._loading.get(name)
         if task is None:
             task = self._loading[name] = self._loop.create_task(self._load_once(name))
             task.add_done_callback(_look_at)
         return await asyncio.shield(task)
-
-    async def _demand(self, name: TopicName, *, create: bool) -> None:
-        """Make sure that a topic exists."""
-        rules = await self._rules_of(name.namespace_name)
-        if await self._partitions.partitioned(name) is not None:
-            raise NotAllowedError(f"topic {name} is partitioned: use one of its partitions")
-        if await self._exists(name):
-            return
-        if name.partition >= 0:
-            base = await self._partitions.partitioned(name.base)
-            if base is not None and name.partition >= base.partitions:
-                raise _past_the_end(name, base.partitions)
-            if base is not None and not name.persistent:
-                return
-        if not create or not _may_create(name, rules):
-            raise _missing(name, create)
-        if not name.persistent:
-            return
-        await self._check_room(name.namespace_name, rules, 1)
-        try:
-            await self._partitions.create_topic(name, TopicRecord(created_ms=self._clock.wall_ms()))
-        except AlreadyExistsError:
-            return  # two asked at the same time
-
-    async def _exists(self, name: TopicName) -> bool:
-        if not name.persistent:
-            return name in self._topics or await self._live.has(name)
-        return name in self._topics or await self._partitions.topic(name) is not None
 
     async def _load_once(self, name: TopicName) -> Topic:
         try:
@@ -484,14 +412,14 @@ class Catalog:
     async def _load(self, name: TopicName) -> Topic:
         around = self._around
         assert around is not None
-        rules = await self._rules_of(name.namespace_name)
+        rules = await self._existence.rules_of(name.namespace_name)
         if not name.persistent:
-            await self._live.add(name)
+            await self._existence.live.add(name)
             record = TopicRecord(created_ms=self._clock.wall_ms())
             return Topic(around, name, record, rules, None)
-        found = await self._partitions.topic(name)
+        found = await self._existence.partitions.topic(name)
         if found is None:
-            raise _missing(name, created=False)
+            raise missing(name)
         if name in self._flush_first:
             await self._ledgers.flush()
             self._flush_first.discard(name)
@@ -540,7 +468,7 @@ class Catalog:
 
     async def _no_longer_live(self, name: TopicName) -> None:
         try:
-            await self._live.remove(name)
+            await self._existence.live.remove(name)
         except StoreError as error:
             logger.warning("topic %s is listed until the next start: %s", name, error)
 
@@ -578,25 +506,18 @@ class Catalog:
         Raises:
             NamespaceNotFoundError: the tenant or the namespace is missing.
         """
-        return await self._rules_of(namespace)
-
-    async def _rules_of(self, namespace: NamespaceName) -> Rules:
-        rules = self._rules.get(namespace)
-        if rules is None:
-            rules = rules_of(self._config, await self._namespaces.get(namespace))
-            self._rules[namespace] = rules
-        return rules
+        return await self._existence.rules_of(namespace)
 
     def _namespaces_changed(self, names: Sequence[NamespaceName]) -> None:
         """Apply new policies to the topics that are loaded."""
         for name in names:
-            self._rules.pop(name, None)
+            self._existence.forget_rules(name)
             if any(topic.name.namespace_name == name for topic in self.loaded()):
                 self._soon(self._apply_rules(name))
 
     async def _apply_rules(self, namespace: NamespaceName) -> None:
         try:
-            rules = await self._rules_of(namespace)
+            rules = await self._existence.rules_of(namespace)
         except NamespaceNotFoundError:
             return  # its topics went before it
         for topic in self.loaded():
@@ -610,11 +531,11 @@ class Catalog:
                 self._soon(self._apply_record(topic))
 
     async def _apply_record(self, topic: Topic) -> None:
-        record = await self._partitions.topic(topic.name)
+        record = await self._existence.partitions.topic(topic.name)
         if record is not None:
             topic.properties = record.properties
             topic.own_deduplication = record.deduplication
-            await self._apply_to(topic, await self._rules_of(topic.name.namespace_name))
+            await self._apply_to(topic, await self._existence.rules_of(topic.name.namespace_name))
 
     async def _apply_to(self, topic: Topic, rules: Rules) -> None:
         """Let rules hold for a topic that is being used."""
@@ -646,41 +567,8 @@ class Catalog:
         except Exception:  # it serves nobody in particular, so nobody else would say so
             logger.exception("a changed policy could not be applied")
 
-    async def _check_room(self, namespace: NamespaceName, rules: Rules, wanted: int) -> None:
-        if not rules.topics_max:
-            return
-        there = len(await self._partitions.list_topics(namespace))
-        if there + wanted > rules.topics_max:
-            raise NotAllowedError(
-                f"namespace {namespace} has {there} topics, the limit is {rules.topics_max}"
-            )
-
 
 def _look_at(task: asyncio.Task[Topic]) -> None:
     """Take the error of a task, though everybody who waited for it may have gone."""
     if not task.cancelled():
         task.exception()
-
-
-def _may_create(name: TopicName, rules: Rules) -> bool:
-    return rules.auto_topic_creation or _is_system(name)
-
-
-def _is_system(name: TopicName) -> bool:
-    """Return whether a topic is the broker's own: not listed, and always made when needed."""
-    return name.local.startswith("__")
-
-
-def _missing(name: TopicName, created: bool) -> TopicNotFoundError:
-    """Return the error for a topic that is not there; `created`: asking for it was to make it."""
-    if created:
-        return TopicNotFoundError(
-            f"topic {name} does not exist, and creating topics by asking for them is switched off"
-        )
-    return TopicNotFoundError(f"topic {name} does not exist")
-
-
-def _past_the_end(name: TopicName, partitions: int) -> TopicNotFoundError:
-    return TopicNotFoundError(
-        f"topic {name} does not exist: {name.base} has {partitions} partitions"
-    )

@@ -1,0 +1,202 @@
+"""Which topics there are: asked of the metadata, and made as their namespaces say.
+
+    name                      there is it if
+    persistent topic          it has a record
+    partition                 it has a record; of a non-persistent topic: its index is in range
+    partitioned topic         it has a record of its own kind; used through its partitions only
+    non-persistent topic      some process has it in memory
+
+A topic that is not there may be made by asking for it, where the namespace allows that;
+topics whose name starts with two underscores are the broker's own, always made when needed
+and never listed.
+"""
+
+from collections.abc import Mapping
+
+from magnetar.broker.clock import Clock
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.metadata.live import Live
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.store import Store
+from magnetar.broker.port import ListMode, NotAllowedError, TopicNotFoundError
+from magnetar.broker.topics.policies import Rules, rules_of
+from magnetar.names import NamespaceName, TopicName
+
+
+class Existence:
+    """What the metadata says about topics and namespaces."""
+
+    def __init__(self, store: Store, config: BrokerConfig, clock: Clock) -> None:
+        self.namespaces = Namespaces(store)
+        self.partitions = Partitions(store)
+        self.live = Live(store)
+        self._config = config
+        self._clock = clock
+        self._rules: dict[NamespaceName, Rules] = {}
+        self._forgotten = 0
+
+    # --- namespaces ---------------------------------------------------------------------
+
+    async def rules_of(self, namespace: NamespaceName) -> Rules:
+        """Return what holds in a namespace.
+
+        Raises:
+            NamespaceNotFoundError: the tenant or the namespace is missing.
+        """
+        rules = self._rules.get(namespace)
+        if rules is None:
+            before = self._forgotten
+            rules = rules_of(self._config, await self.namespaces.get(namespace))
+            if before == self._forgotten:
+                # Otherwise policies changed while these were read: they may be the old ones.
+                self._rules[namespace] = rules
+        return rules
+
+    def forget_rules(self, namespace: NamespaceName) -> None:
+        """Read a namespace's policies anew next time: they have changed."""
+        self._forgotten += 1
+        self._rules.pop(namespace, None)
+
+    async def shrinking(self) -> list[TopicName]:
+        """Return the topics of which something may go although nobody touches them."""
+        found: list[TopicName] = []
+        for namespace in await self.namespaces.list():
+            if (await self.rules_of(namespace)).shrinks:
+                found += await self.partitions.list_topics(namespace)
+        return found
+
+    # --- topics -------------------------------------------------------------------------
+
+    async def count(self, topic: TopicName, *, create: bool) -> int:
+        """Return how many partitions a topic has, as `port.Port.partitions` says."""
+        rules = await self.rules_of(topic.namespace_name)
+        record = await self.partitions.partitioned(topic)
+        if record is not None:
+            return record.partitions
+        if await self._is_there(topic) or await self._in_range(topic):
+            return 0
+        if not create or not _may_create(topic, rules):
+            raise missing(topic, creation_off=create)
+        if not rules.auto_topic_partitions or topic.partition >= 0:
+            return 0  # made when the first client opens it
+        try:
+            await self.create_partitioned(topic, rules.auto_topic_partitions)
+        except AlreadyExistsError:
+            return await self.count(topic, create=False)  # two asked at the same time
+        return rules.auto_topic_partitions
+
+    async def list(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
+        """Return the topics of a namespace, as `port.Port.topics` says.
+
+        Non-persistent ones are listed while they are loaded, in whatever process serves them.
+        """
+        await self.rules_of(namespace)
+        names: list[TopicName] = []
+        if mode is not ListMode.NON_PERSISTENT:
+            names += await self.partitions.list_topics(namespace)
+        if mode is not ListMode.PERSISTENT:
+            names += await self.live.list(namespace)
+        return sorted(str(name) for name in names if not _is_system(name))
+
+    async def demand(self, name: TopicName, *, create: bool) -> None:
+        """Make sure that there is a topic of this name that can be loaded.
+
+        Raises:
+            TopicNotFoundError: there is none, and it may not be made.
+            NotAllowedError: it is partitioned, or the namespace is full.
+        """
+        rules = await self.rules_of(name.namespace_name)
+        if await self.partitions.partitioned(name) is not None:
+            raise NotAllowedError(f"topic {name} is partitioned: use one of its partitions")
+        if await self._is_there(name):
+            return
+        # A partition that is in range belongs to a topic that was created; only its record is
+        # missing, because it was deleted alone, or is of a non-persistent topic.
+        in_range = await self._in_range(name)
+        if not in_range and not (create and _may_create(name, rules)):
+            raise missing(name, creation_off=create)
+        if not name.persistent:
+            return
+        if not in_range:
+            await self._check_room(name.namespace_name, rules, 1)
+        try:
+            await self.partitions.create_topic(name, TopicRecord(created_ms=self._clock.wall_ms()))
+        except AlreadyExistsError:
+            return  # two asked at the same time
+
+    async def create(self, name: TopicName, properties: Mapping[str, str] | None = None) -> None:
+        """Create an ordinary persistent topic.
+
+        Raises:
+            AlreadyExistsError: there is a topic of that name, partitioned or not.
+            NamespaceNotFoundError: the namespace is missing.
+        """
+        rules = await self.rules_of(name.namespace_name)
+        await self._check_room(name.namespace_name, rules, 1)
+        record = TopicRecord(created_ms=self._clock.wall_ms(), properties=dict(properties or {}))
+        await self.partitions.create_topic(name, record)
+
+    async def create_partitioned(
+        self, name: TopicName, partitions: int, properties: Mapping[str, str] | None = None
+    ) -> None:
+        """Create a partitioned topic.
+
+        Raises:
+            AlreadyExistsError: there is a topic of that name, partitioned or not.
+            NamespaceNotFoundError: the namespace is missing.
+        """
+        rules = await self.rules_of(name.namespace_name)
+        await self._check_room(name.namespace_name, rules, partitions)
+        await self.partitions.create_partitioned(
+            name, partitions, self._clock.wall_ms(), properties
+        )
+
+    async def _is_there(self, name: TopicName) -> bool:
+        if not name.persistent:
+            return await self.live.has(name)
+        return await self.partitions.topic(name) is not None
+
+    async def _in_range(self, name: TopicName) -> bool:
+        """Return whether a name is that of a partition of a partitioned topic.
+
+        Raises:
+            TopicNotFoundError: it would be, if there were as many.
+        """
+        if name.partition < 0:
+            return False
+        base = await self.partitions.partitioned(name.base)
+        if base is None:
+            return False
+        if name.partition >= base.partitions:
+            raise TopicNotFoundError(
+                f"topic {name} does not exist: {name.base} has {base.partitions} partitions"
+            )
+        return True
+
+    async def _check_room(self, namespace: NamespaceName, rules: Rules, wanted: int) -> None:
+        if not rules.topics_max:
+            return
+        there = len(await self.partitions.list_topics(namespace))
+        if there + wanted > rules.topics_max:
+            raise NotAllowedError(
+                f"namespace {namespace} has {there} topics, the limit is {rules.topics_max}"
+            )
+
+
+def missing(name: TopicName, *, creation_off: bool = False) -> TopicNotFoundError:
+    """Return the error for a topic that is not there; `creation_off`: the asking was to make it."""
+    if creation_off:
+        return TopicNotFoundError(
+            f"topic {name} does not exist, and creating topics by asking for them is switched off"
+        )
+    return TopicNotFoundError(f"topic {name} does not exist")
+
+
+def _may_create(name: TopicName, rules: Rules) -> bool:
+    return rules.auto_topic_creation or _is_system(name)
+
+
+def _is_system(name: TopicName) -> bool:
+    return name.local.startswith("__")
