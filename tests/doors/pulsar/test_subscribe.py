@@ -260,6 +260,16 @@ async def test_the_end_of_a_terminated_topic_is_told(rig: Rig) -> None:
     assert (await client.expect("REACHED_END_OF_TOPIC")).consumer_id == 1
 
 
+async def test_the_end_of_a_topic_is_not_told_to_clients_that_would_hang_up(rig: Rig) -> None:
+    client = await rig.dial()
+    await client.send(command("CONNECT", client_version="Pulsar-CPP-v4.2.0", protocol_version=21))
+    await client.expect("CONNECTED")
+    await client.subscribe(1)
+    rig.port.subscribed[0].events.end_of_topic()
+    await client.send(command("PING"))
+    await client.expect("PONG")
+
+
 async def test_a_consumer_that_does_not_read_is_not_delivered_to_without_end(
     make_rig: MakeRig,
 ) -> None:
@@ -299,11 +309,16 @@ async def test_answers_nobody_reads_stop_the_reading(make_rig: MakeRig) -> None:
     rig.shrink_send_buffers()
     question = command("GET_SCHEMA", topic="t" * 1_000, request_id=1)
     sent = 0
-    with pytest.raises(TimeoutError):
+
+    async def ask_on() -> None:
+        nonlocal sent
         while sent < 100:
             async with asyncio.timeout(0.2):
                 await rude.send(question * 20)
             sent += 1
+
+    with pytest.raises(TimeoutError):
+        await ask_on()
     (connection,) = rig.door._connections
     assert connection.held
     assert connection._waiting() < 512 * 1024

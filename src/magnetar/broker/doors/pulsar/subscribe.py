@@ -48,6 +48,11 @@ ACTIVE_CHANGE_VERSION = 12
 END_OF_TOPIC_VERSION = 9
 """The first protocol version whose clients know REACHED_END_OF_TOPIC."""
 
+CUT_OFF_BY_END_OF_TOPIC = "Pulsar-CPP-"
+"""Clients of this name (C++, Python, Node.js) take REACHED_END_OF_TOPIC for an invalid message:
+they close the connection with everything on it, come back, and do it again, ten times a second.
+Version 4.2 still does; apache/pulsar-client-cpp#605 mends it, in a release not known yet."""
+
 _TYPE_NAMES = {
     SubscriptionType.EXCLUSIVE: "Exclusive",
     SubscriptionType.SHARED: "Shared",
@@ -282,6 +287,8 @@ class Consumers:
 
     def tell_end(self, endpoint: Endpoint) -> None:
         """Send REACHED_END_OF_TOPIC to a client that knows it."""
+        if self.client_version.startswith(CUT_OFF_BY_END_OF_TOPIC):
+            return
         if self.protocol_version >= END_OF_TOPIC_VERSION:
             self._line.send(commands.reached_end_of_topic(endpoint.id))
 
