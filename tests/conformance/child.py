@@ -1,0 +1,118 @@
+"""A whole broker as a child process, with its settings, and what the system says about it.
+
+    settings ──▶ magnetar.toml ──▶ magnetar standalone ──▶ supervisor ─┬─ worker 0
+                                                                        └─ ...
+    /proc/<pid>/status   VmRSS, VmHWM     memory now, and at its highest
+    /proc/<pid>/clear_refs  "5"           begin to measure the highest anew
+
+Source of the figures: proc(5).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event
+from time import perf_counter
+from typing import Any
+
+from benchmarks.accounting import tree, usage
+from magnetar.cli.demo.broker import BrokerProcess, free_ports
+from magnetar.client.address import PULSAR_PORT
+from magnetar.client.admin import Admin
+
+MIB = 1 << 20
+POLL_S = 0.02
+
+
+class Child(BrokerProcess):
+    """One `magnetar standalone` with settings of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        workers: int = 1,
+        before: Sequence[str] = (),
+    ) -> None:
+        """Prepare it; `before` is what starts it, such as a shell that sets a limit first."""
+        super().__init__(folder, free_ports(workers), workers)
+        self.data = folder / "data"
+        told = folder / "magnetar.toml"
+        lines = [f"{name} = {value}" for name, value in (settings or {}).items()]
+        told.write_text("\n".join(["[settings]", *lines, ""]))
+        self._command = [*before, *self._command, "--config", str(told)]
+
+    @property
+    def port(self) -> int:
+        """Where it speaks Pulsar."""
+        return PULSAR_PORT + self.ports.offset
+
+    def workers(self) -> list[int]:
+        """The processes that serve, in the order of their start."""
+        return sorted(set(tree(self.pid)) - {self.pid})
+
+    def worker(self) -> int:
+        """The only process that serves."""
+        (worker,) = self.workers()
+        return worker
+
+    def resident_bytes(self) -> int:
+        """The worker's memory now."""
+        return status_bytes(self.worker(), "VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The worker's memory at its highest since it started, or since `forget_peak`."""
+        return status_bytes(self.worker(), "VmHWM")
+
+    def forget_peak(self) -> None:
+        """Measure the highest from now on."""
+        Path(f"/proc/{self.worker()}/clear_refs").write_text("5")
+
+    def idle_cpu_percent(self, over_s: float) -> float:
+        """How much of one core all its processes use while nobody asks for anything."""
+        began, before = perf_counter(), usage(self.pid).cpu_s
+        Event().wait(over_s)
+        return 100 * (usage(self.pid).cpu_s - before) / (perf_counter() - began)
+
+    def admin(self) -> Admin:
+        """Admin REST of this broker."""
+        return Admin(self.ports.admin_url)
+
+
+@contextmanager
+def running(child: Child) -> Iterator[Child]:
+    """Start a broker, and leave nothing of it behind."""
+    try:
+        child.start()
+        yield child
+    finally:
+        child.discard()
+
+
+def status_bytes(pid: int, name: str) -> int:
+    """Return one of the memory figures of a process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split(f"\n{name}:")[1].split()[0]) * 1024
+
+
+def size_on_disk(folder: Path) -> int:
+    """Return what the files of a folder take. One that goes away meanwhile does not count."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total
+
+
+def eventually(condition: Callable[[], bool], limit_s: float) -> float:
+    """Wait until a condition holds; return how long that took.
+
+    Raises:
+        AssertionError: it did not within the limit.
+    """
+    began, pause = perf_counter(), Event()
+    while not condition():
+        assert perf_counter() - began < limit_s, f"not within {limit_s:g} s"
+        pause.wait(POLL_S)
+    return perf_counter() - began

@@ -1,0 +1,300 @@
+"""When the disk is full or descriptors run out: refuse, lose nothing, and go on by itself.
+
+A small file system of its own is mounted where the system allows it (Linux, as root); the
+same is done elsewhere with a watermark that the disk is above from the start.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from magnetar.broker.wire.pulsar import client_role
+from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand
+from tests.conformance.child import MIB, Child, eventually, running, size_on_disk
+from tests.conformance.line import EXCLUSIVE, Line
+from tests.conformance.histories import lost, out_of_order, phantoms
+
+logger = logging.getLogger(__name__)
+
+pytestmark = pytest.mark.timeout(90)
+
+TOPIC = "persistent://public/default/numbers"
+SMALL_DISK_BYTES = 64 * MIB
+SMALL = {
+    "write_cache_bytes_max": 8 * MIB,
+    "journal_file_bytes": 4 * MIB,
+    "ledger_bytes_max": 1 * MIB,
+    "expiry_interval_s": 0.2,
+    "reclaim_interval_s": 0.2,
+}
+REFUSED_S = 1.0
+"""How soon a producer must know."""
+RESUMED_S = 5.0
+"""How soon after space is back it may go on."""
+
+
+class Numbers:
+    """A producer that sends numbers one after the other, and knows which were acknowledged."""
+
+    def __init__(self, port: int, payload_bytes: int = 64 * 1024) -> None:
+        self.line = Line(port)
+        self.acknowledged: list[int] = []
+        self.next = 0
+        self._padding = bytes(payload_bytes)
+        self.line.produce(TOPIC, name="numbers")
+
+    def send(self) -> api.BaseCommand:
+        """Send the next number, and return what the broker says to it."""
+        metadata = api.MessageMetadata(
+            producer_name="numbers", sequence_id=self.next, publish_time=1
+        )
+        payload = self.next.to_bytes(8, "big") + self._padding
+        self.line.send(client_role.send(0, metadata, payload))
+        answer = self.line.frame().command
+        if answer.type == BaseCommand.SEND_RECEIPT:
+            self.acknowledged.append(self.next)
+        self.next += 1
+        return answer
+
+    def accepted(self) -> bool:
+        """Send one more; return whether it was taken. A refused producer is opened again."""
+        try:
+            if self.send().type == BaseCommand.SEND_RECEIPT:
+                return True
+        except ConnectionError:
+            pass
+        self.reopen()
+        return False
+
+    def reopen(self) -> None:
+        """Do what a client does after an error: open the producer again, when it can be."""
+        port = self.line.sock.getpeername()[1]
+        self.line.sock.close()
+        self.line = Line(port)
+        with suppress(AssertionError):
+            self.line.produce(TOPIC, name="numbers")
+
+
+def numbers_in(port: int, subscription: str) -> list[int]:
+    """Read the whole topic."""
+    with Line(port) as line:
+        line.subscribe(TOPIC, subscription, EXCLUSIVE, permits=1_000_000)
+        return [int.from_bytes(entry.payload[:8], "big") for entry in line.received(1.0)]
+
+
+# --- a full disk -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MiB."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = f"size={SMALL_DISK_BYTES}"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip(f"this system mounts nothing: {mounted.stdout.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Take all that is free, to the last byte."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(64 * 1024))
+
+
+@pytest.mark.parametrize("watermark", [100, 60], ids=["to the last byte", "to a watermark"])
+def test_a_disk_that_is_really_full_refuses_loses_nothing_and_goes_on(
+    small_disk: Path, watermark: int
+) -> None:
+    settings = {
+        **SMALL,
+        "disk_used_percent_readonly": watermark,
+        "disk_used_percent_warn": watermark,
+    }
+    with running(Child(small_disk, settings)) as broker:
+        numbers = Numbers(broker.port)
+        for _ in range(50):
+            assert numbers.accepted()
+        fill(small_disk / "somebody-elses-file")
+        began = perf_counter()
+        while (answer := numbers.send()).type == BaseCommand.SEND_RECEIPT:
+            began = perf_counter()
+        assert perf_counter() - began < REFUSED_S
+        assert_retryable(answer)
+        for _ in range(5):
+            numbers.accepted()
+
+        before = numbers_in(broker.port, "while it is full")
+        assert not lost(numbers.acknowledged, before)
+
+        (small_disk / "somebody-elses-file").unlink()
+        took = eventually(numbers.accepted, 2 * RESUMED_S)
+        logger.warning("took messages again after %.2f s", took)
+        assert took <= RESUMED_S
+        for _ in range(20):
+            assert numbers.accepted()
+        check(numbers, numbers_in(broker.port, "afterwards"))
+        broker.kill()
+        broker.start()
+        check(numbers, numbers_in(broker.port, "after a restart"))
+        assert broker.stop() == 0, broker.log_end()
+
+
+def test_a_broker_killed_on_a_full_disk_comes_back_with_everything(small_disk: Path) -> None:
+    with running(Child(small_disk, SMALL)) as broker:
+        numbers = Numbers(broker.port)
+        for _ in range(100):
+            assert numbers.accepted()
+        fill(small_disk / "somebody-elses-file")
+        while numbers.accepted():
+            pass
+        broker.kill()
+        with suppress(Exception):
+            broker.start()  # it may say that it cannot start; it may not damage anything
+        broker.discard()
+        (small_disk / "somebody-elses-file").unlink()
+        broker.start()
+        check(numbers, numbers_in(broker.port, "after a restart"))
+
+
+def assert_retryable(answer: api.BaseCommand) -> None:
+    """An answer after which the official clients try again."""
+    assert answer.type in {BaseCommand.SEND_ERROR, BaseCommand.CLOSE_PRODUCER}, answer
+    if answer.type == BaseCommand.SEND_ERROR:
+        assert answer.send_error.error == api.PersistenceError, answer
+
+
+def check(numbers: Numbers, stored: list[int]) -> None:
+    """Everything acknowledged is there, in order."""
+    assert not lost(numbers.acknowledged, stored)
+    assert not phantoms(numbers.next, stored)
+    assert not out_of_order(stored)
+
+
+def test_above_the_watermark_producers_are_refused_and_consumers_go_on(tmp_path: Path) -> None:
+    with running(Child(tmp_path)) as broker:
+        numbers = Numbers(broker.port)
+        assert all(numbers.accepted() for _ in range(10))
+        assert broker.stop() == 0
+    low = {"disk_used_percent_readonly": 1, "disk_used_percent_warn": 1}
+    with running(Child(tmp_path, low)) as broker:
+        with Line(broker.port) as line:
+            began = perf_counter()
+            line.send(client_role.producer(1, 0, TOPIC, name="numbers"))
+            if line.frame().command.type == BaseCommand.PRODUCER_SUCCESS:
+                metadata = api.MessageMetadata(producer_name="x", sequence_id=0, publish_time=1)
+                line.send(client_role.send(0, metadata, b"x"))
+                assert_retryable(line.frame().command)
+            assert perf_counter() - began < REFUSED_S
+        assert numbers_in(broker.port, "reader") == numbers.acknowledged
+        assert broker.stop() == 0
+    with running(Child(tmp_path)) as broker:
+        again = Numbers(broker.port)
+        assert again.accepted()
+
+
+# --- space that is given back ------------------------------------------------------------
+
+VOLUME_BYTES = 100 * MIB
+LEFT_BYTES = 16 * MIB
+"""What an open ledger and its logs may still hold."""
+
+
+def test_what_everybody_acknowledged_leaves_the_disk(tmp_path: Path) -> None:
+    """The negative control is in the middle: until it is acknowledged, it stays."""
+    with running(Child(tmp_path, SMALL)) as broker, broker.admin() as admin:
+        admin.set_retention("public/default", 0, 0)
+        entries = broker.data / "entries"
+        with Line(broker.port) as line:
+            line.subscribe(TOPIC, "reader", EXCLUSIVE)
+            numbers = Numbers(broker.port, 256 * 1024)
+            while numbers.next * 256 * 1024 < VOLUME_BYTES:
+                assert numbers.accepted()
+            eventually(lambda: size_on_disk(entries) >= VOLUME_BYTES - 16 * MIB, 20)
+            line.send(client_role.flow(0, 1_000_000))
+            received = line.received(2.0)
+            for number, entry in enumerate(received, 1):
+                if number == numbers.next:
+                    break
+            assert size_on_disk(entries) >= VOLUME_BYTES - 16 * MIB, "not acknowledged, but gone"
+            line.send(client_role.ack(0, [entry.at], cumulative=True))
+            took = eventually(lambda: size_on_disk(entries) <= LEFT_BYTES, 20)
+        logger.warning(
+            "%d MiB left of %d after %.1f s",
+            size_on_disk(entries) // MIB,
+            VOLUME_BYTES // MIB,
+            took,
+        )
+        assert numbers.accepted()
+        assert broker.stop() == 0, broker.log_end()
+
+
+# --- descriptors -------------------------------------------------------------------------
+
+DESCRIPTORS = 256
+MANY_TOPICS = 1_000
+
+
+def test_few_descriptors_are_enough_for_many_topics_and_too_few_for_many_clients(
+    tmp_path: Path,
+) -> None:
+    limited = ["/bin/sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$0" "$@"']
+    with running(Child(tmp_path, before=limited)) as broker:
+        with Line(broker.port) as line:
+            for first in range(0, MANY_TOPICS, 100):
+                for number in range(first, first + 100):
+                    topic = f"persistent://public/default/many-{number}"
+                    line.send(client_role.producer(number, number, topic, name=f"p-{number}"))
+                line.answers(BaseCommand.PRODUCER_SUCCESS, 100)
+            worker = broker.worker()
+            with ExitStack() as crowd:
+                refused = 0
+                for _ in range(2 * DESCRIPTORS):
+                    client = crowd.enter_context(socket.create_connection(("127.0.0.1", broker.port)))
+                    client.settimeout(0.05)
+                    with suppress(TimeoutError):
+                        refused += client.recv(1) == b""
+                assert descriptors_of(worker) <= DESCRIPTORS
+                # Who was there before is served, also when files have to be opened.
+                for number in range(MANY_TOPICS):
+                    metadata = api.MessageMetadata(
+                        producer_name=f"p-{number}", sequence_id=0, publish_time=1
+                    )
+                    line.send(client_role.send(number, metadata, bytes(1024)))
+                line.answers(BaseCommand.SEND_RECEIPT, MANY_TOPICS)
+            took = eventually(lambda: reachable(broker.port), 5.0)
+            logger.warning("%d refused, reachable again after %.2f s", refused, took)
+            assert refused, "nobody was refused, so nothing was tested"
+        assert broker.worker() == worker, "the worker has died meanwhile"
+        broker.stop()
+
+
+def descriptors_of(pid: int) -> int:
+    """Return how many a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def reachable(port: int) -> bool:
+    """Return whether a new client is served."""
+    try:
+        with Line(port):
+            return True
+    except OSError:
+        return False
