@@ -1,6 +1,7 @@
 """Producers of a connection: their life, receipts in order, errors, back-pressure."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -242,7 +243,7 @@ async def test_receipts_come_in_order_over_several_commits(rig: Rig) -> None:
                 for producer in (1, 2)
             )
         )
-        await rig.until(lambda count=first // 20 + 1: rig.port.published_runs >= count)
+        await rig.until(partial(has_published, rig, first // 20 + 1))
     while rig.port.held:
         rig.port.commit(runs=1)
         await asyncio.sleep(0)
@@ -252,17 +253,22 @@ async def test_receipts_come_in_order_over_several_commits(rig: Rig) -> None:
         assert mine == [(producer_id, sequence, sequence) for sequence in range(60)]
 
 
+def has_published(rig: Rig, runs: int) -> bool:
+    return rig.port.published_runs >= runs
+
+
 async def test_one_commit_is_one_write(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.port.hold = True
     client = await rig.client()
     await client.produce(1)
     for sequence in range(5):
         await client.send(send(1, sequence))
-        await rig.until(lambda count=sequence + 1: rig.port.published_runs == count)
+        await rig.until(partial(has_published, rig, sequence + 1))
     (connection,) = rig.door._connections
     writes: list[object] = []
     transport = connection._transport
     assert transport is not None
+    write = transport.write
 
     class Spy:
         def __getattr__(self, name: str) -> object:
@@ -270,7 +276,7 @@ async def test_one_commit_is_one_write(rig: Rig, monkeypatch: pytest.MonkeyPatch
 
         def write(self, data: bytes) -> None:
             writes.append(data)
-            transport.write(data)
+            write(data)
 
     monkeypatch.setattr(connection, "_transport", Spy())
     rig.port.commit()
