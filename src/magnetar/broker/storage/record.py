@@ -42,7 +42,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
-from magnetar.broker.run import ROW_SIZE, Run
+from magnetar.broker.run import ROW_SIZE, Bytes, Run
 
 MAGIC = 0x314A474D
 """`MGJ1` as it lies in the file."""
@@ -122,7 +122,7 @@ def aligned(size: int) -> int:
     return size + (-size % ALIGNMENT)
 
 
-def parse_header(data: bytes | memoryview, offset: int = 0) -> Header | None:
+def parse_header(data: Bytes, offset: int = 0) -> Header | None:
     """Read the fixed part of what may be a record; None if it cannot be one."""
     if len(data) - offset < HEADER_SIZE:
         return None
