@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from magnetar.broker.config import BrokerConfig, ConfigError
+from tests.tidy.settings_page import descriptions, page
 
 
 def test_a_value_out_of_bounds_is_refused_with_its_name_and_the_bounds() -> None:
@@ -24,3 +25,12 @@ def test_every_number_has_bounds() -> None:
         if each.type in {"int", "float", int, float} and not each.metadata
     ]
     assert unbounded == []
+
+
+def test_every_setting_says_what_it_does() -> None:
+    assert [name for name, text in descriptions().items() if not text] == []
+
+
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    written = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
+    assert written.read_text() == page(), "run tests/tidy/settings_page.py again"

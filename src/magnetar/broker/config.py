@@ -29,14 +29,19 @@ class BrokerConfig:
 
     # --- where it is
     data: Path
+    """The data folder."""
     worker: int = setting(0, 0, 1023)
+    """The number of this process, from 0."""
     workers: int = setting(1, 1, 1024)
+    """How many broker processes serve the folder."""
     cluster: str = "standalone"
+    """The name of the cluster, as admin REST and metrics show it."""
 
     # --- journal: group commit
     journal_window_ms: float = setting(0.0, 0, 2)
     """Wait this long for more entries before a sync; 0: sync as soon as the last one ended."""
     journal_window_bytes: int = setting(1 * MIB, 4 * KIB, 1 * MIB)
+    """A group this large does not wait for the window to end."""
     journal_file_bytes: int = setting(64 * MIB, 1 * MIB, 1 * GIB)
     """Size of one preallocated journal file."""
     unsynced_bytes_max: int = setting(64 * MIB, 1 * MIB, 1 * GIB)
@@ -48,15 +53,19 @@ class BrokerConfig:
     flush_interval_s: float = setting(600.0, 1, 86_400)
     """Flush at least this often while there is anything to flush."""
     read_cache_bytes_max: int = setting(64 * MIB, 1 * MIB, 64 * GIB)
+    """Blocks read back from entry logs, for consumers that catch up."""
     reclaim_interval_s: float = setting(10.0, 0.05, 86_400)
     """How often entry logs are checked for space to give back."""
     ledger_entries_max: int = setting(250_000, 1, 2**31)
+    """A ledger is sealed when it has so many entries. Only sealed ledgers can be trimmed."""
     ledger_bytes_max: int = setting(256 * MIB, 64 * KIB, 16 * GIB)
+    """... or so many bytes,"""
     ledger_age_s_max: float = setting(4 * 3600.0, 1, 30 * 86_400)
-    """A ledger is sealed at the first of these three limits. Only sealed ledgers can be trimmed."""
+    """... or is so old."""
 
     # --- disk watermark
     disk_used_percent_warn: float = setting(85.0, 1, 100)
+    """A warning is logged above this."""
     disk_used_percent_readonly: float = setting(95.0, 1, 100)
     """Producers get a retryable error above this; consumers and deletes go on."""
 
@@ -64,12 +73,15 @@ class BrokerConfig:
     cursor_interval_ms: float = setting(50.0, 1, 100)
     """Acknowledgements are durable within twice this time."""
     unacked_messages_per_consumer_max: int = setting(50_000, 1, 10_000_000)
+    """A consumer with more delivered and unacknowledged messages gets nothing new."""
     unacked_messages_per_subscription_max: int = setting(200_000, 1, 100_000_000)
+    """The same for all consumers of a Shared or Key_Shared subscription together."""
     dispatch_entries_max: int = setting(1_000, 1, 100_000)
+    """How many entries one subscription reads ahead at once."""
     dispatch_bytes_max: int = setting(1 * MIB, 4 * KIB, 64 * MIB)
     """How much one subscription reads ahead at once."""
     failover_delay_s: float = setting(1.0, 0, 60)
-    delayed_tick_ms: int = setting(100, 10, 10_000)
+    """A new active consumer of a Failover subscription waits so long for the old one to settle."""
     delayed_entries_in_memory_max: int = setting(2_000_000, 1_000, 1_000_000_000)
     """Beyond this the farthest delayed entries wait in a file; they are 24 bytes each."""
     expiry_interval_s: float = setting(5.0, 0.05, 3_600)
@@ -77,25 +89,35 @@ class BrokerConfig:
 
     # --- topics
     auto_topic_creation: bool = True
+    """Make a topic when a client asks for it. Namespaces may differ."""
     auto_topic_partitions: int = setting(0, 0, 10_000)
     """Partitions of a topic made by asking for it; 0: an ordinary topic."""
     auto_subscription_creation: bool = True
+    """Make a subscription when a client asks for it. Namespaces may differ."""
     deduplication: bool = False
+    """Store a message that a producer sends twice only once. Namespaces may differ."""
     delete_inactive_topics: bool = False
+    """Delete topics without clients and subscriptions, as Pulsar does by default."""
     retention_time_min: int = setting(-1, -1, 2**31)
+    """Minutes to keep what every subscription acknowledged; -1: no limit."""
     retention_size_mib: int = setting(-1, -1, 2**31)
-    """-1: no such limit. What every subscription acknowledged is kept within both limits."""
+    """Mebibytes to keep of it; -1: no limit. It may go once either limit is exceeded."""
     message_ttl_s: int = setting(0, 0, 2**31)
+    """Seconds after which a message counts as acknowledged; 0: never."""
 
     # --- connections
     message_bytes_max: int = setting(5 * MIB, 1 * KIB, 64 * MIB)
+    """The largest message; clients are told, and cut larger ones into chunks."""
     keep_alive_s: float = setting(30.0, 0.1, 3_600)
+    """A silent connection is asked after this time, and closed after as much again."""
     connect_timeout_s: float = setting(5.0, 0.1, 3_600)
     """A connection that has not sent CONNECT by then is closed."""
     connections_max: int = setting(10_000, 1, 1_000_000)
+    """Open connections of one process."""
     endpoints_per_connection_max: int = setting(10_000, 1, 10_000_000)
     """Producers and consumers of one connection."""
     pending_publish_bytes_per_connection_max: int = setting(64 * MIB, 64 * KIB, 1 * GIB)
+    """A connection with more unsynced bytes is not read from."""
     write_buffer_bytes_per_connection_max: int = setting(1 * MIB, 64 * KIB, 1 * GIB)
     """A consumer's connection that has more than this unsent gets nothing new."""
 

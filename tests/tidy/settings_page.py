@@ -1,0 +1,77 @@
+"""Writes docs/reference/settings.md from what `broker/config.py` declares.
+
+python tests/tidy/settings_page.py > docs/reference/settings.md
+"""
+
+import ast
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+
+from magnetar.broker import config
+
+HEAD = """\
+# Settings
+
+Made from `broker/config.py` by `tests/tidy/settings_page.py`; a test keeps the two alike.
+
+A setting comes from the TOML file named by `--config` (section `[settings]`), then from the
+environment (`MAGNETAR_` and the name in capitals), then from a flag where there is one. A value
+out of bounds is refused at the start, with the bounds. Sizes are bytes; `_s` are seconds, `_ms`
+milliseconds. What bounds memory holds for the data folder and is divided among its workers.
+
+```toml
+[settings]
+journal_window_ms = 0.5
+retention_time_min = 10080
+```
+
+| setting | default | allowed | what it does |
+|---|---|---|---|
+"""
+SET_BY_FLAGS = {"data", "worker", "workers"}
+
+
+def page() -> str:
+    """Return the page as it should be."""
+    said = descriptions()
+    rows = [
+        f"| `{each.name}` | {_shown(each.default)} | {_bounds(each.metadata)} | {said[each.name]} |"
+        for each in fields(config.BrokerConfig)
+        if each.name not in SET_BY_FLAGS
+    ]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def descriptions() -> dict[str, str]:
+    """Return the string below each field, in one line; empty where there is none."""
+    [declared] = ast.parse(inspect.getsource(config.BrokerConfig)).body
+    assert isinstance(declared, ast.ClassDef)
+    found: dict[str, str] = {}
+    name = ""
+    for node in declared.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+            found[name] = ""
+        elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            found[name] = " ".join(str(node.value.value).split())
+    return found
+
+
+def _shown(value: object) -> str:
+    if value is MISSING:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else f"`{value}`"
+
+
+def _bounds(metadata: Mapping[str, object]) -> str:
+    return f"{_shown(metadata['low'])} to {_shown(metadata['high'])}" if metadata else ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
