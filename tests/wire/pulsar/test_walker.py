@@ -417,6 +417,9 @@ LONG_SEQUENCE = bytes.fromhex("0a0170 10ffffffffffffffffffff01 1880d095ffbc31")
         (examples.frame(PING[8:], b"stray"), "5 stray bytes after a PING"),
         (examples.frame(b"\x08\x0a\x52\x02\x08\x01"), "ACK without a field"),
         (examples.frame(b"\x08\x0a\x52\x04\x08\x01\x10\x07"), "ACK without consumer id or type"),
+        (examples.frame(b"\x08\x0a\x52\x00" + bytes(11)), "protobuf"),
+        (examples.frame(b"\x08\x0a\x52\x00") + bytes.fromhex("08011000 00000000"), "ACK without"),
+        (examples.frame(b"\x08\x0a\x52\x03\x08\x01\x10") + bytes(9), "ACK without"),
         (examples.frame(b"\x08\x0b\x5a\x02\x08\x01\x10"), "protobuf"),
         (examples.frame(b"\x08\x0b\x5a\x03\x08\x01\x10"), "past the end|ends 1"),
         (

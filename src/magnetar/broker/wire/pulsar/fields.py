@@ -17,7 +17,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 TAG_END = 2**32
 
 _U64_END = 2**64
-_I64_END = 2**63
+I64_END = 2**63
 _U64_MASK = _U64_END - 1
 _VARINT_BYTES_MAX = 10
 
@@ -81,7 +81,7 @@ def read_varint(buffer: memoryview, position: int) -> tuple[int, int]:
 
 def signed(value: int) -> int:
     """Read an unsigned 64-bit number as a signed one: all ones is -1."""
-    return value - _U64_END if value >= _I64_END else value
+    return value - _U64_END if value >= I64_END else value
 
 
 def int32(value: int) -> int:

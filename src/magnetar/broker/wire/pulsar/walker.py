@@ -35,6 +35,7 @@ from magnetar.broker.wire.pulsar.fields import (
     BYTES,
     FIXED32,
     FIXED64,
+    I64_END,
     TAG_END,
     VARINT,
     int32,
@@ -473,7 +474,9 @@ def read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one branc
     return publish_time, deliver_at, key, flags, batch
 
 
-def _read_ack(buffer: memoryview, at: int, end: int) -> Ack:
+def _read_ack(  # noqa: C901, PLR0912 - one branch per field
+    buffer: memoryview, at: int, end: int
+) -> Ack:
     """Read `buffer[at:end]`, the fields of a CommandAck."""
     consumer_id = kind = -1
     ids: list[Acknowledged] = []
@@ -481,6 +484,18 @@ def _read_ack(buffer: memoryview, at: int, end: int) -> Ack:
     validation_error: int | None = None
     txn_least = txn_most = 0
     transactional = False
+    # What libraries write comes first: consumer, type, ids. The loop below knows every form.
+    if buffer[at] == 0x08:
+        consumer_id, at = read_varint(buffer, at + 1)
+    if buffer[at] == 0x10 and buffer[at + 1] in _ACK_TYPES:
+        kind = buffer[at + 1]
+        at += 2
+    while at < end and buffer[at] == 0x1A:
+        size, at = read_varint(buffer, at + 1)
+        if at + size > end:
+            raise FrameError(f"a message id of {size} bytes, {end - at} are left")
+        ids.append(_read_id(buffer, at, at + size))
+        at += size
     while at < end:
         tag, value, at = read_field(buffer, at, end)
         if tag == 0x1A:
@@ -497,7 +512,7 @@ def _read_ack(buffer: memoryview, at: int, end: int) -> Ack:
             txn_least, transactional = value, True
         elif tag == 0x38:
             txn_most, transactional = value, True
-    if consumer_id < 0 or kind < 0:
+    if consumer_id < 0 or kind < 0 or at > end:
         raise FrameError("an ACK without consumer id or type")
     return Ack(
         consumer_id,
@@ -519,6 +534,8 @@ def _read_id(  # noqa: C901 - one branch per field
         ledger, at = read_varint(buffer, at + 1)
         if buffer[at] == 0x10:
             entry, at = read_varint(buffer, at + 1)
+            if at == end and ledger < I64_END and entry < I64_END:
+                return Acknowledged(ledger, entry, ack_set)
     while at < end:
         tag, value, at = read_field(buffer, at, end)
         if tag == 0x08:
