@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EntryFlags
@@ -470,3 +472,115 @@ async def test_a_topic_that_keeps_nothing_confirms_at_once_and_hands_out(bench: 
     await soon()
     assert handed_out == [[b"0/1", b"0/2"]]
     assert bench.receipts.rows == [(0, 1, (-1, -1)), (0, 2, (-1, -1))]
+
+
+# --- everything at once
+
+ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=25)
+STEPS = st.lists(
+    st.one_of(
+        ROWS,
+        st.sampled_from(["commit", "fail", "hold", "open", "refuse", "allow"]),
+    ),
+    max_size=25,
+)
+
+
+class Storm:
+    """Six producers on three topics: a plain one, one that deduplicates, one that may refuse."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(held_bytes_max=1 << 30)
+        self.topics = [
+            self.bench.topic(ScriptedLog(100, entries_max=7)),
+            self.bench.topic(ScriptedLog(200, entries_max=7), deduplication=True),
+            self.bench.topic(ScriptedLog(300, entries_max=7)),
+        ]
+        self.producers = [self.bench.producer(self.topics[slot % 3]) for slot in range(6)]
+        self.logs = [topic.log for topic in self.topics if isinstance(topic.log, ScriptedLog)]
+        self.sent: dict[int, list[int]] = {slot: [] for slot in range(6)}
+
+    def send(self, rows: list[tuple[int, int]]) -> None:
+        self.bench.send(*rows)
+        for slot, number in rows:
+            self.sent[slot].append(number)
+
+    def fail(self) -> None:
+        ledgers = self.bench.ledgers
+        lost = {part.ledger for record in ledgers.pending for part in record.parts}
+        for log in self.logs:
+            log.ready = log.ready and log.ledger not in lost  # as a failed sync seals them
+        ledgers.fail(OSError("EIO"))
+
+    async def do(self, step: str) -> None:
+        match step:
+            case "commit":
+                self.bench.ledgers.commit()
+            case "fail":
+                self.fail()
+            case "hold":
+                self.logs[0].may_open.clear()
+            case "open":
+                self.logs[0].may_open.set()
+                await soon()
+            case _:
+                over = TopicTerminatedError("over")
+                self.topics[2].refusal = over if step == "refuse" else None
+
+    async def calm_down(self) -> None:
+        self.logs[0].may_open.set()
+        await soon()
+        while self.bench.ledgers.pending:
+            self.bench.ledgers.commit()
+            await soon()
+
+    def told(self) -> dict[int, list[int]]:
+        """What was reported of each producer, in order."""
+        found: dict[int, list[int]] = {slot: [] for slot in range(6)}
+        for slot, number, _ in self.bench.receipts.rows:
+            found[slot].append(number)
+        return found
+
+    def confirmed(self) -> dict[tuple[int, int], str]:
+        """Where receipts say that entries lie, and what they are."""
+        rows = self.bench.receipts.rows
+        places = [
+            (result, f"{slot}/{number}")
+            for slot, number, result in rows
+            if not isinstance(result, PortError) and result != (-1, -1)
+        ]
+        assert len(dict(places)) == len(places), "two entries at one place"
+        return dict(places)
+
+
+@given(STEPS)
+async def test_whatever_happens_every_row_is_accounted_for_once_and_in_order(
+    steps: list[list[tuple[int, int]] | str],
+) -> None:
+    storm = Storm()
+    for step in steps:
+        if isinstance(step, str):
+            await storm.do(step)
+        else:
+            storm.send(step)
+    await storm.calm_down()
+    assert storm.told() == storm.sent
+    assert all(producer.pending == 0 for producer in storm.producers)
+    confirmed = storm.confirmed()
+    durable = [
+        (place, body.decode())
+        for record in storm.bench.ledgers.durable
+        for place, body in record.bodies.items()
+    ]
+    assert dict(durable) == confirmed
+    entries: dict[int, list[int]] = {}
+    for ledger, entry in sorted(confirmed):
+        entries.setdefault(ledger, []).append(entry)
+    assert all(each == list(range(len(each))) for each in entries.values())
+    for slot in (1, 4):
+        numbers = [
+            int(body.split("/")[1])
+            for _, body in sorted(confirmed.items())
+            if body.startswith(f"{slot}/")
+        ]
+        assert numbers == sorted(set(numbers)), "deduplication stores each number once, rising"

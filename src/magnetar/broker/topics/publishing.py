@@ -321,6 +321,10 @@ class Publisher:
         """Decide about the rows of one producer."""
         producer = rows.producer
         inlet = producer.inlet
+        if inlet.held and not producer.closed:
+            # Also what will be refused: it is reported behind what its producer sent before.
+            self._hold(rows, report.done)
+            return
         refusal = self._refusal(producer)
         if producer.closed and refusal is None:
             refusal = ServiceNotReadyError(f"producer {producer.name!r} is closed")
@@ -329,10 +333,10 @@ class Publisher:
             self._refuse(report, rows, refusal)
         elif log is None:
             self._hand_out(report, rows)
-        elif inlet.held or not log.ready:
-            self._hold(rows, report.done)
-        else:
+        elif log.ready:
             self._admit(report, rows, log)
+        else:
+            self._hold(rows, report.done)
 
     def _refusal(self, producer: OpenProducer) -> PortError | None:
         if producer.refusal is not None:
