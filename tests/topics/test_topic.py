@@ -240,6 +240,22 @@ async def test_many_consumers_that_ask_at_once_share_one_new_subscription(core: 
     assert len((await topic_of(core)).subscriptions["s"].consumers) == 10
 
 
+async def test_limits_hold_also_when_everybody_asks_at_once(core: Core) -> None:
+    shared = SubscriptionType.SHARED
+    await set_policies(core, consumers_per_subscription_max=3)
+    asked = await asyncio.gather(
+        *(core.consumer("t", "s", type=shared) for _ in range(10)), return_exceptions=True
+    )
+    assert sum(isinstance(each, ConsumerBusyError) for each in asked) == 7
+
+
+async def test_a_reader_and_a_durable_consumer_that_ask_at_once_do_not_share(core: Core) -> None:
+    asked = await asyncio.gather(
+        core.consumer("t", "s"), core.consumer("t", "s", durable=False), return_exceptions=True
+    )
+    assert sum(isinstance(each, NotAllowedError) for each in asked) == 1
+
+
 async def test_limits_of_unacknowledged_messages_change_while_consumers_are_there(
     core: Core,
 ) -> None:

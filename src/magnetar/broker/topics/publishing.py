@@ -475,6 +475,7 @@ class Publisher:
                 token(error)
         if reports and reports[-1] is self._last:
             self._last = None
+        self._send_soon()  # decided before any of these was appended
         for report in reports:
             report.send()
         for inlet in touched:

@@ -255,28 +255,21 @@ class Topic:
             NotAllowedError: the request makes no sense on this topic.
         """
         self._demand_open()
-        rules = self.rules
-        types = rules.subscription_types
+        types = self.rules.subscription_types
         if types is not None and TYPE_NAMES[request.type] not in types:
             raise NotAllowedError(
                 f"{TYPE_NAMES[request.type]} subscriptions are switched off in this namespace"
             )
-        if 0 < rules.consumers_max <= self.consumer_count:
-            raise ConsumerBusyError(
-                f"topic {self.name} has {rules.consumers_max} consumers already"
-            )
         subscription = self.subscriptions.get(request.subscription)
+        self._demand_room(subscription)
         if subscription is None:
             subscription = await self._create_for(request)
-        elif subscription.durable != request.durable:
+            # Others may have come meanwhile, and somebody else may have made it.
+            self._demand_room(subscription)
+        if subscription.durable != request.durable:
             kind = "durable" if subscription.durable else "not durable"
             raise NotAllowedError(f"subscription {request.subscription!r} exists, and is {kind}")
         self._demand_kept(subscription)
-        if 0 < rules.consumers_per_subscription_max <= len(subscription.consumers):
-            raise ConsumerBusyError(
-                f"subscription {subscription.name!r} has"
-                f" {rules.consumers_per_subscription_max} consumers already"
-            )
         return subscription.add_consumer(request, events)
 
     async def create_subscription(
@@ -598,6 +591,19 @@ class Topic:
     def _demand_open(self) -> None:
         if self._closed is not None:
             raise ServiceNotReadyError(f"topic {self.name} was closed: {self._closed}")
+
+    def _demand_room(self, subscription: AnySubscription | None) -> None:
+        """Check that one more consumer may come."""
+        rules = self.rules
+        if 0 < rules.consumers_max <= self.consumer_count:
+            raise ConsumerBusyError(
+                f"topic {self.name} has {rules.consumers_max} consumers already"
+            )
+        limit = rules.consumers_per_subscription_max
+        if subscription is not None and 0 < limit <= len(subscription.consumers):
+            raise ConsumerBusyError(
+                f"subscription {subscription.name!r} has {limit} consumers already"
+            )
 
     def _demand_kept(self, subscription: AnySubscription) -> None:
         if self._deleting and subscription.name in self._deleting:
