@@ -141,6 +141,21 @@ async def test_everything_published_before_an_unload_is_reported(core: Core) -> 
     )
 
 
+async def test_what_a_producer_that_left_sent_first_is_not_lost_by_an_unload(core: Core) -> None:
+    producer = await core.producer("t")
+    posted = producer.post(run_of(["a", "b"]))
+    closing = asyncio.ensure_future(producer.producer.close())
+    await asyncio.sleep(0)
+    await core.catalog.unload(named("t"))
+    await closing
+    results = [place for _, place in await posted]
+    stored = [place for place in results if isinstance(place, EntryId)]
+    again = await core.producer("t")
+    await again.send("c")
+    topic = await core.catalog.topic(named("t"))
+    assert topic.log.distance(EARLIEST, topic.log.end) == len(stored) + 1
+
+
 async def test_two_unloads_at_once_are_one(core: Core) -> None:
     await core.producer("t")
     await asyncio.gather(core.catalog.unload(named("t")), core.catalog.unload(named("t")))

@@ -580,13 +580,16 @@ class Topic:
 
     async def _settle(self, producers: list[OpenProducer] | None = None) -> None:
         """Wait until everything published so far is durable or refused."""
-        waiting = [each.idle() for each in producers or list(self.producers) if each.pending]
+        waiting: list[asyncio.Future[None]] = [
+            each.idle() for each in producers or list(self.producers) if each.pending
+        ]
+        if self.inlet.opening is not None:
+            # What is held may belong to producers that have left; no ledger may be opened later.
+            waiting.append(self.inlet.opening)
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=SETTLE_TIMEOUT_S)
             if late:
-                logger.warning(
-                    "topic %s: %d producers still have entries on their way", self.name, len(late)
-                )
+                logger.warning("topic %s: %d producers still have entries", self.name, len(late))
 
     def _demand_open(self) -> None:
         if self._closed is not None:
