@@ -527,7 +527,8 @@ class Publisher:
         """Open a ledger for a topic and append what was held for it."""
         reason = "the broker is stopping"
         try:
-            while inlet.held and inlet.log is not None:
+            # A topic that was closed meanwhile must not open a ledger any more.
+            while inlet.held and inlet.log is not None and inlet.refusal is None:
                 if not inlet.log.ready:
                     await inlet.log.open()
                 before = len(inlet.held)
@@ -541,7 +542,8 @@ class Publisher:
             logger.exception("a ledger could not be opened")
             reason = str(error)
         finally:
-            self._refuse_held(inlet, PersistenceError(f"no ledger could be opened: {reason}"))
+            error = PersistenceError(f"no ledger could be opened: {reason}")
+            self._refuse_held(inlet, inlet.refusal or error)
             inlet.opening = None
             inlet.held = None
             self._release_held()
