@@ -6,7 +6,8 @@ entries can be made "cold": then they are only found by `read`, which takes a tu
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EARLIEST, EntryFlags, EntryId
@@ -213,11 +214,17 @@ class ManualLoop:
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self._timers: list[Timer] = []
-        self.turns = 0
+        self._running = 0
 
     def call_soon(self, callback: Callable[[], None]) -> asyncio.Handle:
         """Run at the next turn."""
-        return asyncio.get_running_loop().call_soon(callback)
+        self._running += 1
+
+        def run() -> None:
+            self._running -= 1
+            callback()
+
+        return asyncio.get_running_loop().call_soon(run)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> "Timer":
         """Run once the clock was advanced far enough."""
@@ -225,14 +232,24 @@ class ManualLoop:
         self._timers.append(timer)
         return timer
 
-    def create_task(self, coroutine: object) -> "asyncio.Task[None]":
+    def create_task(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a coroutine."""
-        return asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+        self._running += 1
+        task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(self._done)
+        return task
 
-    async def settle(self, turns: int = 12) -> None:
+    def _done(self, _: object) -> None:
+        self._running -= 1
+
+    async def settle(self, turns_max: int = 5_000) -> None:
         """Let everything happen that waits for nothing but a turn."""
-        for _ in range(turns):
+        await asyncio.sleep(0)
+        for _ in range(turns_max):
+            if not self._running:
+                return
             await asyncio.sleep(0)
+        raise AssertionError(f"something still runs after {turns_max} turns")
 
     async def advance(self, seconds: float) -> None:
         """Let time pass; timers fire in order, each at its own time."""

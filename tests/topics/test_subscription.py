@@ -1072,3 +1072,60 @@ async def test_a_stuck_consumer_costs_less_than_a_megabyte() -> None:
     stuck.consumer.acknowledge([Acknowledged(1, i) for i in range(50_000)], cumulative=False)
     await stage.settle()
     assert work.backlog == 10_000
+
+
+# --- what random lives found -------------------------------------------------------------
+
+
+async def test_an_acknowledged_due_entry_does_not_hide_the_next_one() -> None:
+    stage = Stage(settings={"dispatch_entries_max": 1})
+    work = await stage.subscription()
+    first, second = stage.publish(2, deliver_at_ms=stage.clock.wall_ms() + 1_000)
+    guest = stage.join(work, SHARED, permits=1)
+    [taken] = stage.publish(1)
+    work.wake()
+    await stage.settle()
+    assert guest.door.ids == [taken]
+    await stage.loop.advance(2)
+    guest.ack(first)
+    guest.consumer.flow(5)
+    await stage.settle()
+    assert guest.door.ids == [taken, second]
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_cold_read_across_the_end_of_a_ledger_is_used(kind: SubscriptionType) -> None:
+    stage = Stage(ledger_entries_max=5)
+    work = await stage.subscription()
+    stage.log.cold = True
+    entries = stage.publish(12, key_hash=2)
+    guest = stage.join(work, kind, permits=100)
+    await stage.settle()
+    assert guest.door.ids == entries
+    assert stage.log.reads <= 4
+
+
+async def test_acknowledging_unread_batches_keeps_the_backlog_right() -> None:
+    stage = Stage()
+    work = await stage.subscription()
+    entries = stage.publish(6, messages=4)
+    guest = stage.join(work, EXCLUSIVE)
+    guest.ack(entries[1])
+    assert work.backlog == 20
+    guest.ack(entries[3], cumulative=True)
+    assert work.backlog == 8
+
+
+async def test_an_estimated_backlog_survives_a_restart_and_is_set_right_by_reading() -> None:
+    stage = Stage()
+    work = await stage.subscription()
+    entries = stage.publish(6, messages=4)
+    stage.log.cold = True
+    guest = stage.join(work, EXCLUSIVE)
+    guest.ack(*entries[:3])
+    assert work.backlog == 21
+    stage.log.cold = False
+    again = await stage.subscription(cursor=Cursor.restore(work.take_changes()))
+    stage.join(again, EXCLUSIVE, permits=1)
+    await stage.settle()
+    assert again.backlog == 12

@@ -12,8 +12,9 @@ nothing in that ledger is done, everything in earlier ones is.
 
 Changes, as they ride in the journal and lie in metadata, little-endian:
 
-    format u8 = 1 | flags u8 (1: forget everything first) | 0 u16 | pages u32 | ack sets u32
+    format u8 = 1 | flags u8 | 0 u16 | pages u32 | ack sets u32
     | version u64 | consumed i64 | mark-delete ledger i64, entry i64
+    flags: 1: forget everything first, 2: `consumed` is an estimate
     then for each changed page
         ledger i64 | page u32 | first byte u16 | bytes u16 (0: empty, 65535: whole) | bitmap
     then for each changed ack set
@@ -38,6 +39,7 @@ _PAGE = struct.Struct("<qIHH")
 _SET = struct.Struct("<qqI")
 _FORMAT = 1
 _FORGET = 1
+_ESTIMATED = 2
 _WHOLE = 0xFFFF
 _PAGE_BYTES = 512
 
@@ -88,8 +90,8 @@ def ones(words: Sequence[int]) -> int:
 class Cursor:
     """What has been acknowledged, in any order and any number of times.
 
-    `consumed` counts messages: how many of the topic, from its very first, are done.
-    The cursor stores it with its other state; its owner keeps it.
+    `consumed` counts messages: how many of the topic, from its very first, are done; whether
+    that is `estimated` is noted beside it. The cursor stores both, its owner keeps them.
     """
 
     __slots__ = (
@@ -101,6 +103,7 @@ class Cursor:
         "_taken_version",
         "_unsaved",
         "consumed",
+        "estimated",
         "mark_delete",
         "version",
     )
@@ -108,6 +111,7 @@ class Cursor:
     def __init__(self, mark_delete: EntryId = EARLIEST, consumed: int = 0) -> None:
         self.mark_delete = mark_delete
         self.consumed = consumed
+        self.estimated = consumed == UNKNOWN
         self.version = 1
         self._acked = EntrySet()
         self._sets: dict[EntryId, AckSet] = {}
@@ -194,6 +198,7 @@ class Cursor:
         """Start again after `mark_delete`: everything later is to be done, holes are forgotten."""
         self.mark_delete = mark_delete
         self.consumed = consumed
+        self.estimated = False
         self._unsaved.update(self._acked.pages)
         self._acked.clear()
         self._sets = {}
@@ -396,7 +401,7 @@ class Cursor:
         parts = [
             _HEAD.pack(
                 _FORMAT,
-                flags,
+                flags | self.estimated * _ESTIMATED,
                 0,
                 len(pages),
                 len(sets),
@@ -427,6 +432,7 @@ class Cursor:
         self.version = self._taken_version = version
         self._forget = False
         self.consumed = consumed
+        self.estimated = bool(flags & _ESTIMATED)
         self.mark_delete = EntryId(ledger, entry)
         at: int = _HEAD.size
         for _ in range(pages):

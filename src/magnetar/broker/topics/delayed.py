@@ -69,7 +69,7 @@ class SteadyTime:
 
     def now_ms(self) -> int:
         """Return the time now."""
-        return self._start_ms + int(self._clock.monotonic() * 1000)
+        return self._start_ms + round(self._clock.monotonic() * 1000)
 
     def due_ms(self, wall_ms: int) -> int:
         """Return when a wall clock that is not set again will show `wall_ms`."""

@@ -474,15 +474,22 @@ class SharedDelivery(Delivery):
             self._forget(position)
             return 1
         portion = self._portion(*found)
-        self._deal(portion, portion.rows, slots)
+        taken = self._deal(portion, portion.rows, slots)
+        for row, length in neighbours(portion.rows[:taken]):
+            self._replay.ready.discard(position.ledger, position.entry + row, length)
         return portion.run.count
 
     def _collect_due(self, entries_max: int) -> bool:
-        if not self._due and self._delayed.count:
-            self._due.extend(self._delayed.take_due(self._time.now_ms(), entries_max))
-        while self._due and self._account.cursor.is_acknowledged(EntryId(*self._due[0])):
-            self._due.popleft()
-        return bool(self._due)
+        """Take out what is due and not acknowledged; False: there is nothing."""
+        due, cursor = self._due, self._account.cursor
+        while True:
+            while due and cursor.is_acknowledged(EntryId(*due[0])):
+                due.popleft()
+            if due or not self._delayed.count:
+                return bool(due)
+            due.extend(self._delayed.take_due(self._time.now_ms(), entries_max))
+            if not due:
+                return False
 
     def _send_due(self, entries_max: int, slots: list[Slot]) -> int:
         due = self._due
@@ -539,7 +546,6 @@ class SharedDelivery(Delivery):
         ledger, first = portion.at
         for row, count in neighbours(assignment.rows):
             consumer.unacked.add(ledger, first + row, count)
-            self._taken(consumer.number, ledger, first + row, count)
         consumer.unacked_messages += assignment.messages
         self.unacked_messages += assignment.messages
         counts = self._replay.counts(ledger, first, portion.run.count)
@@ -637,12 +643,6 @@ class SharedDelivery(Delivery):
     def _again(self, consumer: OpenConsumer, ledger: int, first: int, count: int) -> None:
         consumer.redelivered += count
         self._replay.again(ledger, first, count)
-
-    # --- for Key_Shared
-
-    def _taken(self, number: int, ledger: int, first: int, count: int) -> None:  # noqa: ARG002
-        """Consumer `number` has neighbouring entries now."""
-        self._replay.ready.discard(ledger, first, count)
 
     def _returned(self, ledger: int, first: int, count: int) -> None:
         """A consumer has neighbouring entries no longer."""
@@ -762,6 +762,9 @@ class KeyedDelivery(SharedDelivery):
         if portion.rows:
             fits, messages = fitting(portion.message_counts(portion.rows), slot.permits)
             rows = portion.rows[:fits]
+            for row in rows:
+                keyed_slot = self._keyed.unwait(position.ledger, position.entry + row)
+                self._keyed.hold(keyed_slot, slot.consumer)
             self._hand_out(portion, Assignment(slot.consumer, rows, messages))
         return portion.run.count
 
@@ -789,17 +792,12 @@ class KeyedDelivery(SharedDelivery):
         for assignment in found.assignments:
             for row in assignment.rows:
                 keyed.remember(ledger, first + row, by_row[row])
+                keyed.hold(by_row[row], assignment.consumer)
             self._hand_out(portion, assignment)
         return bisect_right(rows, last)
 
-    def _taken(self, number: int, ledger: int, first: int, count: int) -> None:
-        for entry in range(first, first + count):
-            self._keyed.unwait(ledger, entry)
-            self._keyed.sent(ledger, entry, number)
-
     def _returned(self, ledger: int, first: int, count: int) -> None:
-        for entry in range(first, first + count):
-            self._keyed.returned(ledger, entry)
+        self._keyed.returned(ledger, first, count)
 
     def _again(self, consumer: OpenConsumer, ledger: int, first: int, count: int) -> None:
         consumer.redelivered += count

@@ -250,6 +250,9 @@ class EntryMap:
 
     def window(self, ledger: int, first: int, count: int) -> list[int] | None:
         """Return the numbers of neighbouring entries; None if all of them are 0."""
+        if count == 1:
+            value = self.get(ledger, first)
+            return [value] if value else None
         found: list[int] | None = None
         done = 0
         while done < count:
@@ -356,6 +359,8 @@ class EntryMap:
         page = self.pages.get(key)
         if page is None:
             return 0
+        if count == 1:
+            return self._pop_one(key, page, low)
         if isinstance(page, dict):
             if count > len(page):
                 entries = [entry for entry in page if low <= entry < low + count]
@@ -372,6 +377,19 @@ class EntryMap:
             page[low : low + count] = array(self._typecode, bytes(count * page.itemsize))
             self._thin(key, page)
         return total
+
+    def _pop_one(self, key: PageKey, page: "dict[int, int] | array[int]", low: int) -> int:
+        if isinstance(page, dict):
+            value = page.pop(low, 0)
+            if not page:
+                del self.pages[key]
+            return value
+        value = page[low]
+        if value:
+            page[low] = 0
+            page[PAGE_ENTRIES] -= 1
+            self._thin(key, page)
+        return value
 
     def _dense(self, page: dict[int, int]) -> "array[int]":
         numbers = array(self._typecode, bytes((PAGE_ENTRIES + 1) * array(self._typecode).itemsize))

@@ -44,8 +44,10 @@ class Replay:
 
     def done(self, ledger: int, first: int, count: int) -> None:
         """Forget neighbouring entries: they are acknowledged."""
-        self.ready.discard(ledger, first, count)
-        self._counts.pop_range(ledger, first, count)
+        if self.ready.count:
+            self.ready.discard(ledger, first, count)
+        if self._counts.pages:
+            self._counts.pop_range(ledger, first, count)
 
     def done_up_to(self, position: EntryId) -> None:
         """Forget everything up to and including a position."""
@@ -110,22 +112,23 @@ class KeyedReplay(Replay):
         """Note the slot of an entry that is about to be sent."""
         self._slots.put(ledger, entry, slot)
 
-    def sent(self, ledger: int, entry: int, consumer: int) -> None:
-        """Note that a consumer has an entry now."""
-        slot = self._slots.get(ledger, entry)
+    def hold(self, slot: int, consumer: int) -> None:
+        """Note that a consumer has one more entry of a slot."""
         self.holders[slot] = consumer
         self._held[slot] = self._held.get(slot, 0) + 1
 
-    def returned(self, ledger: int, entry: int) -> None:
-        """Note that a consumer has an entry no longer."""
-        slot = self._slots.get(ledger, entry)
-        left = self._held.get(slot, 0) - 1
-        if left > 0:
-            self._held[slot] = left
-        elif left == 0:
-            del self._held[slot]
-            del self.holders[slot]
-            self._release(slot)
+    def returned(self, ledger: int, first: int, count: int) -> None:
+        """Note that a consumer has neighbouring entries no longer."""
+        held = self._held
+        for slot in self._slots.window(ledger, first, count) or ():
+            left = held.get(slot, 0) - 1
+            if left > 0:
+                held[slot] = left
+            elif left == 0:
+                del held[slot]
+                del self.holders[slot]
+                if slot in self._parked:
+                    self._release(slot)
 
     # --- what waits
 
@@ -173,7 +176,8 @@ class KeyedReplay(Replay):
 
     def done(self, ledger: int, first: int, count: int) -> None:
         """Forget neighbouring entries: they are acknowledged, and no consumer holds them."""
-        self._counts.pop_range(ledger, first, count)
+        if self._counts.pages:
+            self._counts.pop_range(ledger, first, count)
         if self.waiting:
             for entry in range(first, first + count):
                 self.unwait(ledger, entry)
@@ -215,9 +219,6 @@ class KeyedReplay(Replay):
             self.ready_for.setdefault(owner, EntrySet()).add(ledger, entry)
 
     def _release(self, slot: int) -> None:
-        parked = self._parked.get(slot)
-        if parked is None:
-            return
         owner = self.target(slot)
         if owner is not None:
             self.ready_for.setdefault(owner, EntrySet()).update(self._parked.pop(slot))

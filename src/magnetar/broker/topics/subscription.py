@@ -102,7 +102,6 @@ class Subscription:
         "_extras",
         "_figures",
         "_home",
-        "_inexact",
         "_key_shared",
         "_next_number",
         "_scheduled",
@@ -164,7 +163,6 @@ class Subscription:
         self._scheduled = False
         self._changes_told = False
         self._closing = False
-        self._inexact = cursor.consumed == UNKNOWN
         if EARLIEST < cursor.mark_delete >= log.end > EntryId(0, 0):
             logger.error(
                 "subscription %r of %s is at %s, beyond the end of its topic at %s: set back",
@@ -174,10 +172,9 @@ class Subscription:
                 log.end,
             )
             cursor.reset(log.last, log.next_index)
-        if self._inexact:
-            cursor.consumed = max(
-                log.next_index - cursor.backlog(log, log.end), 0
-            )  # right if every entry is one message; else the first read sets it right
+        if cursor.consumed == UNKNOWN:
+            # Right if every entry is one message; else the first read sets it right.
+            cursor.consumed = max(log.next_index - cursor.backlog(log, log.end), 0)
 
     def __repr__(self) -> str:
         return f"<Subscription {self.name!r} of {self.topic}>"
@@ -476,14 +473,28 @@ class Subscription:
         return new + self._acknowledge_part(None, position, ack_set)
 
     def _acknowledge_up_to(self, position: EntryId) -> int:
-        """Acknowledge what was sent up to a position; return how many entries were new."""
+        """Acknowledge everything up to a position; return how many entries were new."""
         if position <= self.cursor.mark_delete:
             return 0
-        if self._delivery is not None:
-            self._delivery.before_acknowledge_up_to(position)
+        delivery = self._delivery
+        all_read = delivery is not None and position < delivery.read_position
+        if delivery is not None:
+            delivery.before_acknowledge_up_to(position)
         new = self.cursor.acknowledge_up_to(position, self.log)
         self.cursor.consumed += new + self.extras.pop_up_to(position)
+        if not all_read:
+            self._learn_index(self.cursor.mark_delete)
         return new
+
+    def _learn_index(self, last: EntryId) -> None:
+        """All up to `last` is acknowledged, and was not all read: ask the cache how much it is."""
+        found = None if self.cursor.holes else self.log.read_cached(last, 1, ONE_ENTRY_BYTES)
+        if found is None or found[0] != last:
+            self.cursor.estimated = True
+        else:
+            envelope = found[1].envelope(0)
+            self.cursor.consumed = envelope.first_index + envelope.messages
+            self.cursor.estimated = False
 
     def _exist(self, ledger: int, first: int, count: int) -> bool:
         """Whether neighbouring entries are in the log, or were and are trimmed."""
@@ -522,7 +533,7 @@ class Subscription:
         extras.put_range(ledger, first, [each - 1 for each in counts])
         while len(extras.pages) > SIZE_PAGES_MAX:
             del extras.pages[min(extras.pages)]
-            self._inexact = True
+            self.cursor.estimated = True
 
     def _learn_sizes(self, ledger: int, first: int, count: int) -> None:
         """Entries are acknowledged that were not read since the start: ask the cache for them."""
@@ -530,7 +541,7 @@ class Subscription:
         while first < end:
             found = self.log.read_cached(EntryId(ledger, first), end - first, LEARN_BYTES_MAX)
             if found is None or found[0] != (ledger, first):
-                self._inexact = True
+                self.cursor.estimated = True
                 return
             run = found[1]
             for row, length in runs_of_zeros(
@@ -543,11 +554,11 @@ class Subscription:
 
     def note_index(self, at: EntryId, run: Run) -> None:
         """Take the chance to set the number of consumed messages right."""
-        if self._inexact and not self.cursor.holes:
+        if self.cursor.estimated and not self.cursor.holes:
             mark = self.cursor.mark_delete
             if self.log.next_position(EntryId(mark.ledger, mark.entry + 1)) == at:
                 self.cursor.consumed = run.i64(FIRST_INDEX)[0]
-                self._inexact = False
+                self.cursor.estimated = False
 
     def count_out(self, entries: int, messages: int, size: int) -> None:
         """Count what was sent."""
@@ -585,7 +596,7 @@ class Subscription:
         )
         self.figures.gaps_passed += 1
         self.figures.gap_entries += lost
-        self._inexact = True
+        self.cursor.estimated = True
         self._acknowledge_range(None, gap.first.ledger, gap.first.entry, count)
         self._note_change()
 
@@ -649,9 +660,9 @@ class Subscription:
                 position = await self._find_time(time_ms or 0)
             start = _start(self.log, position)
             index = await self._index_at(start)
-            self._inexact = index is None
             consumed = self.cursor.consumed if index is None else index
             self.cursor.reset(self.log.previous_position(start), consumed)
+            self.cursor.estimated = index is None
             if self._extras is not None:
                 self._extras.clear()
             if any(ack_set) and start == position:
@@ -720,9 +731,8 @@ class Subscription:
         new = self._acknowledge_up_to(position)
         if not new:
             return 0
-        if consumed is None:
-            self._inexact = True
-        else:
+        self.cursor.estimated = consumed is None
+        if consumed is not None:
             self.cursor.consumed = consumed
         if self.cursor.mark_delete != mark:
             self.figures.last_advanced_ms = self.ground.clock.wall_ms()
