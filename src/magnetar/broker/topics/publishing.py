@@ -542,8 +542,8 @@ class Publisher:
             logger.exception("a ledger could not be opened")
             reason = str(error)
         finally:
-            error = PersistenceError(f"no ledger could be opened: {reason}")
-            self._refuse_held(inlet, inlet.refusal or error)
+            unopened = PersistenceError(f"no ledger could be opened: {reason}")
+            self._refuse_held(inlet, inlet.refusal or unopened)
             inlet.opening = None
             inlet.held = None
             self._release_held()
