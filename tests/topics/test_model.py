@@ -13,10 +13,12 @@ from magnetar.broker.port import Acknowledged, SubscriptionType
 from magnetar.broker.topics.consumer import OpenConsumer
 from magnetar.broker.topics.cursor import Cursor
 from magnetar.broker.topics.delayed import Delayed
-from magnetar.broker.topics.delivery import KeyedDelivery, SharedDelivery, SingleDelivery
 from magnetar.broker.topics.dispatch import Owners
+from magnetar.broker.topics.keyed_delivery import KeyedDelivery
 from magnetar.broker.topics.reading import Portion
 from magnetar.broker.topics.redelivery import Replay
+from magnetar.broker.topics.shared_delivery import SharedDelivery
+from magnetar.broker.topics.single_delivery import SingleDelivery
 from magnetar.broker.topics.subscription import Subscription
 from tests.topics.reference_model import SINGLE, Acked, Model
 from tests.topics.stage import Guest, Stage

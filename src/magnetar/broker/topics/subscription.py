@@ -44,11 +44,14 @@ from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
 from magnetar.broker.topics.delayed import Spill
-from magnetar.broker.topics.delivery import Delivery, KeyedDelivery, SharedDelivery, SingleDelivery
+from magnetar.broker.topics.delivery import Delivery
 from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError, StickyRanges
 from magnetar.broker.topics.entry_set import EntryMap, runs_of_zeros
 from magnetar.broker.topics.figures import TYPE_NAMES, Rate
+from magnetar.broker.topics.keyed_delivery import KeyedDelivery
 from magnetar.broker.topics.reading import Ground, Log
+from magnetar.broker.topics.shared_delivery import SharedDelivery
+from magnetar.broker.topics.single_delivery import SingleDelivery
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)

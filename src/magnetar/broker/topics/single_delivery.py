@@ -1,0 +1,135 @@
+"""Exclusive and Failover: everything to one consumer, in order.
+
+    read position ──▶ the active consumer
+         ▲ rewind: somebody else is active, or asked for redelivery
+
+Nothing is kept per entry: what the consumer has not acknowledged is what lies between the
+cursor and the read position. A change of the active consumer on Failover takes a second,
+in which the acknowledgements of the one before still arrive (as in Pulsar).
+"""
+
+from collections.abc import Sequence
+
+from magnetar.broker.entry import EARLIEST, EntryId
+from magnetar.broker.port import SubscriptionType
+from magnetar.broker.topics.consumer import OpenConsumer
+from magnetar.broker.topics.delivery import Account, Delivery, fitting
+from magnetar.broker.topics.dispatch import (
+    Candidate,
+    active_consumer,
+)
+from magnetar.broker.topics.reading import Portion, Timer
+
+
+class SingleDelivery(Delivery):
+    """Everything to one consumer, in order."""
+
+    __slots__ = ("_active", "_failover", "_partition", "_take_over_timer", "_topic")
+
+    def __init__(
+        self, account: Account, kind: SubscriptionType, topic: str, partition: int
+    ) -> None:
+        """Serve an Exclusive or Failover subscription of a partition; -1: the topic is none."""
+        super().__init__(account)
+        self._failover = kind is SubscriptionType.FAILOVER
+        self._topic = topic
+        self._partition = partition
+        self._active: OpenConsumer | None = None
+        self._take_over_timer: Timer | None = None
+
+    @property
+    def active(self) -> OpenConsumer | None:
+        """The consumer that is served."""
+        return self._active
+
+    def join(self, consumer: OpenConsumer) -> None:
+        super().join(consumer)
+        if not self._elect():
+            consumer.events.active(False)
+
+    def leave(self, consumer: OpenConsumer) -> None:
+        super().leave(consumer)
+        self._elect()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._take_over_timer is not None:
+            self._take_over_timer.cancel()
+            self._take_over_timer = None
+
+    def dispatch(self) -> bool:
+        consumer = self._active
+        if consumer is None or self._take_over_timer is not None:
+            return False
+        budget = self._account.ground.config.dispatch_entries_max
+        while consumer.permits > 0 and not consumer.congested:
+            if budget <= 0:
+                return True
+            portion = self._read_new(min(budget, consumer.permits))
+            if portion is None:
+                return False
+            budget -= portion.run.count
+            self._send_in_order(consumer, portion)
+        return False
+
+    def redeliver(
+        self,
+        consumer: OpenConsumer,
+        ids: Sequence[EntryId] | None,  # noqa: ARG002 - see below
+        epoch: int | None,
+    ) -> None:
+        """Go back to the first unacknowledged entry: single ones would come out of order."""
+        if epoch is not None:
+            if consumer.epoch is not None and epoch < consumer.epoch:
+                return
+            consumer.epoch = epoch
+        if consumer is self._active:
+            consumer.redelivered += self._account.log.distance(
+                self._account.cursor.next_unacknowledged(EARLIEST, self._account.log),
+                self.read_position,
+            )
+            self.rewind()
+
+    def _send_in_order(self, consumer: OpenConsumer, portion: Portion) -> None:
+        (ledger, first), rows = portion.at, portion.rows
+        self.read_position = EntryId(ledger, first + portion.run.count)
+        if not rows:
+            return
+        count, messages = fitting(portion.message_counts(rows), consumer.permits)
+        if count < len(rows):
+            self.read_position = EntryId(ledger, first + rows[count])
+            rows = rows[:count]
+        self._send(consumer, portion, rows, messages)
+
+    def _elect(self) -> bool:
+        """Choose who is served; True: that changed, and everybody knows or will."""
+        number = active_consumer(
+            [
+                Candidate(each.number, each.name, each.request.priority)
+                for each in self.consumers.values()
+            ],
+            self._topic,
+            self._partition,
+        )
+        chosen = None if number is None else self.consumers[number]
+        if chosen is self._active:
+            return False
+        before, self._active = self._active, chosen
+        if chosen is None:
+            self.stop()
+        elif before is None or not self._failover:
+            self._take_over()
+        elif self._take_over_timer is None:
+            # Acknowledgements of the one before may still be on their way.
+            ground = self._account.ground
+            self._take_over_timer = ground.loop.call_later(
+                ground.config.failover_delay_s, self._take_over
+            )
+        return True
+
+    def _take_over(self) -> None:
+        self._take_over_timer = None
+        self.rewind()
+        for each in self.consumers.values():
+            each.events.active(each is self._active)
+        self._account.wake()
