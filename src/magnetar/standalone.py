@@ -8,7 +8,8 @@
 Ports, all moved together by the port offset:
 
     6650        Pulsar, shared by all workers: one listening socket that every worker accepts on
-    6660 + i    Pulsar, worker i alone, only with several workers; look-ups lead there
+    6660 + i    Pulsar, worker i alone, only with several workers; look-ups lead there, or, with
+                a single port, only its siblings come there
     8080        HTTP
 """
 
@@ -55,6 +56,9 @@ class StandaloneOptions:
     """The name or address that clients are told to dial; None: taken from `listen`."""
     port_offset: int = 0
     workers: int = 1
+    single_port: bool = False
+    """Clients reach the shared Pulsar port only: look-ups lead there, and whichever worker a client
+    is connected to serves it."""
     insecure: bool = False
     """Listen beyond loopback although anybody who reaches the port may do anything."""
     listeners: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -153,18 +157,34 @@ def _check_exposure(options: StandaloneOptions) -> None:
 
 
 def _bind_all(options: StandaloneOptions, held: ExitStack) -> _Sockets:
-    def bind(port: int) -> list[socket.socket]:
-        return [
-            held.enter_context(each)
-            for each in listen_on(options.listen, port + options.port_offset)
-        ]
+    def bind(address: str, port: int) -> list[socket.socket]:
+        return [held.enter_context(each) for each in listen_on(address, port + options.port_offset)]
 
-    several = options.workers > 1
+    private = [PRIVATE_PULSAR_PORT + i for i in range(options.workers)]
     return _Sockets(
-        shared=bind(PULSAR_PORT),
-        private=[bind(PRIVATE_PULSAR_PORT + i) for i in range(options.workers)] if several else [],
-        http=bind(HTTP_PORT),
+        shared=bind(options.listen, PULSAR_PORT),
+        private=(
+            [bind(_private_listen(options), port) for port in private]
+            if options.workers > 1
+            else []
+        ),
+        http=bind(options.listen, HTTP_PORT),
     )
+
+
+def _private_listen(options: StandaloneOptions) -> str:
+    """Return where the private ports are: with a single port, nobody else has to reach them."""
+    return "127.0.0.1" if options.single_port else options.listen
+
+
+def siblings(options: StandaloneOptions) -> list[tuple[str, int]]:
+    """Return where the workers reach each other; nothing if there is only one."""
+    if options.workers == 1:
+        return []
+    listen = _private_listen(options)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(listen, listen)  # noqa: S104
+    first = PRIVATE_PULSAR_PORT + options.port_offset
+    return [(host, first + worker) for worker in range(options.workers)]
 
 
 def listen_on(address: str, port: int) -> list[socket.socket]:
@@ -229,8 +249,11 @@ def _shared_address(options: StandaloneOptions) -> tuple[str, str]:
 def _addresses(options: StandaloneOptions, host: str) -> list[tuple[str, str]]:
     """Return where each worker is reached by clients that know the machine as `host`."""
     http = f"http://{_url_host(host)}:{HTTP_PORT + options.port_offset}"
-    first = PULSAR_PORT if options.workers == 1 else PRIVATE_PULSAR_PORT
-    ports = [first + options.port_offset + worker for worker in range(options.workers)]
+    if options.workers == 1 or options.single_port:
+        ports = [PULSAR_PORT + options.port_offset] * options.workers
+    else:
+        first = PRIVATE_PULSAR_PORT + options.port_offset
+        ports = [first + worker for worker in range(options.workers)]
     return [(f"pulsar://{_url_host(host)}:{port}", http) for port in ports]
 
 
@@ -272,6 +295,7 @@ def _starts(options: StandaloneOptions, folder: DataFolder, sockets: _Sockets) -
                 config=asdict(_worker_config(options, worker)),
                 shared_address=_shared_address(options),
                 addresses=_addresses(options, advertised(options)),
+                siblings=siblings(options),
                 listeners={
                     name: _addresses(options, host) for name, host in options.listeners.items()
                 },

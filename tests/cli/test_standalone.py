@@ -61,6 +61,22 @@ def test_file_environment_and_flags_come_together(
     assert ended.err == "magnetar: MAGNETAR_WORKRES is no setting, ignored\n"
 
 
+@pytest.mark.parametrize("said", ["flag", "file", "environment"])
+def test_a_single_port_can_be_asked_for_in_every_way(
+    run: Any, started: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    (tmp_path / "magnetar.toml").write_text("single_port = true\n")
+    if said == "environment":
+        monkeypatch.setenv("MAGNETAR_SINGLE_PORT", "yes")
+    flags = {
+        "flag": ["--single-port"],
+        "file": ["--config", str(tmp_path / "magnetar.toml")],
+        "environment": [],
+    }
+    assert run("standalone", *flags[said]).code == 0
+    assert started[0].single_port
+
+
 def test_auto_is_one_worker_per_core() -> None:
     cores = options_from(Merged({"workers": "auto"}, {})).workers
     assert 1 <= cores <= (os.cpu_count() or 1)

@@ -43,6 +43,9 @@ from magnetar.broker.metadata.store import StoreError
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
+from magnetar.broker.port import Port
+from magnetar.broker.remote.front import Front
+from magnetar.broker.remote.remote import Remote
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.topics.catalog import Catalog
@@ -82,6 +85,7 @@ class Node:
                 for name, addresses in start["listeners"].items()
             },
         )
+        self._siblings = [(str(host), int(port)) for host, port in start["siblings"]]
         self._admin_sockets: Sequence[str] = start["admin_sockets"]
         self._pulsar_sockets = [socket.socket(fileno=fd) for fd in start["pulsar_fds"]]
         self._parts = AsyncExitStack()
@@ -163,7 +167,7 @@ class Node:
         admin = await serve_admin(context, self._admin_sockets[config.worker])
         self._parts.push_async_callback(admin.stop)
         door = PulsarDoor(
-            self._catalog,
+            self._port(),
             config,
             loop=self._loop,
             metrics=self._metrics,
@@ -181,6 +185,21 @@ class Node:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
+
+    def _port(self) -> Port:
+        """Return what the doors ask: the log of this process, and what its siblings own."""
+        if not self._siblings:
+            return self._catalog
+        remote = Remote(
+            self._siblings,
+            self._config,
+            clock=self._clock,
+            loop=self._loop,
+            metrics=self._metrics,
+            version=magnetar.__version__,
+        )
+        self._parts.push_async_callback(remote.stop)
+        return Front(self._catalog, remote, self._ownership)
 
     async def stop(self) -> None:
         """Drain and close, the last opened first."""

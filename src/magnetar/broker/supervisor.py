@@ -61,6 +61,8 @@ class WorkerStart:
     """Per worker: the URL for Pulsar clients and the one for HTTP."""
     shared_address: tuple[str, str]
     """The same two for the broker as a whole: the ports that all workers share."""
+    siblings: Sequence[tuple[str, int]]
+    """Per worker: host and port at which the others reach it; empty if it is the only one."""
     listeners: Mapping[str, Sequence[tuple[str, str]]]
     pulsar_fds: Sequence[int]
     """Bound sockets, inherited, on which this worker accepts Pulsar clients."""
@@ -241,6 +243,7 @@ def _as_json(start: WorkerStart) -> dict[str, Any]:
         },
         "shared_address": list(start.shared_address),
         "addresses": [list(address) for address in start.addresses],
+        "siblings": [list(address) for address in start.siblings],
         "listeners": {
             name: [list(address) for address in addresses]
             for name, addresses in start.listeners.items()

@@ -19,6 +19,7 @@ OPTIONS: dict[str, type] = {
     "advertised_address": str,
     "port_offset": int,
     "workers": int,
+    "single_port": bool,
     "insecure": bool,
 }
 
@@ -30,6 +31,12 @@ OPTIONS: dict[str, type] = {
 @click.option("--port-offset", type=click.IntRange(0, 56_000), help="Move all ports by so much.")
 @click.option(
     "--workers", metavar="N|auto", help="Broker processes; auto: one per core.  [default: 1]"
+)
+@click.option(
+    "--single-port",
+    is_flag=True,
+    default=None,
+    help="Clients reach one Pulsar port only, whatever the number of workers.",
 )
 @click.option(
     "--insecure", is_flag=True, default=None, help="Listen beyond this machine without log-in."

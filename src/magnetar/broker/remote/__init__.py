@@ -1,0 +1,1 @@
+"""The port once more, for topics that another process owns."""
