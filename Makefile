@@ -7,6 +7,7 @@
 #   make check    format, lint, types, architecture, spelling, dependencies, house rules
 #   make format   let ruff lay out the code
 #   make crash    a longer campaign of power losses, damage and kills: KILLS=60 STATES=20000
+#   make limits   the long form of the tests of memory, with the promised numbers: 30 minutes
 #   make bench    measure; see docs/performance.md
 #   make sizes    lines per file, and what the last change added
 #   make proto    write the generated protobuf code anew
@@ -50,6 +51,9 @@ format: $(VENV)/installed-dev
 
 crash: $(VENV)/installed-dev
 	MAGNETAR_KILLS=$(KILLS) MAGNETAR_CRASH_STATES=$(STATES) $(BIN)/python -m pytest -q $(CRASHES) $(ARGS)
+
+limits: $(VENV)/installed-dev
+	MAGNETAR_LIMITS=full $(BIN)/python -m pytest -q -o log_cli=true -o log_cli_level=WARNING tests/conformance/test_limits.py $(ARGS)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -44,15 +44,21 @@ class Received(NamedTuple):
 class Line:
     """A connection that has introduced itself."""
 
-    def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, port: int, *, receive_buffer: int | None = None, answer_s: float = ANSWER_S
+    ) -> None:
         self.sock = socket.socket()
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(ANSWER_S)
-        self.sock.connect(("127.0.0.1", port))
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()
-        self.ask(client_role.connect(), BaseCommand.CONNECTED)
+        try:
+            self.sock.connect(("127.0.0.1", port))
+            self.ask(client_role.connect(), BaseCommand.CONNECTED, answer_s)
+        except BaseException:
+            self.sock.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -66,10 +72,14 @@ class Line:
 
     def ask(self, frame: bytes, kind: int, limit_s: float = ANSWER_S) -> BaseCommand:
         """Send, and return the next command, which has to be of that kind."""
-        self.send(frame)
-        answer = self.frame(limit_s).command
+        answer = self.answer(frame, limit_s)
         assert answer.type == kind, answer
         return answer
+
+    def answer(self, frame: bytes, limit_s: float = ANSWER_S) -> BaseCommand:
+        """Send, and return the next command, whatever it says."""
+        self.send(frame)
+        return self.frame(limit_s).command
 
     def answers(self, kind: int, count: int) -> list[BaseCommand]:
         """Return so many commands, all of that kind."""

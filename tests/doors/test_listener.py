@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from magnetar.broker.doors import listener as listener_module
-from magnetar.broker.doors.listener import Listener
+from magnetar.broker.doors.listener import DESCRIPTORS_KEPT, Listener, connections_possible
 from magnetar.broker.metrics import Metrics
 
 
@@ -242,3 +242,31 @@ async def test_when_the_process_is_really_out_of_descriptors_clients_are_served_
     for client in clients:
         client.close()
     listener.stop()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "descriptors", "possible"),
+    [
+        (10_000, 1_048_576, 10_000),
+        (10_000, 1_024, 1_024 - DESCRIPTORS_KEPT),
+        (10_000, 256, 128),
+        (10_000, 64, 32),
+        (3, 64, 3),
+    ],
+)
+def test_connections_leave_descriptors_to_the_storage(
+    wanted: int, descriptors: int, possible: int
+) -> None:
+    assert connections_possible(wanted, descriptors) == possible
+
+
+async def test_a_low_limit_of_descriptors_is_raised_as_far_as_needed(door: EchoDoor) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        listener = make([listen()], door, connections_max=500)
+        listener.start()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (500 + DESCRIPTORS_KEPT, hard)
+        listener.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -249,24 +249,48 @@ async def test_readers_keep_what_they_hold_when_its_slab_is_used_again() -> None
     assert [bytes(held.body(row)) for row in range(5)] == [body_of(1, row) for row in range(5)]
 
 
-async def test_publishing_pauses_while_the_cache_cannot_be_flushed() -> None:
-    disk = SimulatedDisk()
-    rig = Rig(disk, small_config(write_cache_bytes_max=256 * 1024))
+async def test_publishing_pauses_until_the_cache_is_flushed() -> None:
+    rig = Rig(SimulatedDisk(), small_config(write_cache_bytes_max=256 * 1024))
     await rig.recover()
     rig.create(1)
-    disk.fail = lambda step, what, path: errno.EIO if "/entries/" in path else None
+    await rig.ledgers._flush_lock.acquire()
     while not rig.ledgers.congested:
         rig.append((1, 200))
         await rig.settle()
     cleared: list[bool] = []
     rig.ledgers.call_when_clear(lambda: cleared.append(True))
     assert cleared == []
-    with pytest.raises(StorageError):
-        await rig.ledgers.flush()
-    disk.fail = lambda step, what, path: None
+    rig.ledgers._flush_lock.release()
     await rig.ledgers.flush()
     assert cleared == [True]
     assert not rig.ledgers.congested
+    assert await rig.check(1) == rig.appended[1]
+
+
+async def test_publishing_is_to_be_refused_while_the_cache_is_full_and_cannot_be_flushed() -> None:
+    disk = SimulatedDisk()
+    rig = Rig(disk, small_config(write_cache_bytes_max=256 * 1024))
+    await rig.recover()
+    rig.create(1)
+    told: list[bool] = []
+    rig.ledgers.on_stuck = lambda: told.append(rig.ledgers.stuck)
+    disk.fail = lambda step, what, path: errno.ENOSPC if "/entries/" in path else None
+    while not rig.ledgers.stuck:
+        rig.append((1, 200))
+        await rig.settle()
+    cleared: list[bool] = []
+    rig.ledgers.call_when_clear(lambda: cleared.append(True))
+    with pytest.raises(StorageError):
+        await rig.ledgers.flush()
+    await asyncio.sleep(0)
+    assert cleared == [True], "who waited is told, instead of waiting for somebody to clean up"
+    assert told[-1]
+    assert rig.ledgers.full
+    disk.fail = lambda step, what, path: None
+    await rig.ledgers.flush()
+    await asyncio.sleep(0)
+    assert told[-1] is False
+    assert not rig.ledgers.full
     assert await rig.check(1) == rig.appended[1]
 
 

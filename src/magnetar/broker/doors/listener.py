@@ -11,12 +11,17 @@ The loops' own servers are not used. asyncio's leaves waiting clients hanging fo
 descriptors run out, and uvloop's closes the listening socket for good. As NSQ's TCP server does,
 a temporary error of `accept` is waited out; as nginx and libuv do, a spare descriptor is kept,
 so that the first client turned away sees its connection closed instead of hanging.
+
+It should not come to that: as Redis does, the process's soft limit of descriptors is raised as
+far as needed and allowed, and when that is not enough, fewer connections are accepted, so that
+files of the storage can always be opened.
 """
 
 import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import socket
 from collections.abc import Sequence
 from typing import Protocol
@@ -33,6 +38,10 @@ CROWDED_PAUSE_S = 0.02
 
 EXHAUSTED_PAUSE_S = 0.2
 """How soon to look again when there was no descriptor left."""
+
+DESCRIPTORS_KEPT = 128
+"""Descriptors that connections leave to files, SQLite, admin REST and the process itself: at
+most 64 entry logs for reading, and some for each of the others."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -103,6 +112,14 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept."""
+        wanted = self._connections_max
+        self._connections_max = connections_possible(wanted, _descriptors(wanted))
+        if self._connections_max < wanted:
+            logger.warning(
+                "at most %d connections instead of %d: this process may have no more descriptors",
+                self._connections_max,
+                wanted,
+            )
         self._serving = True
         for each in self._sockets:
             each.setblocking(False)
@@ -204,3 +221,24 @@ class Listener:
         del self._pauses[listening]
         self._keep_spare()
         self._loop.add_reader(listening, self._accept, listening)
+
+
+def connections_possible(wanted: int, descriptors: int) -> int:
+    """Return how many of the wanted connections a limit of descriptors allows.
+
+    A very low limit is shared in halves.
+    """
+    return min(wanted, max(descriptors - DESCRIPTORS_KEPT, descriptors // 2))
+
+
+def _descriptors(connections: int) -> int:
+    """Raise this process's limit for so many connections, if need be; return the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + DESCRIPTORS_KEPT
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+            soft = needed
+    return connections + DESCRIPTORS_KEPT if soft == resource.RLIM_INFINITY else soft

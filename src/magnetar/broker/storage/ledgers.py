@@ -54,7 +54,7 @@ from magnetar.broker.storage.errors import (
 )
 from magnetar.broker.storage.flush import write_generation
 from magnetar.broker.storage.index import Extents, Place
-from magnetar.broker.storage.journal import Journal, JournalError
+from magnetar.broker.storage.journal import NO_ROOM, Journal, JournalError
 from magnetar.broker.storage.quarantine import Quarantine
 from magnetar.broker.storage.reclaim import Reclaimed, Reclaimer
 from magnetar.broker.storage.record import (
@@ -125,6 +125,10 @@ async def _nothing() -> None:
     """Stand in for `before_recycle` until somebody needs it."""
 
 
+def _silent() -> None:
+    """Stand in for `on_stuck` until somebody asks."""
+
+
 def _ignore(tokens: Sequence[object], error: StorageError | None) -> None:
     """Stand in for `on_commit` until somebody listens."""
 
@@ -159,8 +163,11 @@ class Ledgers:
         none of them is durable, and they may be sent again."""
         self.before_recycle: Callable[[], Awaitable[None]] = _nothing
         """Awaited before journal files are used again: what notes say must be safe by then."""
-        self.full = False
-        """The last attempt to write found no room on the disk."""
+        self.on_stuck: Callable[[], None] = _silent
+        """Called, soon, when `stuck` may have changed."""
+        self._journal_full = False
+        self._flush_failed = False
+        self._flush_full = False
         self._config = config
         self._files = files
         self._clock = clock
@@ -465,10 +472,27 @@ class Ledgers:
     @property
     def congested(self) -> bool:
         """Whether publishing should pause: too much waits for the disk."""
-        return (
-            self._unsynced > self._config.unsynced_bytes_max
-            or self.write_cache_bytes > self._config.write_cache_bytes_max
+        return self._unsynced > self._config.unsynced_bytes_max or (
+            self._cache_full and not self._flush_failed
         )
+
+    @property
+    def full(self) -> bool:
+        """The last attempt to write found no room on the disk."""
+        return self._journal_full or self._flush_full
+
+    @property
+    def stuck(self) -> bool:
+        """Whether publishing should be refused: the cache is full, and cannot be emptied.
+
+        This is not congestion. A pause that may last until somebody cleans up the disk would
+        leave producers in the dark.
+        """
+        return self._cache_full and self._flush_failed
+
+    @property
+    def _cache_full(self) -> bool:
+        return self.write_cache_bytes > self._config.write_cache_bytes_max
 
     def call_when_clear(self, callback: Callable[[], None]) -> None:
         """Call once, soon, when there is no congestion."""
@@ -479,6 +503,8 @@ class Ledgers:
 
     def _new_slab(self, size: int) -> Slab:
         slab = self._generation.new_slab(self._pool, size)
+        if self.stuck:
+            self._loop.call_soon(self.on_stuck)
         if self._half_full:
             self._flush_soon()
         return slab
@@ -526,7 +552,7 @@ class Ledgers:
         self._unsynced -= size
         self._settled += len(records)
         if error is None:
-            self.full = False
+            self._journal_full = False
             self._commits.observe(seconds)
             self._journal_bytes.value = self._journal.bytes_written
             for record in records:
@@ -542,7 +568,7 @@ class Ledgers:
 
     def _fail(self, tokens: Sequence[object], error: JournalError) -> None:
         self._failed_commits.value += 1
-        self.full = error.full
+        self._journal_full = error.full
         if error.full:
             logger.warning("no room for a journal file; publishing goes on when there is")
         else:
@@ -608,6 +634,7 @@ class Ledgers:
         try:
             table = await self._write_on_pool(write_generation, self._logs, frozen)
         except OSError as error:
+            self._flush_went_wrong(error)
             raise StorageError(f"flush failed: {error}") from error
         if table is not None:
             for _ in self._extents.adding(table):
@@ -616,6 +643,15 @@ class Ledgers:
         self._frozen = None
         self._old_files += frozen.files
         frozen.release(self._pool)
+        if self._flush_failed:
+            self._flush_failed = self._flush_full = False
+            self._loop.call_soon(self.on_stuck)
+        self._call_if_clear()
+
+    def _flush_went_wrong(self, error: OSError) -> None:
+        self._flush_failed = True
+        self._flush_full = error.errno in NO_ROOM
+        self._loop.call_soon(self.on_stuck)
         self._call_if_clear()
 
     async def _recycle(self) -> None:

@@ -3,7 +3,7 @@
     every cursor_interval_ms    changed cursors go into the journal      `checkpoints`, by itself
     every expiry_interval_s     expiry, retention, quotas, idle topics   `upkeep`, topic by topic
     every reclaim_interval_s    space of dropped ledgers is given back
-    every second                how full is the disk?
+    every second                how full is the disk? also at once when the write cache is
 
 Each is one task that ends with the catalog. A round that fails is logged, and the next one
 comes at its time; no duty holds the event loop for more than one topic at once.
@@ -65,6 +65,8 @@ class Duties:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin."""
         config = self._config
+        self._ledgers.on_stuck = self._judge_disk
+        self._judge_disk()
         self._tasks = [
             loop.create_task(self._again(config.expiry_interval_s, self.keep_up, "expiry")),
             loop.create_task(self._again(config.reclaim_interval_s, self.reclaim, "reclaim")),
@@ -138,14 +140,22 @@ class Duties:
 
     async def look_at_disk(self) -> None:
         """Turn publishing away while the disk is nearly full; consumers and deletes go on."""
+        self._judge_disk()
+
+    def _judge_disk(self) -> None:
         config, publisher = self._config, self._topics.publisher
         used = self._ledgers.disk_used_percent()
+        reason = ""
         if used >= config.disk_used_percent_readonly:
-            if publisher.refusal is None:
-                logger.error("the disk is %.1f%% full: nothing more is stored", used)
-            publisher.refusal = PersistenceError(
+            reason = (
                 f"the disk is {used:.1f}% full, the limit is {config.disk_used_percent_readonly:g}%"
             )
+        elif self._ledgers.stuck:
+            reason = "the write cache is full, and the disk does not take it"
+        if reason:
+            if publisher.refusal is None:
+                logger.error("%s: nothing more is stored", reason)
+            publisher.refusal = PersistenceError(reason)
             return
         if publisher.refusal is not None:
             logger.warning("the disk is %.1f%% full: publishing goes on", used)
