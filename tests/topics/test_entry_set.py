@@ -48,6 +48,7 @@ def test_a_packed_set_agrees_with_a_plain_set(
         (r.ledger, entry) for r in packed.ranges() for entry in range(r.first, r.first + r.length)
     ]
     assert listed == sorted(plain)
+    assert packed.range_count() == len(list(packed.ranges()))
     ledger, first, count = window
     expected = sum(1 << i for i in range(count) if (ledger, first + i) in plain)
     assert packed.bits(ledger, first, count) == expected

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.port import Acknowledged, SubscriptionType
 from magnetar.broker.topics.consumer import OpenConsumer
+from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import Cursor
 from magnetar.broker.topics.delayed import Delayed
 from magnetar.broker.topics.dispatch import Owners
@@ -266,7 +267,7 @@ class Life:
             await self.stage.loop.advance(1.0)
 
     def _owners(self) -> Owners | None:
-        delivery = self.subscription._delivery
+        delivery = self.subscription.delivery
         return delivery.owners if isinstance(delivery, KeyedDelivery) else None
 
     def _compare(self) -> None:
@@ -348,7 +349,7 @@ FAULTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "nobody goes back": (SingleDelivery, "rewind", nothing),
     "congestion is ignored": (OpenConsumer, "room", lambda self, limit: self.permits),
     "an acknowledgement wakes nobody": (Subscription, "wake", nothing),
-    "sizes of batches are forgotten": (Subscription, "note_sizes", nothing),
+    "sizes of batches are forgotten": (Consumption, "note_sizes", nothing),
     "parts of batches are not given": (Portion, "_leave_out_parts", nothing),
 }
 

@@ -249,6 +249,11 @@ class Cursor:
         """The entries of which a part is done. Do not change."""
         return self._sets
 
+    @property
+    def range_count(self) -> int:
+        """How many ranges `ranges` yields."""
+        return self._acked.range_count()
+
     def ranges(self) -> Iterator[Range]:
         """Yield what is done beyond mark-delete, in log order."""
         return self._acked.ranges()

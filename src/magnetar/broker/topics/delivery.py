@@ -22,8 +22,8 @@ from magnetar.broker.port import Selection
 from magnetar.broker.run import LENGTH, Run
 from magnetar.broker.storage.errors import Gap
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
+from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import Cursor
-from magnetar.broker.topics.entry_set import EntryMap
 from magnetar.broker.topics.reading import NEW, Ground, Log, Portion, Reading
 from magnetar.broker.topics.redelivery import NOTHING
 
@@ -40,22 +40,13 @@ class Account(Protocol):
     @property
     def limits(self) -> Limits: ...
     @property
-    def extras(self) -> EntryMap:
-        """Of unacknowledged batches that were read: how many messages beyond the first."""
-        ...
-
+    def consumption(self) -> Consumption: ...
     def wake(self) -> None: ...
     def pass_over(self, ledger: int, entry: int, messages: int) -> None:
         """Acknowledge an entry that is never delivered."""
 
     def pass_gap(self, gap: Gap) -> None:
         """Acknowledge entries that are lost, and say so."""
-
-    def note_index(self, at: EntryId, run: Run) -> None:
-        """Take the chance to learn how many messages lie before an entry."""
-
-    def note_sizes(self, ledger: int, first: int, counts: Sequence[int]) -> None:
-        """Remember how many messages neighbouring entries hold, until they are acknowledged."""
 
     def count_out(self, entries: int, messages: int, size: int) -> None:
         """Count what was sent."""
@@ -161,7 +152,7 @@ class Delivery:
         found = self._reading.read(NEW, self.read_position, entries_max)
         if found is None:
             return None
-        account.note_index(*found)
+        account.consumption.note_index(*found)
         return self._portion(*found)
 
     def _portion(self, at: EntryId, run: Run) -> Portion:
@@ -171,7 +162,7 @@ class Delivery:
         if not portion.single:
             for row, count in neighbours(portion.rows):
                 sizes = portion.counts[row : row + count]
-                self._account.note_sizes(at.ledger, at.entry + row, sizes)
+                self._account.consumption.note_sizes(at.ledger, at.entry + row, sizes)
         return portion
 
     def _send(

@@ -194,6 +194,16 @@ class EntrySet:
         if last is not None:
             yield last
 
+    def range_count(self) -> int:
+        """Return how many ranges `ranges` yields, without making them."""
+        total = 0
+        for (ledger, number), bits in self.pages.items():
+            total += (bits & ~(bits << 1)).bit_count()
+            if bits & 1:
+                # It goes on from the page before if that one ends with a member.
+                total -= self.pages.get((ledger, number - 1), 0) >> (PAGE_ENTRIES - 1)
+        return total
+
     def discard_up_to(self, position: EntryId) -> int:
         """Remove everything up to and including `position`; return how many that were."""
         if not self.pages:

@@ -251,7 +251,7 @@ class SharedDelivery(Delivery):
         key = EntryId(ledger, entry)
         before = self._account.cursor.ack_sets.get(key)
         if before is None:
-            lost = self._account.extras.get(ledger, entry) + 1 - ones(words)
+            lost = self._account.consumption.extras.get(ledger, entry) + 1 - ones(words)
         else:
             left = [a & b for a, b in zip(before, words, strict=False)]
             lost = ones(before) - ones(left)
@@ -286,13 +286,15 @@ class SharedDelivery(Delivery):
     def _give_back(self, consumer: OpenConsumer, ledger: int, first: int, count: int) -> None:
         """A consumer has neighbouring entries no longer."""
         consumer.unacked.discard(ledger, first, count)
-        messages = count + sum(self._account.extras.window(ledger, first, count) or ())
+        messages = count + sum(self._account.consumption.extras.window(ledger, first, count) or ())
         parts = self._account.cursor.ack_sets
         if parts:
             for entry in range(first, first + count):
                 words = parts.get(EntryId(ledger, entry))
                 if words is not None:
-                    messages -= self._account.extras.get(ledger, entry) + 1 - ones(words)
+                    messages -= (
+                        self._account.consumption.extras.get(ledger, entry) + 1 - ones(words)
+                    )
         self._count_back(consumer, messages)
         self._returned(ledger, first, count)
 

@@ -9,21 +9,14 @@
     new entries, permits, acknowledgements ──▶ wake ──▶ one pass per turn of the loop
 
 How entries get to consumers is in `delivery`, what is acknowledged in `cursor`. Here are the
-rules of attaching, the moves of the cursor (seek, skip, expire, clear) and the figures.
-
-The backlog in messages is exact: an entry counts all its messages until it is done. The
-cursor carries how many messages are consumed since the topic began, so that the backlog is
-what the log has taken minus that. Only where sizes of batches are not known (they were
-acknowledged without having been read since the start, and are not cached; or they lie in a
-quarantined gap) an entry counts as one message; the next time that the first unacknowledged
-entry is read and nothing beyond it is acknowledged, its index sets the figure right.
+rules of attaching and the moves of the cursor (seek, skip, expire, clear).
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId, Envelope
+from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId
 from magnetar.broker.port import (
     Acknowledged,
     ConsumerAssignError,
@@ -39,47 +32,32 @@ from magnetar.broker.port import (
     SubscribeRequest,
     SubscriptionType,
 )
-from magnetar.broker.run import FIRST_INDEX, MESSAGES, Run
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
+from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
 from magnetar.broker.topics.delayed import Spill
 from magnetar.broker.topics.delivery import Delivery
 from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError, StickyRanges
-from magnetar.broker.topics.entry_set import EntryMap, runs_of_zeros
-from magnetar.broker.topics.figures import TYPE_NAMES, Rate
+from magnetar.broker.topics.figures import TYPE_NAMES
 from magnetar.broker.topics.keyed_delivery import KeyedDelivery
+from magnetar.broker.topics.places import StoredEntry, cursor_at, index_at, read_one, start_at
 from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.shared_delivery import SharedDelivery
 from magnetar.broker.topics.single_delivery import SingleDelivery
+from magnetar.broker.topics.subscription_stats import Figures, cursor_stats, subscription_stats
 from magnetar.names import TopicName
+
+__all__ = ["Home", "StoredEntry", "Subscription", "cursor_at", "read_one"]
 
 logger = logging.getLogger(__name__)
 
-SIZE_PAGES_MAX = 256
-"""Pages of 4,096 entries for which the sizes of unacknowledged batches are kept: 4 MiB."""
-HOLES_SHOWN_MAX = 100
-"""Ranges of acknowledged entries that are shown one by one."""
-HOLES_COUNTED_MAX = 200
-"""Ranges of acknowledged entries whose messages are counted by reading, on a cold path."""
 COUNT_TRIES = 3
 """How often that is tried when consumers acknowledge meanwhile."""
 RETURN_TIMEOUT_S = 60.0
 """A subscription that is not durable is forgotten when nobody comes back after a reset."""
-LEARN_BYTES_MAX = 1 << 20
-"""How much is looked at at once for the sizes of entries."""
-ONE_ENTRY_BYTES = 1
-"""When one entry is read: at least one is always returned, so any limit will do."""
 
 _NO_KEY_SHARED = KeyShared()
-
-
-class StoredEntry(NamedTuple):
-    """An entry as it is stored, copied out of the log. For cold paths."""
-
-    id: EntryId
-    envelope: Envelope
-    body: bytes
 
 
 class Home(Protocol):
@@ -101,19 +79,19 @@ class Subscription:
     __slots__ = (
         "_changes_told",
         "_closing",
-        "_delivery",
-        "_extras",
         "_figures",
         "_home",
-        "_key_shared",
         "_next_number",
         "_scheduled",
         "_spill",
         "_terminated",
+        "consumption",
         "created_ms",
         "cursor",
+        "delivery",
         "durable",
         "ground",
+        "key_shared",
         "limits",
         "log",
         "name",
@@ -158,9 +136,9 @@ class Subscription:
         self._home = home
         self._spill = spill
         self._terminated = terminated
-        self._key_shared = _NO_KEY_SHARED
-        self._delivery: Delivery | None = None
-        self._extras: EntryMap | None = None
+        self.key_shared = _NO_KEY_SHARED
+        self.delivery: Delivery | None = None
+        self.consumption = Consumption(cursor, log)
         self._figures: Figures | None = None
         self._next_number = 0
         self._scheduled = False
@@ -187,7 +165,12 @@ class Subscription:
     @property
     def consumers(self) -> Mapping[int, OpenConsumer]:
         """Everybody who is connected."""
-        return {} if self._delivery is None else self._delivery.consumers
+        return {} if self.delivery is None else self.delivery.consumers
+
+    @property
+    def was_used(self) -> bool:
+        """Whether anybody was ever connected since the topic was loaded."""
+        return self._next_number > 0
 
     @property
     def mark_delete(self) -> EntryId:
@@ -197,7 +180,7 @@ class Subscription:
     @property
     def active(self) -> OpenConsumer | None:
         """The one consumer that is served, on Exclusive and Failover."""
-        return None if self._delivery is None else self._delivery.active
+        return None if self.delivery is None else self.delivery.active
 
     def add_consumer(self, request: SubscribeRequest, events: ConsumerEvents) -> OpenConsumer:
         """Let a consumer in.
@@ -229,7 +212,7 @@ class Subscription:
 
     def leave(self, consumer: OpenConsumer) -> None:
         """Let a consumer go; doing it twice is harmless."""
-        delivery = self._delivery
+        delivery = self.delivery
         if delivery is None or delivery.consumers.get(consumer.number) is not consumer:
             return
         delivery.leave(consumer)
@@ -241,15 +224,15 @@ class Subscription:
             self.wake()
         elif not self.durable:
             delivery.stop()
-            self._delivery = None
+            self.delivery = None
             self._home.forget_subscription(self)
         elif delivery.forgettable:
             delivery.stop()
-            self._delivery = None
+            self.delivery = None
 
     def end_consumers(self, reason: PortError | None) -> None:
         """Close every consumer and tell its door why. What was in memory only is forgotten."""
-        delivery, self._delivery = self._delivery, None
+        delivery, self.delivery = self.delivery, None
         if delivery is None:
             return
         delivery.stop()
@@ -281,7 +264,7 @@ class Subscription:
         if self.type is SubscriptionType.EXCLUSIVE:
             raise ConsumerBusyError(f"exclusive subscription {self.name!r} has a consumer already")
         if self.type is SubscriptionType.KEY_SHARED:
-            wanted, given = request.key_shared or _NO_KEY_SHARED, self._key_shared
+            wanted, given = request.key_shared or _NO_KEY_SHARED, self.key_shared
             if wanted[1:] != given[1:]:
                 raise ConsumerAssignError(
                     f"subscription {self.name!r}: all consumers split keys in the same way,"
@@ -296,7 +279,7 @@ class Subscription:
         everybody = [(each.number, each.request) for each in self.consumers.values()]
         if number is not None and request is not None:
             everybody.append((number, request))
-        options = self._key_shared if request is None else request.key_shared or _NO_KEY_SHARED
+        options = self.key_shared if request is None else request.key_shared or _NO_KEY_SHARED
         if not options.sticky:
             return HashRing((number, each.consumer_name) for number, each in everybody)
         try:
@@ -309,33 +292,32 @@ class Subscription:
 
     def _delivery_for(self, request: SubscribeRequest, owners: Owners | None) -> Delivery:
         """Return the delivery of the wanted type; one that nobody uses may be replaced."""
-        delivery = self._delivery
+        delivery = self.delivery
         options = request.key_shared or _NO_KEY_SHARED
         if delivery is not None and (
-            delivery.consumers
-            or (self.type is request.type and options[1:] == self._key_shared[1:])
+            delivery.consumers or (self.type is request.type and options[1:] == self.key_shared[1:])
         ):
             return delivery
         if delivery is not None:
             delivery.stop()
-        self.type, self._key_shared = request.type, options
+        self.type, self.key_shared = request.type, options
         if request.type is SubscriptionType.SHARED:
-            self._delivery = SharedDelivery(self, self._spill)
+            self.delivery = SharedDelivery(self, self._spill)
         elif owners is not None:
-            self._delivery = KeyedDelivery(
+            self.delivery = KeyedDelivery(
                 self, self._spill, owners, allow_out_of_order=options.allow_out_of_order
             )
         else:
-            self._delivery = SingleDelivery(
+            self.delivery = SingleDelivery(
                 self, request.type, str(self.topic.base), self.topic.partition
             )
-        return self._delivery
+        return self.delivery
 
     # --- the turn of the loop -------------------------------------------------------------
 
     def wake(self) -> None:
         """Look soon whether something can be sent; many calls in one turn are one."""
-        if not self._scheduled and self._delivery is not None and self._delivery.consumers:
+        if not self._scheduled and self.delivery is not None and self.delivery.consumers:
             self._scheduled = True
             self.ground.loop.call_soon(self._pass)
 
@@ -346,7 +328,7 @@ class Subscription:
 
     def _pass(self) -> None:
         self._scheduled = False
-        delivery = self._delivery
+        delivery = self.delivery
         if delivery is None:
             return
         if delivery.dispatch():
@@ -376,7 +358,7 @@ class Subscription:
         self, consumer: OpenConsumer, ids: Sequence[EntryId] | None, epoch: int | None
     ) -> None:
         """Send entries of a consumer again; None: all that it has."""
-        delivery = self._delivery
+        delivery = self.delivery
         if delivery is None or delivery.consumers.get(consumer.number) is not consumer:
             return
         before = consumer.redelivered
@@ -441,14 +423,14 @@ class Subscription:
                 self._acknowledge_range(consumer, ledger, entry, 1)
                 for entry in range(first, first + count)
             )
-        delivery = self._delivery
+        delivery = self.delivery
         if delivery is None or EntryId(ledger, first + count) > delivery.read_position:
-            self._learn_sizes(ledger, first, count)
+            self.consumption.learn_sizes(ledger, first, count)
         if delivery is not None:
             delivery.before_acknowledge(consumer, ledger, first, count)
         new = self.cursor.acknowledge(ledger, first, count, self.log)
         if new:
-            self.cursor.consumed += new + self.extras.pop_range(ledger, first, count)
+            self.consumption.done(ledger, first, count, new)
         return new
 
     def _acknowledge_part(
@@ -461,8 +443,8 @@ class Subscription:
         left = ack_set if words is None else [a & b for a, b in zip(words, ack_set, strict=False)]
         if not any(left):
             return self._acknowledge_range(consumer, ledger, entry, 1)
-        if self._delivery is not None:
-            self._delivery.before_part(ledger, entry, ack_set)
+        if self.delivery is not None:
+            self.delivery.before_part(ledger, entry, ack_set)
         return self.cursor.acknowledge_part(ledger, entry, ack_set, self.log)
 
     def _acknowledge_up_to_id(self, each: Acknowledged) -> int:
@@ -479,25 +461,15 @@ class Subscription:
         """Acknowledge everything up to a position; return how many entries were new."""
         if position <= self.cursor.mark_delete:
             return 0
-        delivery = self._delivery
+        delivery = self.delivery
         all_read = delivery is not None and position < delivery.read_position
         if delivery is not None:
             delivery.before_acknowledge_up_to(position)
         new = self.cursor.acknowledge_up_to(position, self.log)
-        self.cursor.consumed += new + self.extras.pop_up_to(position)
+        self.consumption.done_up_to(position, new)
         if not all_read:
-            self._learn_index(self.cursor.mark_delete)
+            self.consumption.learn_index(self.cursor.mark_delete)
         return new
-
-    def _learn_index(self, last: EntryId) -> None:
-        """All up to `last` is acknowledged, and was not all read: ask the cache how much it is."""
-        found = None if self.cursor.holes else self.log.read_cached(last, 1, ONE_ENTRY_BYTES)
-        if found is None or found[0] != last:
-            self.cursor.estimated = True
-        else:
-            envelope = found[1].envelope(0)
-            self.cursor.consumed = envelope.first_index + envelope.messages
-            self.cursor.estimated = False
 
     def _exist(self, ledger: int, first: int, count: int) -> bool:
         """Whether neighbouring entries are in the log, or were and are trimmed."""
@@ -507,7 +479,7 @@ class Subscription:
         mark = self.cursor.mark_delete
         if last <= mark:
             return True
-        delivery = self._delivery
+        delivery = self.delivery
         if delivery is not None:
             read = delivery.read_position
             if ledger == read.ledger and last < read and first >= 0:
@@ -517,51 +489,11 @@ class Subscription:
     # --- what the delivery asks (see `delivery.Account`) ----------------------------------
 
     @property
-    def extras(self) -> EntryMap:
-        """Of unacknowledged batches that were read: how many messages beyond the first."""
-        if self._extras is None:
-            self._extras = EntryMap("I")
-        return self._extras
-
-    @property
     def figures(self) -> "Figures":
         """Counters; made when first something is counted."""
         if self._figures is None:
             self._figures = Figures(self.ground.clock.monotonic())
         return self._figures
-
-    def note_sizes(self, ledger: int, first: int, counts: Sequence[int]) -> None:
-        """Remember how many messages neighbouring entries hold, until they are acknowledged."""
-        extras = self.extras
-        extras.put_range(ledger, first, [each - 1 for each in counts])
-        while len(extras.pages) > SIZE_PAGES_MAX:
-            del extras.pages[min(extras.pages)]
-            self.cursor.estimated = True
-
-    def _learn_sizes(self, ledger: int, first: int, count: int) -> None:
-        """Entries are acknowledged that were not read since the start: ask the cache for them."""
-        end = first + count
-        while first < end:
-            found = self.log.read_cached(EntryId(ledger, first), end - first, LEARN_BYTES_MAX)
-            if found is None or found[0] != (ledger, first):
-                self.cursor.estimated = True
-                return
-            run = found[1]
-            for row, length in runs_of_zeros(
-                self.cursor.acknowledged_bits(ledger, first, run.count), run.count
-            ):
-                counts = run.u32(MESSAGES).tolist()[row : row + length]
-                if sum(counts) != length:
-                    self.note_sizes(ledger, first + row, counts)
-            first += run.count
-
-    def note_index(self, at: EntryId, run: Run) -> None:
-        """Take the chance to set the number of consumed messages right."""
-        if self.cursor.estimated and not self.cursor.holes:
-            mark = self.cursor.mark_delete
-            if self.log.next_position(EntryId(mark.ledger, mark.entry + 1)) == at:
-                self.cursor.consumed = run.i64(FIRST_INDEX)[0]
-                self.cursor.estimated = False
 
     def count_out(self, entries: int, messages: int, size: int) -> None:
         """Count what was sent."""
@@ -573,7 +505,7 @@ class Subscription:
 
     def pass_over(self, ledger: int, entry: int, messages: int) -> None:
         """Acknowledge an entry that is never delivered."""
-        self.note_sizes(ledger, entry, [messages])
+        self.consumption.note_sizes(ledger, entry, [messages])
         self._acknowledge_range(None, ledger, entry, 1)
         self._note_change()
 
@@ -661,13 +593,12 @@ class Subscription:
             self.end_consumers(None)
             if position is None:
                 position = await self._find_time(time_ms or 0)
-            start = _start(self.log, position)
-            index = await self._index_at(start)
+            start = start_at(self.log, position)
+            index = await index_at(self.log, start)
             consumed = self.cursor.consumed if index is None else index
             self.cursor.reset(self.log.previous_position(start), consumed)
             self.cursor.estimated = index is None
-            if self._extras is not None:
-                self._extras.clear()
+            self.consumption.clear()
             if any(ack_set) and start == position:
                 self.cursor.acknowledge_part(*start, ack_set, self.log)
             self._note_change()
@@ -725,7 +656,7 @@ class Subscription:
             return 0
         for _ in range(COUNT_TRIES):
             version = self.cursor.version
-            consumed = await self._consumed_after(position)
+            consumed = await self.consumption.after(position)
             if consumed is None or self.cursor.version == version:
                 break
         else:
@@ -743,38 +674,11 @@ class Subscription:
         self.wake()
         return new
 
-    async def _consumed_after(self, position: EntryId) -> int | None:
-        """Return how many messages will be consumed once all up to `position` is acknowledged.
-
-        None: it cannot be told, or would take too long.
-        """
-        holes = [
-            each
-            for each in self.cursor.ranges()
-            if EntryId(each.ledger, each.first + each.length - 1) > position
-        ]
-        after = EntryId(position.ledger, position.entry + 1)
-        total = await self._index_at(self.log.next_position(after))
-        if total is None or len(holes) > HOLES_COUNTED_MAX:
-            return None
-        for ledger, first, length in holes:
-            start = max(EntryId(ledger, first), after)
-            low = await self._index_at(start)
-            high = await self._index_at(self.log.next_position(EntryId(ledger, first + length)))
-            if low is None or high is None:
-                return None
-            total += high - low
-        return total
-
     async def _find_time(self, time_ms: int) -> EntryId:
         try:
             return await self.log.find_time(time_ms)
         except StorageError as error:
             raise PersistenceError(f"cannot search {self.topic} by time: {error}") from error
-
-    async def _index_at(self, position: EntryId) -> int | None:
-        """Return how many messages lie before an entry or the end; None: it cannot be told."""
-        return await index_at(self.log, position)
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -849,203 +753,8 @@ class Subscription:
 
     def stats(self) -> dict[str, Any]:
         """Return what admin REST shows of the subscription, under Pulsar's keys. Current."""
-        figures, delivery, cursor = self.figures, self._delivery, self.cursor
-        now_s = self.ground.clock.monotonic()
-        consumers = list(self.consumers.values())
-        acked = sum(each.acked for each in consumers)
-        messages_rate, bytes_rate, redelivery_rate, expired_rate, ack_rate = figures.rate.read(
-            now_s,
-            figures.messages_out,
-            figures.bytes_out,
-            figures.redelivered,
-            figures.expired,
-            acked,
-        )
-        ranges = owner_ranges(delivery)
-        active = self.active
-        backlog = self.backlog
-        delayed = 0 if delivery is None else delivery.delayed_count
-        keyed = self.type is SubscriptionType.KEY_SHARED and delivery is not None
-        return {
-            "type": "None" if self._next_number == 0 else TYPE_NAMES[self.type],
-            "activeConsumerName": "" if active is None else active.name,
-            "msgRateOut": messages_rate,
-            "msgThroughputOut": bytes_rate,
-            "bytesOutCounter": figures.bytes_out,
-            "msgOutCounter": figures.messages_out,
-            "msgRateRedeliver": redelivery_rate,
-            "messageAckRate": max(ack_rate, 0.0),
-            "chunkedMessageRate": 0,
-            "msgBacklog": backlog,
-            "backlogSize": self.backlog_bytes,
-            "earliestMsgPublishTimeInBacklog": 0,
-            "msgBacklogNoDelayed": max(backlog - delayed, 0),
-            "msgDelayed": delayed,
-            "unackedMessages": 0 if delivery is None else delivery.unacked_messages,
-            "blockedSubscriptionOnUnackedMsgs": delivery is not None and delivery.blocked,
-            "msgRateExpired": expired_rate,
-            "totalMsgExpired": figures.expired,
-            "lastExpireTimestamp": figures.last_expired_ms,
-            "lastConsumedFlowTimestamp": figures.last_flow_ms,
-            "lastConsumedTimestamp": figures.last_sent_ms,
-            "lastAckedTimestamp": figures.last_acked_ms,
-            "lastMarkDeleteAdvancedTimestamp": figures.last_advanced_ms,
-            "isDurable": self.durable,
-            "isReplicated": False,
-            "allowOutOfOrderDelivery": keyed and self._key_shared.allow_out_of_order,
-            "keySharedMode": (
-                ("STICKY" if self._key_shared.sticky else "AUTO_SPLIT") if keyed else None
-            ),
-            "consumersAfterMarkDeletePosition": {},
-            "nonContiguousDeletedMessagesRanges": sum(1 for _ in cursor.ranges()),
-            "nonContiguousDeletedMessagesRangesSerializedSize": 0,
-            "delayedMessageIndexSizeInBytes": 0 if delivery is None else delivery.delayed_bytes,
-            "subscriptionProperties": dict(self.properties),
-            "filterProcessedMsgCount": 0,
-            "filterAcceptedMsgCount": 0,
-            "filterRejectedMsgCount": 0,
-            "filterRescheduledMsgCount": 0,
-            "gapsPassed": figures.gaps_passed,
-            "gapEntriesPassed": figures.gap_entries,
-            "consumers": [
-                each.figures(now_s) | {"keyHashRanges": ranges.get(each.number, [])}
-                for each in consumers
-            ],
-        }
+        return subscription_stats(self)
 
     def internal_stats(self) -> dict[str, Any]:
         """Return what admin REST shows of the cursor, under Pulsar's keys."""
-        cursor, delivery = self.cursor, self._delivery
-        read = (
-            cursor.next_unacknowledged(EARLIEST, self.log)
-            if delivery is None
-            else delivery.read_position
-        )
-        shown = []
-        for count, (ledger, first, length) in enumerate(cursor.ranges()):
-            if count == HOLES_SHOWN_MAX:
-                shown.append("...")
-                break
-            shown.append(f"({ledger}:{first - 1}..{ledger}:{first + length - 1}]")
-        return {
-            "markDeletePosition": str(cursor.mark_delete),
-            "readPosition": str(read),
-            "waitingReadOp": delivery is not None and read >= self.log.end,
-            "pendingReadOps": 0,
-            "messagesConsumedCounter": cursor.consumed,
-            "cursorLedger": -1,
-            "cursorLedgerLastEntry": -1,
-            "individuallyDeletedMessages": f"[{','.join(shown)}]",
-            "lastLedgerSwitchTimestamp": "",
-            "state": "Open" if self.durable else "NoLedger",
-            "active": bool(self.consumers),
-            "numberOfEntriesSinceFirstNotAckedMessage": self.log.distance(
-                EntryId(cursor.mark_delete.ledger, cursor.mark_delete.entry + 1), read
-            ),
-            "totalNonContiguousDeletedMessagesRange": cursor.holes,
-            "properties": {},
-        }
-
-
-class Figures:
-    """What a subscription counted since it was loaded."""
-
-    __slots__ = (
-        "bytes_out",
-        "entries_out",
-        "expired",
-        "gap_entries",
-        "gaps_passed",
-        "last_acked_ms",
-        "last_advanced_ms",
-        "last_expired_ms",
-        "last_flow_ms",
-        "last_sent_ms",
-        "messages_out",
-        "rate",
-        "redelivered",
-    )
-
-    def __init__(self, now_s: float) -> None:
-        self.entries_out = 0
-        self.messages_out = 0
-        self.bytes_out = 0
-        self.redelivered = 0
-        self.expired = 0
-        self.gaps_passed = 0
-        self.gap_entries = 0
-        self.last_acked_ms = 0
-        self.last_advanced_ms = 0
-        self.last_expired_ms = 0
-        self.last_flow_ms = 0
-        self.last_sent_ms = 0
-        self.rate = Rate(now_s, 0, 0, 0, 0, 0)
-
-
-def owner_ranges(delivery: Delivery | None) -> dict[int, list[str]]:
-    """Return the key hash ranges of each consumer as Pulsar prints them."""
-    if not isinstance(delivery, KeyedDelivery):
-        return {}
-    return {
-        number: [f"[{low}, {high}]" for low, high in ranges]
-        for number, ranges in delivery.owners.ranges().items()
-    }
-
-
-# --- where a cursor starts ---------------------------------------------------------------
-
-
-async def cursor_at(log: Log, start: EntryId, ack_set: Sequence[int] = ()) -> Cursor:
-    """Return a new cursor whose first entry is the one at or after `start`.
-
-    `EARLIEST` is the first entry that is kept, `LATEST` the end. With `ack_set`, only those
-    messages of the batch at `start` are still to be acknowledged.
-    """
-    position = _start(log, start)
-    index = await index_at(log, position)
-    cursor = Cursor(log.previous_position(position), UNKNOWN if index is None else index)
-    if any(ack_set) and position == start:
-        cursor.acknowledge_part(*position, ack_set, log)
-    return cursor
-
-
-async def index_at(log: Log, position: EntryId) -> int | None:
-    """Return how many messages of the topic lie before an entry or the end of the log.
-
-    None: it cannot be told, because an entry is damaged or cannot be read.
-    """
-    try:
-        if position < log.end:
-            return (await read_one(log, position)).envelope.first_index
-        last = log.last
-        if last <= EARLIEST or last < log.first:
-            return log.next_index
-        envelope = (await read_one(log, last)).envelope
-    except PersistenceError as error:
-        logger.warning("cannot tell how many messages lie before %s: %s", position, error)
-        return None
-    return envelope.first_index + envelope.messages
-
-
-async def read_one(log: Log, position: EntryId) -> StoredEntry:
-    """Return the entry at a position.
-
-    Raises:
-        PersistenceError: it is damaged, gone, or could not be read.
-    """
-    try:
-        found = log.read_cached(position, 1, ONE_ENTRY_BYTES) or await log.read(
-            position, 1, ONE_ENTRY_BYTES
-        )
-    except StorageError as error:
-        raise PersistenceError(f"cannot read entry {position}: {error}") from error
-    if isinstance(found, Gap):
-        raise PersistenceError(f"entry {position} is damaged: {found.reason}")
-    at, run = found
-    if at != position or not run.count:
-        raise PersistenceError(f"entry {position} is not there")
-    return StoredEntry(at, run.envelope(0), bytes(run.body(0)))
-
-
-def _start(log: Log, position: EntryId) -> EntryId:
-    return log.next_position(min(max(position, log.first), log.end))
+        return cursor_stats(self)

@@ -1,0 +1,81 @@
+"""Places in a log: the entry there, how many messages lie before it, a cursor that starts there."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from magnetar.broker.entry import EARLIEST, EntryId, Envelope
+from magnetar.broker.port import PersistenceError
+from magnetar.broker.storage.errors import Gap, StorageError
+from magnetar.broker.topics.cursor import UNKNOWN, Cursor
+from magnetar.broker.topics.reading import Log
+
+logger = logging.getLogger(__name__)
+
+ONE_ENTRY_BYTES = 1
+"""When one entry is read: at least one is always returned, so any limit will do."""
+
+
+class StoredEntry(NamedTuple):
+    """An entry as it is stored, copied out of the log. For cold paths."""
+
+    id: EntryId
+    envelope: Envelope
+    body: bytes
+
+
+async def cursor_at(log: Log, start: EntryId, ack_set: Sequence[int] = ()) -> Cursor:
+    """Return a new cursor whose first entry is the one at or after `start`.
+
+    `EARLIEST` is the first entry that is kept, `LATEST` the end. With `ack_set`, only those
+    messages of the batch at `start` are still to be acknowledged.
+    """
+    position = start_at(log, start)
+    index = await index_at(log, position)
+    cursor = Cursor(log.previous_position(position), UNKNOWN if index is None else index)
+    if any(ack_set) and position == start:
+        cursor.acknowledge_part(*position, ack_set, log)
+    return cursor
+
+
+async def index_at(log: Log, position: EntryId) -> int | None:
+    """Return how many messages of the topic lie before an entry or the end of the log.
+
+    None: it cannot be told, because an entry is damaged or cannot be read.
+    """
+    try:
+        if position < log.end:
+            return (await read_one(log, position)).envelope.first_index
+        last = log.last
+        if last <= EARLIEST or last < log.first:
+            return log.next_index
+        envelope = (await read_one(log, last)).envelope
+    except PersistenceError as error:
+        logger.warning("cannot tell how many messages lie before %s: %s", position, error)
+        return None
+    return envelope.first_index + envelope.messages
+
+
+async def read_one(log: Log, position: EntryId) -> StoredEntry:
+    """Return the entry at a position.
+
+    Raises:
+        PersistenceError: it is damaged, gone, or could not be read.
+    """
+    try:
+        found = log.read_cached(position, 1, ONE_ENTRY_BYTES) or await log.read(
+            position, 1, ONE_ENTRY_BYTES
+        )
+    except StorageError as error:
+        raise PersistenceError(f"cannot read entry {position}: {error}") from error
+    if isinstance(found, Gap):
+        raise PersistenceError(f"entry {position} is damaged: {found.reason}")
+    at, run = found
+    if at != position or not run.count:
+        raise PersistenceError(f"entry {position} is not there")
+    return StoredEntry(at, run.envelope(0), bytes(run.body(0)))
+
+
+def start_at(log: Log, position: EntryId) -> EntryId:
+    """Return the first entry at or after a position, within what the log has; else its end."""
+    return log.next_position(min(max(position, log.first), log.end))
