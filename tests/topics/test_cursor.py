@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.topics.memory_log import MemoryLog
 
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor, CursorFormatError, CursorPages, ones
 from magnetar.broker.topics.entry_set import Range
+from tests.topics.memory_log import MemoryLog
 
 
 def log_of(*sizes: int) -> MemoryLog:
