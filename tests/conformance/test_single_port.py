@@ -318,10 +318,10 @@ def test_a_worker_that_is_killed_costs_time_and_nothing_else(tmp_path: Path, vic
             time.sleep(0.5)
             killed = worker_pid(broker, victim)
             os.kill(killed, signal.SIGKILL)
-            time.sleep(2.0)
+            time.sleep(1.5)
             assert worker_pid(broker, victim) != killed
             at_restart = [len(each.acknowledged) for each in traffic]
-            time.sleep(1.0)
+            time.sleep(0.7)
             for each in traffic:
                 each.stop()
         assert remote_entries(broker) > 0

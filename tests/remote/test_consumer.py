@@ -15,8 +15,9 @@ from magnetar.broker.port import (
 )
 from magnetar.broker.remote import consumer as module
 from magnetar.broker.remote.consumer import RemoteConsumer
+from magnetar.broker.run import ROW_SIZE
 from tests.doors.fake_port import LEDGER
-from tests.remote.conftest import ConsumerEars, House, MakeHouse
+from tests.remote.conftest import ConsumerEars, House, MakeHouse, run_of
 
 
 async def test_entries_arrive_as_they_were_stored_and_in_order(house: House) -> None:
@@ -142,6 +143,29 @@ async def test_one_that_no_command_holds_costs_its_client_and_not_the_link(house
         consumer.acknowledge([Acknowledged(LEDGER, 1, [-1] * 200_000)], cumulative=False)
     consumer.acknowledge([Acknowledged(LEDGER, 1)], cumulative=False)
     await house.until(lambda: len(house.sibling.subscribed[0].acks) == 1)
+    assert not ears.reasons
+
+
+async def test_what_was_stored_under_larger_limits_can_still_be_read(make_house: MakeHouse) -> None:
+    house = make_house(message_bytes_max=1024)
+    run = run_of((0, 0), payload=bytes(100_000))
+    house.sibling.topic("far").append(run.rows[:ROW_SIZE], bytes(run.body(0)))
+    consumer, ears = await house.far_consumer()
+    consumer.flow(1)
+    await house.until(lambda: len(ears.bodies) == 1)
+    assert ears.bodies[0] == bytes(run.body(0))
+
+
+async def test_under_small_limits_a_long_command_is_refused_here_and_not_by_the_owner(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(message_bytes_max=1024)
+    consumer, ears = await house.far_consumer()
+    many = [Acknowledged(LEDGER, entry) for entry in range(2_000)]
+    with pytest.raises(NotAllowedError, match="limit"):
+        consumer.acknowledge(many, cumulative=False)
+    consumer.acknowledge(many[:100], cumulative=False)
+    await house.until(lambda: len(house.sibling.subscribed[0].acks) == 100)
     assert not ears.reasons
 
 

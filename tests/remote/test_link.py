@@ -84,7 +84,7 @@ def receipt(producer_id: int, sequence_id: int, entry: int = 0) -> bytes:
         b"\xff" * 64,
         commands.error(commands.NO_REQUEST, api.UnknownError, "go away"),
         command("LOOKUP", topic="t", request_id=1),
-        (20_000).to_bytes(4, "big") + (4).to_bytes(4, "big"),
+        (70 * 1024 * 1024).to_bytes(4, "big") + (4).to_bytes(4, "big"),
         (4).to_bytes(4, "big") + (40).to_bytes(4, "big"),
     ],
     ids=["noise", "an error of the connection", "a question", "too large", "larger than its frame"],

@@ -144,7 +144,7 @@ class RemoteConsumer:
                 f"a {self._request.type.name} subscription has no cumulative acknowledgement"
             )
         for frame in requests.acks(self._id, ids, cumulative=cumulative):
-            self._link.send(requests.bounded(frame))
+            self._link.send(self._link.bounded(frame))
 
     def redeliver(self, ids: Sequence[EntryId] | None, epoch: int | None) -> None:
         """Send entries again; None: everything this consumer has not acknowledged."""
@@ -153,7 +153,7 @@ class RemoteConsumer:
             self._wanted += sum(messages for _, _, messages, _ in self._parked)
             self._forget_parked()
         for frame in requests.redeliveries(self._id, ids, epoch):
-            self._link.send(frame)
+            self._link.send(self._link.bounded(frame))
 
     async def seek(
         self, position: EntryId | None, ack_set: Sequence[int], time_ms: int | None
@@ -264,7 +264,7 @@ class RemoteConsumer:
 
     def _grant(self) -> None:
         """Let the owner send as much as the client wants and the window holds."""
-        if self._no_room or not self._wanted:
+        if self._no_room or self._closed or not self._wanted:
             return
         if self._request.topic.persistent:
             window = max(min(WINDOW_BYTES // self._message_bytes, WINDOW_MESSAGES_MAX), 1)

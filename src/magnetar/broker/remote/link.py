@@ -19,12 +19,17 @@ from itertools import count
 from typing import Any, ClassVar, Protocol, cast
 
 from magnetar.broker.config import MIB
-from magnetar.broker.port import Group, PortError, PublishDone, ServiceNotReadyError
+from magnetar.broker.port import (
+    Group,
+    NotAllowedError,
+    PortError,
+    PublishDone,
+    ServiceNotReadyError,
+)
 from magnetar.broker.remote.errors import port_error
-from magnetar.broker.remote.requests import bounded
 from magnetar.broker.run import Bytes, Run
 from magnetar.broker.wire.pulsar import client_role, commands
-from magnetar.broker.wire.pulsar.frames import FrameError, type_name
+from magnetar.broker.wire.pulsar.frames import COMMAND_BYTES_MAX, FrameError, type_name
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.relay import Answer, Delivery, Receipt, read_answers
 
@@ -33,6 +38,10 @@ logger = logging.getLogger(__name__)
 DIAL_TIMEOUT_S = 10.0
 """How long a sibling may take to say CONNECTED. One that is being replaced does so in less:
 its listening socket stays open meanwhile."""
+
+ANSWER_BYTES_MAX = 66 * MIB
+"""The largest message that a broker can be set to take, whatever this one is set to now, and what
+stands before it. What is stored has to be readable."""
 
 UNSENT_BYTES_HIGH = 4 * MIB
 """With more than this unsent, doors are asked to publish no more for now."""
@@ -130,6 +139,8 @@ class Link(asyncio.Protocol):
         self._client_version = client_version
         self._keep_alive_s = keep_alive_s
         self.frame_bytes_max = frame_bytes_max
+        """The largest frame that the sibling reads. It would cut the connection for a larger one,
+        and with it all who share it."""
         self._when_lost = lost
         self._transport: asyncio.Transport | None = None
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -227,6 +238,17 @@ class Link(asyncio.Protocol):
                 # Not from here: whoever sends is in the middle of something else.
                 self.loop.call_soon(self.give_up, "takes nothing any more")
 
+    def bounded(self, frame: bytes) -> bytes:
+        """Return a command that the sibling will read.
+
+        Raises:
+            NotAllowedError: it is too large.
+        """
+        limit = min(self.frame_bytes_max, COMMAND_BYTES_MAX)
+        if len(frame) > limit:
+            raise NotAllowedError(f"a command of {len(frame)} bytes, the limit is {limit}")
+        return frame
+
     async def ask(self, command: Callable[[int], bytes]) -> Any:
         """Send the command made with a request id; return the contents of its answer.
 
@@ -236,7 +258,7 @@ class Link(asyncio.Protocol):
         if self.lost is not None:
             raise self.lost
         request_id = self.new_id()
-        frame = bounded(command(request_id))
+        frame = self.bounded(command(request_id))
         answer: asyncio.Future[Any] = self.loop.create_future()
         self._requests[request_id] = answer
         self.send(frame)
@@ -277,7 +299,7 @@ class Link(asyncio.Protocol):
             return
         whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         try:
-            taken = read_answers(whole, self.frame_bytes_max)
+            taken = read_answers(whole, ANSWER_BYTES_MAX)
             rest = whole[taken.consumed :]
             self._chunks = [rest] if rest else []
             self._held_bytes, self._frame_bytes = len(rest), taken.frame_bytes

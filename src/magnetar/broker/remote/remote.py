@@ -12,6 +12,7 @@ proxy does, entries pass through as they are; unlike there, many clients share a
 """
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
@@ -207,7 +208,7 @@ def by_slot(run: Run) -> tuple[Run, list[tuple[int, int, int]]]:
     stretches: list[tuple[int, int, int]] = []
     first = 0
     while first < len(ordered):
-        count = ordered.count(ordered[first])
+        count = bisect_right(ordered, ordered[first], first) - first
         stretches.append((ordered[first], first, count))
         first += count
     return run, stretches

@@ -16,14 +16,13 @@ from magnetar.broker.port import (
     Acknowledged,
     ConsumerStats,
     KeyShared,
-    NotAllowedError,
     ProducerRequest,
     SubscribeRequest,
     SubscriptionType,
 )
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.commands import fill_message_id
-from magnetar.broker.wire.pulsar.frames import COMMAND_BYTES_MAX, encode_command
+from magnetar.broker.wire.pulsar.frames import encode_command
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 
 IDS_PER_COMMAND_MAX = 5_000
@@ -44,18 +43,6 @@ _ACCESS_MODES = {
     AccessMode.WAIT_FOR_EXCLUSIVE: api.WaitForExclusive,
     AccessMode.EXCLUSIVE_WITH_FENCING: api.ExclusiveWithFencing,
 }
-
-
-def bounded(frame: bytes) -> bytes:
-    """Return a frame that the sibling will read.
-
-    Raises:
-        NotAllowedError: it is too large. On a connection of its own the client would be cut
-            off for it; this connection is shared with others.
-    """
-    if len(frame) > COMMAND_BYTES_MAX:
-        raise NotAllowedError(f"a command of {len(frame)} bytes, the limit is {COMMAND_BYTES_MAX}")
-    return frame
 
 
 def producer(request_id: int, producer_id: int, request: ProducerRequest) -> bytes:
