@@ -81,10 +81,19 @@ def test_a_highest_sequence_id_that_was_left_out_counts_as_the_sequence_id() -> 
     assert judged(Sequences(), run) == [NEW, WAITING]
 
 
-def test_only_the_last_piece_of_a_chunked_message_is_compared() -> None:
-    sequences = Sequences({"p": 7})
-    again = rows(7, 7, 7, flags=[PIECE, PIECE, LAST_PIECE])
-    assert judged(sequences, again) == [NEW, NEW, DUPLICATE]
+def test_a_chunked_message_that_comes_again_leaves_no_pieces_behind() -> None:
+    sequences = Sequences({"p": 6})
+    whole = rows(7, 7, 7, flags=[PIECE, PIECE, LAST_PIECE])
+    assert judged(sequences, whole) == [NEW, NEW, NEW]
+    assert judged(sequences, whole) == [WAITING, WAITING, WAITING]
+    sequences.stored("p", 7)
+    assert judged(sequences, whole) == [DUPLICATE, DUPLICATE, DUPLICATE]
+
+
+def test_pieces_are_new_until_the_last_one_was_sent() -> None:
+    sequences = Sequences({"p": 6})
+    assert judged(sequences, rows(7, 7, flags=[PIECE, PIECE])) == [NEW, NEW]
+    assert judged(sequences, rows(7, 7, flags=[PIECE, LAST_PIECE])) == [NEW, NEW]
 
 
 def test_pieces_that_complete_no_message_make_nothing_durable() -> None:

@@ -8,7 +8,8 @@
 Up to `durable` everything is on disk: what comes again is confirmed and not written. Above
 that and up to `pushed` it is on its way to the disk: what comes again can be confirmed only
 once the first copy is durable, and must be refused if that copy fails. The pieces of a
-chunked message share one sequence id, so only the last piece is compared.
+chunked message share one sequence id, which the last piece makes durable; Pulsar compares only
+that one, and keeps the other pieces of a message that comes again, which nobody can ever read.
 
 Names are never forgotten because of silence: a function that comes back after a month
 resends from its last checkpoint and relies on what is kept here. The state is saved to
@@ -126,10 +127,9 @@ class Sequences:
         verdicts: list[Verdict] = []
         for row, (sequence_id, last_id, flag) in enumerate(zip(first, last, flags, strict=True)):
             highest = max(last_id, sequence_id)  # a producer may leave the last one 0
-            if flag & _PIECE and not flag & _LAST_PIECE:
-                # Not compared, and not yet a whole message: it makes no sequence id durable.
+            if sequence_id > pushed and flag & _PIECE and not flag & _LAST_PIECE:
                 judgement = Judgement.NEW
-                highest = NO_SEQUENCE
+                highest = NO_SEQUENCE  # not yet a whole message: it makes no sequence id durable
             elif sequence_id > pushed:
                 judgement, pushed = Judgement.NEW, highest
             elif sequence_id <= durable:

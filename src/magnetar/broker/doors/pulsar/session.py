@@ -99,6 +99,10 @@ class Session:
         while more and not self._line.held:
             taken = walk(buffer, start, end, producers.slots, self._frame_bytes_max)
             check_walk(self._state, taken)
+            # Permits first: who allowed messages before one was sent must get it also where
+            # nothing is kept, on a non-persistent topic.
+            for flow in taken.flows:
+                self.consumers.flow(flow)
             if taken.broken:
                 producers.publish_around(taken.run, taken.consumed - start, taken.broken)
             elif taken.run is not None:
@@ -107,8 +111,6 @@ class Session:
                 producers.stray(stray)
             for ack in taken.acks:
                 self.consumers.acknowledge(ack)
-            for flow in taken.flows:
-                self.consumers.flow(flow)
             if taken.command is not None:
                 self._handle(taken.command)
                 cold += 1
