@@ -41,7 +41,7 @@ class Child(BrokerProcess):
         told = folder / "magnetar.toml"
         lines = [f"{name} = {value}" for name, value in (settings or {}).items()]
         told.write_text("\n".join(["[settings]", *lines, ""]))
-        self._command = [*before, *self._command, "--config", str(told)]
+        self.command = self._command = [*before, *self._command, "--config", str(told)]
 
     @property
     def port(self) -> int:
@@ -56,6 +56,13 @@ class Child(BrokerProcess):
         """The only process that serves."""
         (worker,) = self.workers()
         return worker
+
+    def kill_supervisor(self) -> None:
+        """End the supervisor alone with SIGKILL; its workers are orphans then."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     def resident_bytes(self) -> int:
         """The worker's memory now."""
@@ -88,6 +95,13 @@ def running(child: Child) -> Iterator[Child]:
         yield child
     finally:
         child.discard()
+
+
+def runs(pid: int) -> bool:
+    """Return whether a process is there. One that ended and waits to be collected is not."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def status_bytes(pid: int, name: str) -> int:
