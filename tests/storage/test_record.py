@@ -10,7 +10,6 @@ from magnetar.broker.storage.record import (
     Kind,
     Part,
     aligned,
-    bare,
     body_is_valid,
     decode_directory,
     decode_note,
@@ -18,7 +17,9 @@ from magnetar.broker.storage.record import (
     encode_directory,
     finish,
     head_is_valid,
+    mark,
     parse_header,
+    start,
 )
 from tests.storage.rig import run_of
 
@@ -104,18 +105,18 @@ def test_a_damaged_body_leaves_the_head_readable() -> None:
 def test_bytes_that_are_no_record_are_told_apart() -> None:
     assert parse_header(b"") is None
     assert parse_header(bytes(HEADER_SIZE)) is None
-    start = bare(Kind.START, 1, 2, 3, 2)
-    assert parse_header(start[: HEADER_SIZE - 1]) is None
-    huge = bytearray(start)
+    first = start(1, 2, 3, 2, 4096)
+    assert parse_header(first[: HEADER_SIZE - 1]) is None
+    huge = bytearray(first)
     huge[68 - 4 : 68] = b"\xff" * 4
     assert parse_header(huge) is None
-    other = bytearray(start)
+    other = bytearray(first)
     other[10] = 9  # the version
     assert parse_header(other) is None
 
 
 def test_a_bare_record_is_whole() -> None:
-    record = bare(Kind.MARK, 4, 5, 6, 6)
+    record = mark(4, 5, 6, 6)
     header = parse_header(record)
     assert header is not None
     assert (header.kind, header.file, header.salt, header.number, header.synced) == (4, 4, 5, 6, 6)

@@ -95,11 +95,11 @@ class Run:
 
     def body_span(self) -> tuple[int, int]:
         """Return where in `buffer` the first body starts and the last one ends."""
-        offsets = self.u32(OFFSET)
-        first = min(offsets)
-        if self.count == 1:
-            return first - self.base, first - self.base + self.u32(LENGTH)[0]
-        return first - self.base, max(map(add, offsets, self.u32(LENGTH))) - self.base
+        # Columns of a copy are cut out in C; a strided view is read item by item.
+        words = array("I")
+        words.frombytes(self.rows)
+        offsets, lengths = words[OFFSET::_U32_PER_ROW], words[LENGTH::_U32_PER_ROW]
+        return min(offsets) - self.base, max(map(add, offsets, lengths)) - self.base
 
     def body_bytes(self) -> int:
         """Return how many bytes all bodies have together."""

@@ -206,6 +206,7 @@ class _Copier:
             end = _end_of_records(reader, source.number)
             writer = self._files.open(target, create=True)
             try:
+                writer.truncate(reader.size())
                 for at in range(0, end, COPY_BYTES):
                     writer.pwritev([reader.pread(min(COPY_BYTES, end - at), at)], at)
                 writer.sync()

@@ -190,8 +190,7 @@ class Generation:
         self.records = []
         self.bytes = 0
         slabs, self.slabs = self.slabs, []
-        for slab in slabs:
-            pool.give_back(slab)
+        pool.give_back(slabs)
 
 
 def within(run: Run, bytes_max: int) -> Run:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from magnetar.broker.files import File, Files
 from magnetar.broker.storage.cache import CachedRecord, Generation
-from magnetar.broker.storage.record import HEADER_SIZE, Kind, bare, finish
+from magnetar.broker.storage.record import HEADER_SIZE, finish, mark, start
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Journal:
         position = self._position + sum(map(len, pieces))
         index = first
         view = None
-        start = end = 0
+        begin = end = 0
         while index < len(records):
             record = records[index]
             if record.generation is not self._generation or position + record.size > self._size:
@@ -112,11 +112,11 @@ class Journal:
                 end += record.size
             else:
                 if view is not None:
-                    pieces.append(view[start:end])
-                view, start, end = record.view, record.start, record.start + record.size
+                    pieces.append(view[begin:end])
+                view, begin, end = record.view, record.start, record.start + record.size
             index += 1
         if view is not None:
-            pieces.append(view[start:end])
+            pieces.append(view[begin:end])
         self._commit(pieces, position)
         return index
 
@@ -128,9 +128,9 @@ class Journal:
         """
         if self._marked or self._file is None or self._position + HEADER_SIZE > self._size:
             return
-        mark = bare(Kind.MARK, self._file_number, self._salt, self._number, self._durable)
+        record = mark(self._file_number, self._salt, self._number, self._durable)
         try:
-            self._file.pwritev([mark], self._position)
+            self._file.pwritev([record], self._position)
         except OSError:
             logger.warning("journal: could not write a mark", exc_info=True)
             return
@@ -224,7 +224,7 @@ class Journal:
         self._salt = self._new_salt()
         self._position = 0
         self._number += 1
-        self._start = bare(Kind.START, self._file_number, self._salt, self._number, self._durable)
+        self._start = start(self._file_number, self._salt, self._number, self._durable, self._size)
 
     def _spare(self, path: Path) -> File | None:
         """Give a spare file its new name; None if there is none of the right size."""

@@ -23,7 +23,8 @@ damaged record that had been acknowledged from one whose sync never returned.
 
     kind   directory                                  rows     body
     START  -                                          -        -       first in every file:
-           numbers between its `synced` and its own do not exist, whatever lies in older files
+           numbers between its `synced` and its own do not exist, whatever lies in older files;
+           `base` is the size of its file in bytes
     RUN    parts x (ledger, first_entry,              entries  as received, from the first
            first_row << 32 | count,                            body to the last; row.offset -
            characters in the producer's name),                 base is where one starts
@@ -211,8 +212,15 @@ def finish(  # noqa: PLR0913, PLR0917 - the fields of one header
     HEAD_CRC.pack_into(record, HEAD_CRC_AT, crc32c(record[CHECKED_FROM:body_at]))
 
 
-def bare(kind: Kind, file: int, salt: int, number: int, synced: int) -> bytearray:
-    """Return a record that is only a header: START or MARK."""
+def start(file: int, salt: int, number: int, synced: int, file_bytes: int) -> bytearray:
+    """Return the first record of a file."""
     record = bytearray(HEADER_SIZE)
-    finish(memoryview(record), kind, file, salt, number, synced, 0, 0, 0, 0, 0)
+    finish(memoryview(record), Kind.START, file, salt, number, synced, 0, 0, 0, file_bytes, 0)
+    return record
+
+
+def mark(file: int, salt: int, number: int, synced: int) -> bytearray:
+    """Return a record that only says what is durable."""
+    record = bytearray(HEADER_SIZE)
+    finish(memoryview(record), Kind.MARK, file, salt, number, synced, 0, 0, 0, 0, 0)
     return record

@@ -189,6 +189,10 @@ class Replay:
         self.last_served = 0
         """The highest number handed on or lost; a new START follows it."""
         self.bytes = 0
+        self.lost = 0
+        """Damaged ranges that had been durable."""
+        self.empty: list[Path] = []
+        """Files that held nothing that counts: a crash came before their first sync."""
 
     def run(self) -> None:
         """Read everything."""
@@ -203,6 +207,7 @@ class Replay:
         for at, each in enumerate(self._journal):
             later = [s.follows for s in surveys[at + 1 :] if s.follows is not None]
             file = self._files.open(each.path)
+            before = self.bytes, self.lost
             try:
                 self._file(file, each, claim, min(later) if later else None)
                 # What is handed on may be known to the page cache only, and the next START
@@ -211,12 +216,15 @@ class Replay:
                     file.sync()
             finally:
                 file.close()
+            if (self.bytes, self.lost) == before:
+                self.empty.append(each.path)
 
     def _file(self, file: File, source: JournalFile, claim: int, limit: int | None) -> None:
         """Read one file. Numbers above `limit` are void; those up to `claim` were durable."""
         durable = claim if limit is None else min(claim, limit)
         expected: int | None = None
         damaged_at: int | None = None
+        size = 0
         for item in walk(file, source.number):
             if isinstance(item, Damage):
                 damaged_at = item.position
@@ -229,13 +237,8 @@ class Replay:
                 expected, damaged_at = header.number + 1, None
                 continue
             if damaged_at is not None:
-                first = expected is None and header.number == header.synced + 2
-                if header.number - 1 <= durable:
-                    self._lost(source, damaged_at, item.position, expected, header.number)
-                else:
-                    self._sink.tail(source.path, damaged_at, item.position)
-                    if not first:
-                        return
+                if not self._passes(source, damaged_at, item, expected, durable):
+                    return
                 damaged_at = None
             if not item.body_ok and header.number > durable:
                 self._sink.tail(source.path, item.position, item.position + header.size)
@@ -243,8 +246,38 @@ class Replay:
             self._hand_on(source, item)
             expected = header.number + 1
             self.last_served = header.number
-        if damaged_at is not None:
-            self._end(file, source, damaged_at, expected, durable)
+            if header.kind == Kind.START:
+                size = header.base
+        if expected is None and limit is not None:
+            expected = self.last_served + 1
+            durable = limit
+        self._check_size(file, source, size)
+        at = file.size() if damaged_at is None else damaged_at
+        self._end(file, source, at, expected, durable)
+
+    def _passes(
+        self,
+        source: JournalFile,
+        damaged_at: int,
+        item: Found,
+        expected: int | None,
+        durable: int,
+    ) -> bool:
+        """Judge damage in front of a record; False: it is the end, and the record void."""
+        header = item.header
+        if header.number - 1 <= durable:
+            self._lost(source, damaged_at, item.position, expected, header.number)
+            return True
+        self._sink.tail(source.path, damaged_at, item.position)
+        # Of a first batch only the START may be damaged, and that holds no entries.
+        return expected is None and header.number == header.synced + 2
+
+    def _check_size(self, file: File, source: JournalFile, size: int) -> None:
+        """Report a file that was cut off. What it held there nobody knows."""
+        if file.size() < size:
+            reason = f"the file is {size - file.size()} bytes shorter than it was"
+            self._sink.lost(source.path, file.size(), file.size(), reason)
+            self.lost += 1
 
     def _mark(
         self,
@@ -263,6 +296,7 @@ class Replay:
         first = "its START" if expected is None else f"record {expected}"
         reason = f"{first} up to record {number} of the journal were durable and are damaged"
         self._sink.lost(source.path, start, end, reason)
+        self.lost += 1
         self.last_served = max(self.last_served, number - 1)
 
     def _end(
@@ -298,6 +332,7 @@ class Replay:
     def _lost_body(self, source: JournalFile, item: Found, reason: str) -> None:
         end = item.position + item.header.size
         self._sink.lost(source.path, item.position, end, reason)
+        self.lost += 1
 
 
 def _row_is_whole(run: Run, row: int) -> bool:
@@ -387,6 +422,7 @@ class Recovery:
         replay.run()
         self._flush()
         self._report()
+        self._set_aside(replay.empty)
         spares = [
             file_number(name.removeprefix(SPARE_PREFIX)) or 0
             for name in self._files.list(folder)
@@ -399,11 +435,21 @@ class Recovery:
             self._notes,
             self._gaps,
             set(self._positions),
-            [each.path for each in journal],
+            [each.path for each in journal if each.path not in replay.empty],
             max(numbers, default=0) + 1,
             replay.last_served,
             replay.bytes,
         )
+
+    def _set_aside(self, paths: Sequence[Path]) -> None:
+        """Make spares of files that hold nothing.
+
+        It has to be done before the next START is written: from then on a file without a
+        record that counts is one that lost them.
+        """
+        for path in paths:
+            self._files.rename(path, path.with_name(SPARE_PREFIX + path.name))
+            self._files.sync_dir(path.parent)
 
     def _note(self, key: int, payload: bytes) -> None:
         self._notes.append((key, payload))

@@ -10,10 +10,11 @@ ones until its last reader is gone.
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 SLAB_BYTES = 2 << 20
-SLABS_FREE_MAX = 8
-"""Slabs kept for the next use; more are given back to the system."""
+SLABS_FREE_MIN = 4
+"""Slabs that may always be kept for the next use."""
 SLABS_LENT_MAX = 32
 """Slabs remembered while readers look at them; beyond this they are left to their readers."""
 
@@ -35,6 +36,7 @@ class SlabPool:
 
     def __init__(self, slab_bytes: int = SLAB_BYTES) -> None:
         self.slab_bytes = slab_bytes
+        self._free_max = SLABS_FREE_MIN
         self._free: list[Slab] = []
         self._lent: deque[Slab] = deque(maxlen=SLABS_LENT_MAX)
 
@@ -46,10 +48,17 @@ class SlabPool:
             self._collect()
         return self._free.pop() if self._free else Slab(self.slab_bytes)
 
-    def give_back(self, slab: Slab) -> None:
-        """Take back a slab that nobody will write to any more; readers may still look at it."""
-        if slab.size == self.slab_bytes and not self._reuse(slab):
-            self._lent.append(slab)
+    def give_back(self, slabs: Sequence[Slab]) -> None:
+        """Take back what nobody will write to any more; readers may still look at it.
+
+        As many slabs are kept as one generation has just used, so that a busy broker
+        allocates nothing, and a quiet one soon gives its memory back.
+        """
+        self._free_max = max(SLABS_FREE_MIN, len(slabs))
+        del self._free[self._free_max :]
+        for slab in slabs:
+            if slab.size == self.slab_bytes and not self._reuse(slab):
+                self._lent.append(slab)
 
     def _collect(self) -> None:
         """Take back lent slabs whose readers are gone."""
@@ -61,7 +70,7 @@ class SlabPool:
     def _reuse(self, slab: Slab) -> bool:
         if not is_unseen(slab):
             return False
-        if len(self._free) < SLABS_FREE_MAX:
+        if len(self._free) < self._free_max:
             slab.used = 0
             self._free.append(slab)
         return True
