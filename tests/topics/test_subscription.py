@@ -633,6 +633,19 @@ async def test_a_quarantined_gap_is_passed_with_a_counted_error(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_gap_at_the_very_start_is_passed_once(kind: SubscriptionType) -> None:
+    stage = Stage()
+    work = await stage.subscription()
+    entries = stage.publish(6, key_hash=3)
+    stage.log.damage(entries[0], entries[1])
+    guest = stage.join(work, kind, permits=100)
+    await stage.settle()
+    assert guest.door.ids == entries[2:]
+    assert work.mark_delete == entries[1]
+    assert stage.log.reads <= 2
+
+
 async def test_a_gap_to_the_end_of_its_ledger_is_passed_to_the_next_one() -> None:
     stage = Stage(ledger_entries_max=5)
     work = await stage.subscription()

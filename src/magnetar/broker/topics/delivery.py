@@ -147,7 +147,7 @@ class Delivery:
     def _read_new(self, entries_max: int) -> Portion | None:
         """Read at the read position; None: nothing there, or not yet."""
         account = self._account
-        if account.cursor.holes:
+        if account.cursor.holes or self.read_position <= account.cursor.mark_delete:
             self.read_position = account.cursor.next_unacknowledged(self.read_position, account.log)
         found = self._reading.read(NEW, self.read_position, entries_max)
         if found is None:

@@ -635,6 +635,8 @@ class Subscription:
 
     async def expire(self, seconds: int) -> int:
         """Acknowledge what was published longer ago; return how many entries that were."""
+        if self.cursor.next_unacknowledged(EARLIEST, self.log) >= self.log.end:
+            return 0
         before_ms = self.ground.clock.wall_ms() - seconds * 1000
         return self._expired(await self._skip_to(await self._find_time(before_ms)))
 
