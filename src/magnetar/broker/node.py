@@ -48,6 +48,7 @@ from magnetar.broker.remote.front import Front
 from magnetar.broker.remote.remote import Remote
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.storage.spill import SpillFolder
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.broker.topics.recovered import recorded_ends
 
@@ -110,6 +111,8 @@ class Node:
         if first:
             await prepare(self._store, config.cluster)
         self._ledgers = Ledgers(config, self._files, self._clock, self._metrics, self._loop)
+        spilled = SpillFolder(self._files, config.data / "spill" / str(config.worker))
+        spilled.clear()
         self._catalog = Catalog(
             ledgers=self._ledgers,
             store=self._store,
@@ -118,6 +121,7 @@ class Node:
             clock=self._clock,
             loop=self._loop,
             metrics=self._metrics,
+            spills=lambda _topic, _subscription: spilled.owner(),
         )
         ends = await recorded_ends(self._store)
         recovered = await self._ledgers.recover(self._journals_to_replay(), ends.get)

@@ -6,6 +6,7 @@
     DATA/journal/<worker>/   what was synced and is not yet in an entry log
     DATA/entries/            entry logs
     DATA/quarantine/         what could not be read, never deleted
+    DATA/spill/<worker>/     delayed entries that memory has no room for; made anew at each start
     DATA/run/                Unix sockets
 
 The lock's descriptor is inherited by the workers: it is held until the last process that may
