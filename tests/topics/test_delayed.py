@@ -107,6 +107,36 @@ def test_without_a_file_the_index_says_when_it_is_full() -> None:
     assert index.full
 
 
+def test_a_file_that_takes_nothing_leaves_the_entries_in_memory() -> None:
+    class FullDisk(MemorySpill):
+        full = True
+
+        def append(self, bucket: int, entries: bytes) -> None:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            super().append(bucket, entries)
+
+    spill = FullDisk()
+    index = Delayed(10, spill)
+    for entry in range(11):
+        index.add(entry << 30, 1, entry)
+    assert index.full
+    spill.full = False
+    index.add(11 << 30, 1, 11)
+    assert not index.full
+    assert index.take_due(1 << 40, 100) == [(1, entry) for entry in range(12)]
+
+
+def test_what_the_file_lost_is_not_waited_for() -> None:
+    spill = MemorySpill()
+    index = Delayed(10, spill)
+    for entry in range(40):
+        index.add(entry << 30, 1, entry)
+    lost = spill.buckets[max(spill.buckets)].pop()
+    assert len(index.take_due(1 << 40, 100)) == 40 - len(lost) // 24
+    assert len(index) == 0
+
+
 def packed_bytes(index: Delayed) -> int:
     arrays: list[array[int]] = [b for rung in index._rungs for b in rung.buckets.values()]
     return sum(map(sys.getsizeof, arrays)) + 200 * len(index._heap)

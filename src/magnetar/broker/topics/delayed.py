@@ -17,12 +17,15 @@ there builds it again.
 """
 
 import heapq
+import logging
 from array import array
 from collections.abc import Iterator
 from typing import Protocol
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.topics.entry_set import EntrySet
+
+logger = logging.getLogger(__name__)
 
 FIRST_SHIFT = 22
 """Buckets of the first rung are 2^22 ms = 70 minutes wide."""
@@ -32,6 +35,8 @@ HEAP_MAX = 4_096
 """A bucket with at most this many entries is sorted at once instead of split."""
 _ITEMS = 3
 _CHUNK_ENTRIES = 8_192
+SPILL_ENTRIES = 32_768
+"""Entries in one write to the file, and one read: 768 KiB."""
 JUMP_MS = 20
 """A change of the wall clock against the monotonic one by more than this is a jump."""
 
@@ -43,7 +48,11 @@ class Spill(Protocol):
     """A file, or the like, for what is far away. Buckets are numbered by the caller."""
 
     def append(self, bucket: int, entries: bytes) -> None:
-        """Add to a bucket."""
+        """Add to a bucket.
+
+        Raises:
+            OSError: there is no room.
+        """
 
     def read(self, bucket: int) -> Iterator[bytes]:
         """Yield all that was added to a bucket, in pieces of whole entries."""
@@ -110,6 +119,7 @@ class Delayed:
         "_same_depth",
         "_same_ms",
         "_spill",
+        "_spill_failed",
         "count",
     )
 
@@ -118,6 +128,7 @@ class Delayed:
         self._in_memory = 0
         self._in_memory_max = in_memory_max
         self._spill = spill
+        self._spill_failed = False
         self._rungs = [_Rung(FIRST_SHIFT, 0)]
         self._heap: list[Due] = []
         # Many entries of one millisecond, which is the first one after the heap's.
@@ -130,8 +141,10 @@ class Delayed:
 
     @property
     def full(self) -> bool:
-        """Whether no more should be added: the memory limit is reached and there is no file."""
-        return self._spill is None and self._in_memory >= self._in_memory_max
+        """Whether no more should be added: memory is used up, and no file takes anything."""
+        return (
+            self._spill is None or self._spill_failed
+        ) and self._in_memory >= self._in_memory_max
 
     @property
     def in_memory_bytes(self) -> int:
@@ -254,13 +267,15 @@ class Delayed:
         """Yield and forget a bucket in pieces, so that it is never there twice."""
         if number in rung.spilled:
             assert self._spill is not None
+            missing = rung.spilled.pop(number)
             for data in self._spill.read(_spill_key(rung, number)):
                 piece = array("q")
                 piece.frombytes(data)
+                missing -= len(piece) // _ITEMS
                 self._in_memory += len(piece) // _ITEMS
                 yield piece
             self._spill.remove(_spill_key(rung, number))
-            del rung.spilled[number]
+            self.count -= missing  # damaged; they come when the topic is loaded again
         bucket = rung.buckets.pop(number, None)
         while bucket:
             piece = bucket[-_ITEMS * _CHUNK_ENTRIES :]
@@ -281,11 +296,21 @@ class Delayed:
         for rung in self._rungs:
             if rung.buckets:
                 number = max(rung.buckets)
-                bucket = rung.buckets.pop(number)
-                spill.append(_spill_key(rung, number), bucket.tobytes())
-                size = len(bucket) // _ITEMS
-                rung.spilled[number] = rung.spilled.get(number, 0) + size
-                self._in_memory -= size
+                bucket = rung.buckets[number]
+                while bucket:
+                    piece = bucket[-_ITEMS * SPILL_ENTRIES :]
+                    try:
+                        spill.append(_spill_key(rung, number), piece.tobytes())
+                    except OSError as error:
+                        self._spill_failed = True
+                        logger.warning("delayed entries stay in memory: %s", error)
+                        return
+                    self._spill_failed = False
+                    size = len(piece) // _ITEMS
+                    rung.spilled[number] = rung.spilled.get(number, 0) + size
+                    self._in_memory -= size
+                    del bucket[-_ITEMS * SPILL_ENTRIES :]
+                del rung.buckets[number]
                 return
 
 
