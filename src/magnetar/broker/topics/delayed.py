@@ -265,6 +265,8 @@ class Delayed:
 
     def _pieces(self, rung: _Rung, number: int) -> "Iterator[array[int]]":
         """Yield and forget a bucket in pieces, so that it is never there twice."""
+        # Taken out first: what is spilled meanwhile must not be this.
+        bucket = rung.buckets.pop(number, None)
         if number in rung.spilled:
             assert self._spill is not None
             missing = rung.spilled.pop(number)
@@ -276,7 +278,6 @@ class Delayed:
                 yield piece
             self._spill.remove(_spill_key(rung, number))
             self.count -= missing  # damaged; they come when the topic is loaded again
-        bucket = rung.buckets.pop(number, None)
         while bucket:
             piece = bucket[-_ITEMS * _CHUNK_ENTRIES :]
             del bucket[-_ITEMS * _CHUNK_ENTRIES :]
