@@ -87,6 +87,19 @@ def ones(words: Sequence[int]) -> int:
     return sum((word & 0xFFFF_FFFF_FFFF_FFFF).bit_count() for word in words)
 
 
+class _Changes:
+    """What of a cursor nobody has stored yet. Most cursors have no holes, and none of this."""
+
+    __slots__ = ("pages", "sets", "unsaved")
+
+    def __init__(self) -> None:
+        self.pages: set[PageKey] = set()
+        """Since the last `take_changes`."""
+        self.sets: set[EntryId] = set()
+        self.unsaved: set[PageKey] = set()
+        """Since the last `take_pages`, as far as `take_changes` returned them."""
+
+
 class Cursor:
     """What has been acknowledged, in any order and any number of times.
 
@@ -96,12 +109,10 @@ class Cursor:
 
     __slots__ = (
         "_acked",
-        "_changed_pages",
-        "_changed_sets",
+        "_changes",
         "_forget",
         "_sets",
         "_taken_version",
-        "_unsaved",
         "consumed",
         "estimated",
         "mark_delete",
@@ -115,9 +126,7 @@ class Cursor:
         self.version = 1
         self._acked = EntrySet()
         self._sets: dict[EntryId, AckSet] = {}
-        self._changed_pages: set[PageKey] = set()
-        self._changed_sets: set[EntryId] = set()
-        self._unsaved: set[PageKey] = set()
+        self._changes: _Changes | None = None
         self._forget = True
         self._taken_version = 0
 
@@ -154,7 +163,7 @@ class Cursor:
         if new:
             self.version += 1
             for page in range(first >> PAGE_BITS, (first + count - 1 >> PAGE_BITS) + 1):
-                self._changed_pages.add((ledger, page))
+                self._noted().pages.add((ledger, page))
             if contiguous:
                 self._advance(ledgers)
         return new
@@ -177,7 +186,7 @@ class Cursor:
             return self.acknowledge(ledger, entry, 1, ledgers)
         if words != before:
             self._sets[key] = words
-            self._changed_sets.add(key)
+            self._noted().sets.add(key)
             self.version += 1
         return 0
 
@@ -199,7 +208,7 @@ class Cursor:
         self.mark_delete = mark_delete
         self.consumed = consumed
         self.estimated = False
-        self._unsaved.update(self._acked.pages)
+        self._noted().unsaved.update(self._acked.pages)
         self._acked.clear()
         self._sets = {}
         self._forget_changes()
@@ -275,12 +284,12 @@ class Cursor:
         if self._forget:
             changes = self.snapshot()
         else:
-            mark = self.mark_delete
+            mark, noted = self.mark_delete, self._changes
             border = (mark.ledger, mark.entry + 1 >> PAGE_BITS)
             changes = self._encode(
                 0,
-                [key for key in self._changed_pages if key >= border],
-                [key for key in self._changed_sets if key > mark],
+                [key for key in noted.pages if key >= border] if noted else (),
+                [key for key in noted.sets if key > mark] if noted else (),
             )
         self._forget_changes()
         self._forget = False
@@ -298,13 +307,15 @@ class Cursor:
 
     def take_pages(self, *, everything: bool = False) -> CursorPages:
         """Return the state with the pages that changed since the last call of this."""
-        self._unsaved |= self._changed_pages
-        bitmaps = self._acked.pages
+        noted, bitmaps = self._changes, self._acked.pages
+        keys = noted.unsaved | noted.pages if noted else set[PageKey]()
         pages: dict[PageKey, bytes | None] = {
             key: bitmaps[key].to_bytes(_PAGE_BYTES, "little") if key in bitmaps else None
-            for key in (self._unsaved.union(bitmaps) if everything else self._unsaved)
+            for key in (keys.union(bitmaps) if everything else keys)
         }
-        self._unsaved = set()
+        if noted:
+            noted.unsaved = set()
+            self._forget_nothing(noted)
         pages[HEAD] = self._encode(_FORGET, (), self._sets)
         return CursorPages(self.mark_delete, self.version, pages)
 
@@ -357,8 +368,7 @@ class Cursor:
             if key != HEAD:
                 self._acked.load_page(key, int.from_bytes(bitmap, "little"))
         self._trim_to_mark()
-        self._forget_changes()
-        self._unsaved = set()
+        self._changes = None
 
     # --- inside
 
@@ -371,7 +381,7 @@ class Cursor:
             if not run:
                 break
             acked.discard(ledger, entry, run)
-            self._changed_pages.add((ledger, entry >> PAGE_BITS))
+            self._noted().pages.add((ledger, entry >> PAGE_BITS))
             position = EntryId(ledger, entry + run - 1)
         self.mark_delete = position
 
@@ -384,7 +394,7 @@ class Cursor:
             keys = [EntryId(ledger, entry) for entry in range(first, first + count)]
         for key in keys:
             if self._sets.pop(key, None) is not None:
-                self._changed_sets.add(key)
+                self._noted().sets.add(key)
 
     def _trim_to_mark(self) -> int:
         """Forget what mark-delete implies; return how many holes that were."""
@@ -394,13 +404,24 @@ class Cursor:
         if not self._acked.count:
             return 0
         border = (mark.ledger, mark.entry + 1 >> PAGE_BITS)
-        self._changed_pages.update(key for key in self._acked.pages if key <= border)
+        self._noted().pages.update(key for key in self._acked.pages if key <= border)
         return self._acked.discard_up_to(mark)
 
     def _forget_changes(self) -> None:
-        self._unsaved |= self._changed_pages
-        self._changed_pages = set()
-        self._changed_sets = set()
+        noted = self._changes
+        if noted is not None:
+            noted.unsaved |= noted.pages
+            noted.pages, noted.sets = set(), set()
+            self._forget_nothing(noted)
+
+    def _noted(self) -> "_Changes":
+        if self._changes is None:
+            self._changes = _Changes()
+        return self._changes
+
+    def _forget_nothing(self, noted: "_Changes") -> None:
+        if not (noted.pages or noted.sets or noted.unsaved):
+            self._changes = None
 
     def _encode(self, flags: int, pages: Collection[PageKey], sets: Collection[EntryId]) -> bytes:
         parts = [
@@ -431,7 +452,7 @@ class Cursor:
         if version <= self.version:
             return False
         if flags & _FORGET:
-            self._unsaved.update(self._acked.pages)
+            self._noted().unsaved.update(self._acked.pages)
             self._acked.clear()
             self._sets = {}
         self.version = self._taken_version = version
@@ -456,7 +477,7 @@ class Cursor:
         ledger, page, first_byte, size = _PAGE.unpack_from(changes, at)
         at += _PAGE.size
         key = (ledger, page)
-        self._unsaved.add(key)
+        self._noted().unsaved.add(key)
         if size == _WHOLE:
             self._acked.load_page(key, FULL)
             return at
