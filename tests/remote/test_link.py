@@ -2,14 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from magnetar.broker.port import PortError, ProducerRequest, ServiceNotReadyError
+from magnetar.broker.port import Group, PortError, ProducerRequest, ServiceNotReadyError
 from magnetar.broker.remote import link as module
 from magnetar.broker.remote.link import Link
 from magnetar.broker.remote.producer import RemoteProducer
+from magnetar.broker.run import Run
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import TopicName
@@ -108,6 +109,40 @@ async def test_a_receipt_out_of_turn_is_noticed_and_nothing_is_confirmed(rude: R
     await until(lambda: rude.lost == [link])
     assert len(ears.reasons) == 1
     assert {type(became) for _, _, became in receipts.told} == {ServiceNotReadyError}
+
+
+async def test_what_was_confirmed_before_the_nonsense_stays_confirmed(rude: Rude) -> None:
+    link, other = await rude.link()
+    producer, _ = await opened(link, other)
+    receipts = Receipts()
+    producer.publish(run_of((0, 5), (0, 6), (0, 7)), 0, 0, 3, receipts.done)
+    await other.frame()
+    await other.send(receipt(1, 5, 3), commands.pong(), receipt(1, 7, 4))
+    await until(lambda: rude.lost == [link])
+    assert receipts.told[0] == (0, 5, 3)
+    assert [sequence for _, sequence, _ in receipts.told] == [5, 6, 7]
+    assert {type(became) for _, _, became in receipts.told[1:]} == {ServiceNotReadyError}
+
+
+async def test_what_was_stored_is_confirmed_before_its_producer_is_closed(rude: Rude) -> None:
+    link, other = await rude.link()
+    producer, ears = await opened(link, other)
+    receipts, order = Receipts(), list[str]()
+
+    def done(run: Run, groups: Sequence[Group]) -> None:
+        order.append("told")
+        receipts.done(run, groups)
+
+    def closed(reason: PortError) -> None:
+        order.append("closed")
+
+    ears.closed = closed  # type: ignore[method-assign]
+    producer.publish(run_of((0, 5), (0, 6)), 0, 0, 2, done)
+    await other.send(receipt(1, 5, 3) + commands.close_producer(1))
+    await until(lambda: len(receipts.told) == 2)
+    assert order == ["told", "closed", "told"]
+    assert receipts.told[0] == (0, 5, 3)
+    assert isinstance(receipts.told[1][2], ServiceNotReadyError)
 
 
 async def test_receipts_split_anywhere_are_put_together(rude: Rude) -> None:

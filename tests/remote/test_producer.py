@@ -204,14 +204,17 @@ async def test_an_entry_too_large_for_the_shared_link_costs_only_itself(
     receipts = Receipts()
     house.sibling.hold = True
     house.front.publish(run_of((0, 0)), [producer], receipts.done)
-    house.front.publish(run_of((0, 1), payload=b"x" * 11_400), [producer], receipts.done)
-    house.front.publish(run_of((0, 2)), [producer], receipts.done)
+    for sequence in range(1, 2_000):
+        run = run_of((0, sequence), payload=b"x" * 11_400)
+        house.front.publish(run, [producer], receipts.done)
+    house.front.publish(run_of((0, 2_000)), [producer], receipts.done)
     await house.until(lambda: len(house.sibling.held) > 0)
     await house.settle()
     assert not receipts.told, "the refusal must not overtake what is on its way"
     house.sibling.hold = False
     house.sibling.commit()
-    await house.until(lambda: len(receipts.told) == 3)
-    assert [sequence for _, sequence, _ in receipts.told] == [0, 1, 2]
-    assert isinstance(receipts.told[1][2], NotAllowedError)
+    await house.until(lambda: len(receipts.told) == 2_001)
+    assert [sequence for _, sequence, _ in receipts.told] == list(range(2_001))
+    assert {type(became) for _, _, became in receipts.told[1:-1]} == {NotAllowedError}
+    assert receipts.told[-1][2] == 1
     assert not ears.reasons

@@ -336,6 +336,12 @@ class Link(asyncio.Protocol):
 
     def _handle(self, answers: Sequence[Answer]) -> None:
         settled = Settled()
+        try:
+            self._take(answers, settled)
+        finally:
+            settled.tell()  # what was confirmed before something made no sense is confirmed
+
+    def _take(self, answers: Sequence[Answer], settled: Settled) -> None:
         receipts: list[Receipt] = []
         for each in answers:
             if isinstance(each, Receipt):
@@ -354,7 +360,6 @@ class Link(asyncio.Protocol):
                 continue
             self._command(each, settled)
         self._take_receipts(receipts, settled)
-        settled.tell()
 
     def _take_receipts(self, receipts: Sequence[Receipt], settled: Settled) -> None:
         if receipts and (producer := self.producers.get(receipts[0].producer_id)) is not None:

@@ -202,9 +202,13 @@ class RemoteProducer:
         if sent.taken < len(sent.sequence_ids):
             return
         self._sent.popleft()
-        if self._sent and (behind := self._sent[0]).error is not None:
+        while self._sent and (behind := self._sent[0]).error is not None:
             rows = len(behind.sequence_ids)
-            self._settle(behind, rows, _NOT_STORED, _NOT_STORED, behind.error, settled)
+            refused = Group(
+                behind.slot, behind.first_row, rows, _NOT_STORED, _NOT_STORED, behind.error
+            )
+            self._sent.popleft()
+            settled.add(behind.run, behind.done, refused)
 
     def _leave(self) -> None:
         if not self._left:
