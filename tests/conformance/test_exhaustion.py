@@ -10,11 +10,11 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -38,6 +38,8 @@ SMALL = {
     "expiry_interval_s": 0.2,
     "reclaim_interval_s": 0.2,
 }
+NO_WATERMARK = {"disk_used_percent_readonly": 100, "disk_used_percent_warn": 100}
+ROOM_IN_THE_JOURNAL = {"journal_file_bytes": 8 * MIB, "ledger_bytes_max": 256 * MIB}
 REFUSED_S = 1.0
 """How soon a producer must know."""
 RESUMED_S = 5.0
@@ -123,6 +125,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def child_on(disk: Path, settings: Mapping[str, Any]) -> Child:
+    """A broker whose data, but not its log, is on the small disk."""
+    child = Child(disk, settings)
+    child.log = disk.parent / "broker.log"
+    return child
+
+
 def fill(path: Path, percent: int) -> None:
     """Take what is free, until so much of the disk is used."""
     with suppress(OSError), path.open("wb", buffering=0) as file:
@@ -136,24 +145,27 @@ def used_percent(folder: Path) -> float:
     return 100 * usage.used / usage.total
 
 
-@pytest.mark.parametrize("watermark", [100, 70], ids=["to the last byte", "to a watermark"])
+@pytest.mark.parametrize(
+    ("filled_percent", "settings", "reason"),
+    [
+        (100, {}, "disk is full"),
+        (99, ROOM_IN_THE_JOURNAL, "the write cache is full, and the disk does not take it"),
+        (70, {"disk_used_percent_readonly": 70, "disk_used_percent_warn": 70}, "the limit is 70%"),
+    ],
+    ids=["no room for a ledger", "room in the journal alone", "a watermark"],
+)
 def test_a_disk_that_is_really_full_refuses_loses_nothing_and_goes_on(
-    small_disk: Path, watermark: int
+    small_disk: Path, filled_percent: int, settings: dict[str, int], reason: str
 ) -> None:
-    settings = {
-        **SMALL,
-        "disk_used_percent_readonly": watermark,
-        "disk_used_percent_warn": watermark,
-    }
     with (
-        running(Child(small_disk, settings)) as broker,
+        running(child_on(small_disk, NO_WATERMARK | SMALL | settings)) as broker,
         Numbers(broker.port) as numbers,
         Line(broker.port) as reader,
     ):
         reader.subscribe(TOPIC, "reader", EXCLUSIVE)
-        for _ in range(50):
+        for _ in range(250):
             assert numbers.accepted()
-        fill(small_disk / "somebody-elses-file", watermark)
+        fill(small_disk / "somebody-elses-file", filled_percent)
         began = perf_counter()
         while (answer := numbers.send()).type == BaseCommand.SEND_RECEIPT:
             began = perf_counter()
@@ -161,6 +173,7 @@ def test_a_disk_that_is_really_full_refuses_loses_nothing_and_goes_on(
         assert_retryable(answer)
         for _ in range(5):
             numbers.accepted()
+        assert reason in broker.log.read_text(), "another case than the one to be tested"
 
         reader.send(client_role.flow(0, 1_000_000))
         before = [number_in(entry) for entry in reader.received(1.0)]
@@ -180,7 +193,7 @@ def test_a_disk_that_is_really_full_refuses_loses_nothing_and_goes_on(
 
 
 def test_a_broker_killed_on_a_full_disk_comes_back_with_everything(small_disk: Path) -> None:
-    with running(Child(small_disk, SMALL)) as broker, Numbers(broker.port) as numbers:
+    with running(child_on(small_disk, SMALL)) as broker, Numbers(broker.port) as numbers:
         for _ in range(100):
             assert numbers.accepted()
         fill(small_disk / "somebody-elses-file", 100)
