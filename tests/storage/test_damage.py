@@ -235,3 +235,29 @@ async def test_without_checksums_wrong_bytes_are_seen(
         finally:
             rig.abandon()
     assert seen > 3
+
+
+async def test_a_journal_file_that_was_cut_off_is_reported() -> None:
+    disk = await filled(2, flushed=False)
+    *_, last = sorted(name for name in disk.names if name.endswith(".journal"))
+    disk.replace(last, disk.names[last].data[:2000])
+    rig = Rig(disk)
+    await rig.recover()
+    reasons = [report.reason for report in rig.ledgers._quarantine.reports()]
+    assert any("bytes shorter than it was" in reason for reason in reasons)
+    assert await serve_everything(rig, disk.ends) > 0  # type: ignore[attr-defined]
+
+
+async def test_a_journal_file_of_which_nothing_counts_is_kept() -> None:
+    """All its heads are damaged, so that nothing tells what was in it: people may want to look."""
+    disk = await filled(2, flushed=False)
+    *_, last = sorted(name for name in disk.names if name.endswith(".journal"))
+    content = bytearray(disk.names[last].data)
+    at = content.find(record_format.MAGIC_BYTES)
+    while at >= 0:
+        content[at + 5] ^= 255
+        at = content.find(record_format.MAGIC_BYTES, at + 1)
+    disk.replace(last, content)
+    rig = Rig(disk)
+    await rig.recover()
+    assert disk.read(DATA / "quarantine" / last.rsplit("/")[-1]) == bytes(content)

@@ -16,6 +16,7 @@ the journal is recycled later, when notes taken from it are safe elsewhere.
 import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +73,8 @@ class Survey(NamedTuple):
     """The `synced` of its START; None if it has none that can be read."""
     claim: int
     """The highest number that a record in it knows to be durable; -1: none."""
+    traces: bool
+    """Whether anything in it looks like a record of this file, whole or damaged."""
 
 
 class Sink(NamedTuple):
@@ -123,7 +126,7 @@ def walk(file: File, number: int) -> Iterator[Found | Damage]:
     while at < end:
         found = _record_at(file, at, end, number, salt)
         if found is None:
-            after = _search(file, at + record.ALIGNMENT, end, number, salt)
+            after = _search(file, at + record.ALIGNMENT, partial(_is_record, file, number, salt))
             yield Damage(at, after)
             if after is None:
                 return
@@ -146,15 +149,25 @@ def _record_at(file: File, at: int, end: int, number: int, salt: int | None) -> 
     return Found(at, header, data, record.body_is_valid(header, data))
 
 
-def _search(file: File, at: int, end: int, number: int, salt: int | None) -> int | None:
-    """Return where the next record of this file starts; None if there is none."""
+def _is_record(file: File, number: int, salt: int | None, at: int) -> bool:
+    return _record_at(file, at, file.size(), number, salt) is not None
+
+
+def _looks_like_ours(file: File, number: int, at: int) -> bool:
+    """Tell whether a record of this file lies here, whole or damaged."""
+    header = record.parse_header(read_patiently(file, record.HEADER_SIZE, at))
+    return header is not None and header.file == number
+
+
+def _search(file: File, at: int, accept: Callable[[int], bool]) -> int | None:
+    """Return where something that begins like a record is accepted; None if nowhere."""
+    end = file.size()
     while at < end:
         data = read_patiently(file, min(SEARCH_BYTES, end - at), at)
         found = data.find(record.MAGIC_BYTES)
         while found >= 0:
-            here = at + found
-            if here % record.ALIGNMENT == 0 and _record_at(file, here, end, number, salt):
-                return here
+            if (at + found) % record.ALIGNMENT == 0 and accept(at + found):
+                return at + found
             found = data.find(record.MAGIC_BYTES, found + 1)
         # A magic across the border starts at a multiple of 8, so it is not missed.
         at += len(data) - len(data) % record.ALIGNMENT or record.ALIGNMENT
@@ -164,16 +177,18 @@ def _search(file: File, at: int, end: int, number: int, salt: int | None) -> int
 def survey(file: File, number: int) -> Survey:
     """Read one file for what it says about itself and others."""
     follows: int | None = None
-    claim = highest = -1
+    claim = -1
+    records = 0
     for item in walk(file, number):
         if isinstance(item, Found):
             header = item.header
-            if highest < 0 and (header.kind == Kind.START or header.number == header.synced + 2):
+            if not records and (header.kind == Kind.START or header.number == header.synced + 2):
                 # Of a first batch, only the START can be damaged: it is as if it were there.
                 follows = header.synced
             claim = max(claim, header.synced)
-            highest = max(highest, header.number)
-    return Survey(follows, claim)
+            records += 1
+    traces = records > 0 or (_search(file, 0, partial(_looks_like_ours, file, number)) is not None)
+    return Survey(follows, claim, traces)
 
 
 class Replay:
@@ -192,7 +207,9 @@ class Replay:
         self.lost = 0
         """Damaged ranges that had been durable."""
         self.empty: list[Path] = []
-        """Files that held nothing that counts: a crash came before their first sync."""
+        """Files into which nothing was ever written, as far as one can see."""
+        self.void: list[Path] = []
+        """Files with records, whole or damaged, none of which counts."""
 
     def run(self) -> None:
         """Read everything."""
@@ -217,7 +234,7 @@ class Replay:
             finally:
                 file.close()
             if (self.bytes, self.lost) == before:
-                self.empty.append(each.path)
+                (self.void if surveys[at].traces else self.empty).append(each.path)
 
     def _file(self, file: File, source: JournalFile, claim: int, limit: int | None) -> None:
         """Read one file. Numbers above `limit` are void; those up to `claim` were durable."""
@@ -423,19 +440,22 @@ class Recovery:
         self._flush()
         self._report()
         self._set_aside(replay.empty)
+        for path in replay.void:
+            self._quarantine.move(path, TAIL_REASON)
         spares = [
             file_number(name.removeprefix(SPARE_PREFIX)) or 0
             for name in self._files.list(folder)
             if name.startswith(SPARE_PREFIX)
         ]
         numbers = [each.number for each in journal] + spares
+        paths = [each.path for each in journal]
         return Restored(
             self._tables,
             self._producers,
             self._notes,
             self._gaps,
             set(self._positions),
-            [each.path for each in journal if each.path not in replay.empty],
+            [path for path in paths if path not in replay.empty + replay.void],
             max(numbers, default=0) + 1,
             replay.last_served,
             replay.bytes,
