@@ -37,6 +37,8 @@ from tests.conformance.histories import lost, out_of_order, phantoms
 WORKERS = 2
 CLIENTS = 6
 """Connections enough that both processes have some of them."""
+EACH, SHARED = 100, 400
+"""Messages of each client, and of a shared subscription."""
 RECEIVE_MS = 10_000
 
 Connect = Callable[[], Any]
@@ -118,12 +120,12 @@ def test_what_is_produced_anywhere_is_consumed_anywhere_in_order(
     consumers = [each.subscribe(topic, f"s-{number}") for number, each in enumerate(clients)]
     for each in clients:
         producer = each.create_producer(topic, batching_enabled=batching, block_if_queue_full=True)
-        results = publish(producer, numbers(300))
-        assert results == [pulsar.Result.Ok] * 300
+        results = publish(producer, numbers(EACH))
+        assert results == [pulsar.Result.Ok] * EACH
         producer.close()
     for consumer in consumers:
-        got = [consumer.receive(RECEIVE_MS) for _ in range(300 * len(clients))]
-        assert [each.data() for each in got] == numbers(300) * len(clients)
+        got = [consumer.receive(RECEIVE_MS) for _ in range(EACH * len(clients))]
+        assert [each.data() for each in got] == numbers(EACH) * len(clients)
         for each in got:
             consumer.acknowledge(each)
 
@@ -162,17 +164,17 @@ def test_a_shared_subscription_over_two_connections_gets_each_message_once(
         each.subscribe(topic, "s", consumer_type=pulsar.ConsumerType.Shared) for each in clients[:4]
     ]
     producer = clients[4].create_producer(topic, batching_enabled=False, block_if_queue_full=True)
-    assert set(publish(producer, numbers(1_000))) == {pulsar.Result.Ok}
+    assert set(publish(producer, numbers(SHARED))) == {pulsar.Result.Ok}
     got: list[bytes] = []
     end = time.perf_counter() + 15
-    while len(got) < 1_000 and time.perf_counter() < end:
+    while len(got) < SHARED and time.perf_counter() < end:
         for consumer in consumers:
             with contextlib.suppress(pulsar.Timeout):
                 while True:
                     message = consumer.receive(50)
                     got.append(message.data())
                     consumer.acknowledge(message)
-    assert sorted(got) == sorted(numbers(1_000))
+    assert sorted(got) == sorted(numbers(SHARED))
 
 
 @pytest.mark.parametrize("worker", range(WORKERS))
