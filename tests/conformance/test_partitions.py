@@ -7,7 +7,7 @@ import pytest
 from pulsar import ConsumerType as Type
 
 from magnetar.client.admin import Admin
-from tests.conformance.talk import assert_quiet, eventually, receive, send, take, text, texts
+from tests.conformance.talk import assert_quiet, receive, send, take, text, texts
 
 
 def test_the_partitions_of_a_topic_are_numbered_and_an_ordinary_topic_is_its_own(
@@ -117,8 +117,7 @@ def test_a_subscription_of_a_partitioned_topic_is_there_on_every_partition(
 ) -> None:
     admin.create_topic(topic, 3)
     client.subscribe(topic, "s", consumer_type=Type.Failover)
-    for name in admin.partition_names(topic):
-        eventually(lambda name=name: admin.subscriptions(name) == ["s"])
+    assert [admin.subscriptions(name) for name in admin.partition_names(topic)] == [["s"]] * 3
 
 
 def test_where_topics_are_made_with_partitions_asking_for_one_makes_them(
