@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata import paths
-from magnetar.broker.metadata.chains import Chain, Dropped
+from magnetar.broker.metadata.chains import Chain, Dropped, drop_changes
 from magnetar.broker.metadata.memory import MemoryStore
-from magnetar.broker.metadata.store import Put, StoreError
+from magnetar.broker.metadata.store import Delete, Put, StoreError
 from magnetar.broker.run import PUBLISH_TIME, Run
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.storage.log import Log
@@ -427,3 +427,15 @@ def check_positions(log: Log, model: list[tuple[EntryId, bytes]], data: st.DataO
 
 def test_the_data_folder_of_the_tests_is_not_real() -> None:
     assert not DATA.exists()
+
+
+async def test_closing_the_log_of_a_deleted_topic_leaves_nothing_open() -> None:
+    part = await Partition.new()
+    await part.publish(b"x")
+    (record,) = await part.chain.load()
+    await part.store.commit([Delete(paths.topic(TOPIC)), *drop_changes(TOPIC, [record.ledger])])
+    await part.log.close()
+    assert not part.rig.ledgers._writers
+    await part.rig.ledgers.flush()
+    await part.rig.ledgers.reclaim(lambda ledger: True)
+    assert not part.rig.ledgers.holds(record.ledger)

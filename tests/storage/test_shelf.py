@@ -9,7 +9,7 @@ from magnetar.broker.storage.block import Block
 from magnetar.broker.storage.errors import QuarantinedError
 from magnetar.broker.storage.index import Place
 from magnetar.broker.storage.quarantine import Quarantine
-from magnetar.broker.storage.shelf import Handles, Shelf, cut
+from magnetar.broker.storage.shelf import SEQUENCES_MAX, Handles, Shelf, cut
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import DATA, run_of
 from tests.storage.test_segment import FOLDER, written
@@ -87,6 +87,36 @@ def test_the_block_cache_and_the_index_cache_keep_their_bounds() -> None:
     shelf.forget(table.name)
     assert shelf.cached_bytes == 0
     assert shelf._index_items == 0
+
+
+def test_blocks_behind_come_along_in_a_sequence_and_not_at_random() -> None:
+    disk = SimulatedDisk()
+    place = Place(written(disk, entries=4_000), 1)
+    shelf = shelf_on(disk, 10 << 20)
+    firsts = shelf.load(place, 0).places.firsts
+    assert len(firsts) > 6, "too few blocks to tell"
+    assert len(shelf.load(place, 0).blocks) > 1, "the start of an extent begins a sequence"
+
+    shelf = shelf_on(disk, 10 << 20)
+    for number in (4, 2, 4):
+        assert len(shelf.load(place, firsts[number]).blocks) == 1
+    going_on = shelf.load(place, firsts[5])
+    assert going_on.first_block == 5
+    assert len(going_on.blocks) == len(firsts) - 5
+    shelf.forget(place.table.name)
+    assert not shelf._sequences
+
+
+def test_only_so_many_sequences_are_remembered() -> None:
+    disk = SimulatedDisk()
+    place = Place(written(disk, entries=4_000), 1)
+    shelf = shelf_on(disk, 10 << 20)
+    firsts = shelf.load(place, 0).places.firsts
+    shelf.load(place, firsts[2])
+    for number in range(2 * SEQUENCES_MAX):
+        shelf._sequences["another", number] = None
+    assert len(shelf.load(place, firsts[3]).blocks) == 1
+    assert len(shelf._sequences) <= SEQUENCES_MAX + 1
 
 
 def test_a_lost_block_is_named_with_all_its_entries() -> None:

@@ -1,10 +1,17 @@
 """The flush: a generation of the write cache becomes one entry log. Runs on a pool thread."""
 
 from collections.abc import Callable, Sequence
+from time import sleep
 
 from magnetar.broker.storage.block import Block, drafts, summarise
 from magnetar.broker.storage.cache import Generation
 from magnetar.broker.storage.segment import LogFolder, LogWriter, Table
+
+BLOCKS_PER_SLICE = 32
+"""Blocks written between two pauses; small ones take about 10 microseconds each."""
+PAUSE_S = 0.0001
+"""Python runs one thread at a time, and gives the event loop its turn only after 5 ms unless
+this thread sleeps. Receipts must not wait for a flush."""
 
 
 def write_generation(logs: LogFolder, generation: Generation) -> Table | None:
@@ -15,10 +22,14 @@ def write_generation(logs: LogFolder, generation: Generation) -> Table | None:
     if not generation.tails:
         return None
     writer = LogWriter(logs)
+    number = 0
     try:
         for ledger in sorted(generation.tails):
             for draft in drafts(generation, generation.tails[ledger]):
                 writer.add_block(ledger, draft.rows, draft.bodies, draft.summary)
+                number += 1
+                if number % BLOCKS_PER_SLICE == 0:
+                    sleep(PAUSE_S)
         return writer.finish()
     except OSError:
         writer.give_up()
@@ -44,8 +55,10 @@ def write_blocks(logs: LogFolder, blocks: Sequence[Callable[[], CopiedBlock]]) -
     """
     writer = LogWriter(logs)
     try:
-        for read in blocks:
+        for number, read in enumerate(blocks, 1):
             copied = read()
+            if number % BLOCKS_PER_SLICE == 0:
+                sleep(PAUSE_S)
             run = copied.block.run
             writer.add_block(
                 copied.ledger,

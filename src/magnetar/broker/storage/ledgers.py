@@ -551,20 +551,25 @@ class Ledgers:
                 record.token = None
         self._unsynced -= size
         self._settled += len(records)
-        if error is None:
-            self._journal_full = False
-            self._commits.observe(seconds)
-            self._journal_bytes.value = self._journal.bytes_written
-            for record in records:
-                record.parts = ()
-            self.on_commit(tokens, None)
-        else:
-            self._fail(tokens, error)
+        try:
+            if error is None:
+                self._journal_full = False
+                self._commits.observe(seconds)
+                self._journal_bytes.value = self._journal.bytes_written
+                for record in records:
+                    record.parts = ()
+                self.on_commit(tokens, None)
+            else:
+                self._fail(tokens, error)
+        finally:  # a bug in a listener must not keep a flush waiting
+            self._wake_waiters()
+            self._call_if_clear()
+
+    def _wake_waiters(self) -> None:
         while self._waiters and self._waiters[0][0] <= self._settled:
             waiter = self._waiters.popleft()[1]
             if not waiter.done():
                 waiter.set_result(None)
-        self._call_if_clear()
 
     def _fail(self, tokens: Sequence[object], error: JournalError) -> None:
         self._failed_commits.value += 1

@@ -200,6 +200,8 @@ class Log:
                 await self._chain.drop([unused], self._epoch)
         except TopicNotFoundError:
             logger.info("the topic is deleted; its ledgers need no end")
+            for link in self._sealing:
+                await self._ledgers.seal(link.ledger)
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 

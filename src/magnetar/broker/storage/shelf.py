@@ -5,7 +5,9 @@
 
 The look-ups run on the event loop; what touches the disk (`load_*`, `read_*`) runs on a
 pool thread, and returns what the loop then adds. Every block is checked when it is read.
-A read brings the blocks behind the one asked for along, up to a bound.
+A read brings the blocks behind the one asked for along, up to a bound, if it looks like one
+of a sequence: at the start of an extent, or where an earlier read ended. So does Linux. Delayed
+entries come due in any order; for them, blocks behind would only push others out of the cache.
 
 Damage is reported as exact ranges of entries; the file stays where it is, and a copy of
 the damaged bytes goes to the quarantine.
@@ -50,7 +52,9 @@ HANDLES_MAX = 64
 INDEX_ITEMS_MAX = 200_000
 """Blocks whose place is remembered; about 24 bytes each."""
 READ_BYTES = 1 << 20
-"""How much one cold read brings: the block asked for and those behind it."""
+"""How much a cold read of a sequence brings: the block asked for and those behind it."""
+SEQUENCES_MAX = 64
+"""Sequences that are remembered. More would take reads at random for parts of one."""
 FAILED_READS_MAX = 3
 """After so many failing reads of one block it counts as damaged."""
 
@@ -132,6 +136,8 @@ class Shelf:
         self._blocks: OrderedDict[tuple[str, int], Block] = OrderedDict()
         self._block_bytes = 0
         self._failed_reads: dict[tuple[str, int], int] = {}
+        self._sequences: OrderedDict[tuple[str, int], None] = OrderedDict()
+        """Where sequences would go on: the log, and the offset of the block after the last one."""
 
     @property
     def cached_bytes(self) -> int:
@@ -181,6 +187,8 @@ class Shelf:
         self._handles.forget(name)
         for key in [key for key in self._indexes if key[0] == name]:
             self._index_items -= len(self._indexes.pop(key).firsts)
+        for key in [key for key in self._sequences if key[0] == name]:
+            self._sequences.pop(key, None)
         for key in [key for key in self._blocks if key[0] == name]:
             self._block_bytes -= _bytes(self._blocks.pop(key))
 
@@ -217,13 +225,15 @@ class Shelf:
                 return self._rebuilt(file, place)[0]
 
     def load(self, place: Place, entry: int) -> Loaded:
-        """Read and check the block that holds an entry, and some behind it."""
+        """Read and check the block that holds an entry, and in a sequence some behind it."""
         with self._handles.use(place.table.name) as file:
             index = self._index(file, place)
             first = last = _block_of(index, place, entry)
             start = index.offsets[first]
+            sequence = first == 0 or self._goes_on(place.table.name, start)
             while (
-                last + 1 < len(index.firsts)
+                sequence
+                and last + 1 < len(index.firsts)
                 and index.offsets[last + 1] + index.sizes[last + 1] - start <= READ_BYTES
             ):
                 last += 1
@@ -234,10 +244,18 @@ class Shelf:
                 if last == first:
                     raise
                 data, last = memoryview(file.pread(index.sizes[first], start)), first
+            if last + 1 < len(index.firsts):
+                self._sequences[place.table.name, index.offsets[last + 1]] = None
             numbers = range(first, last + 1)
             return Loaded(
                 index, first, [self._check(data, start, place, index, each) for each in numbers]
             )
+
+    def _goes_on(self, name: str, offset: int) -> bool:
+        """Return whether an earlier read ended where this one begins."""
+        while len(self._sequences) > SEQUENCES_MAX:
+            self._sequences.popitem(last=False)
+        return self._sequences.pop((name, offset), False) is None
 
     def copies(self, place: Place) -> list[Callable[[], CopiedBlock]]:
         """Return how to read each block of an extent, to write it somewhere else.
