@@ -300,9 +300,9 @@ class Traffic:
 
     def stop(self) -> None:
         self._stop.set()
-        self._threads[0].join(20)
+        self._threads[0].join(35)
         self._drained.set()
-        self._threads[1].join(20)
+        self._threads[1].join(35)
         assert not any(each.is_alive() for each in self._threads), "the traffic did not resume"
 
 
