@@ -240,6 +240,7 @@ class Delayed:
         if number is None:
             return
         size = len(rung.buckets.get(number, ())) // _ITEMS + rung.spilled.get(number, 0)
+        shift = self._narrower(rung, number)
         rung.start_ms = (number + 1) << rung.shift
         pieces = self._pieces(rung, number)
         if size <= HEAP_MAX or (rung.shift == 0 and self._same is not None):
@@ -253,7 +254,15 @@ class Delayed:
                 for _, ledger, entry in _entries(piece):
                     same.add(ledger, entry)
         else:
-            self._split(pieces, _Rung(max(rung.shift - STEP, 0), number << rung.shift))
+            self._split(pieces, _Rung(shift, number << rung.shift))
+
+    def _narrower(self, rung: _Rung, number: int) -> int:
+        """Return how wide (2^shift ms) the buckets should be that one bucket is split into."""
+        bucket = rung.buckets.get(number)
+        if bucket is None or number in rung.spilled:
+            return max(rung.shift - STEP, 0)
+        times = bucket[::_ITEMS]
+        return max(min((max(times) - min(times)).bit_length(), rung.shift) - STEP, 0)
 
     def _split(self, pieces: "Iterator[array[int]]", below: _Rung) -> None:
         self._rungs.append(below)
