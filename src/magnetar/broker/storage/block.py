@@ -41,7 +41,6 @@ from magnetar.broker.run import (
 from magnetar.broker.storage.cache import (
     FIRST_ROW_MASK,
     PLACE_SHIFT,
-    CachedRecord,
     Generation,
     Tail,
     words,
@@ -230,25 +229,35 @@ class Draft(NamedTuple):
 
 def drafts(generation: Generation, tail: Tail) -> Iterator[Draft]:
     """Yield the blocks of one ledger of the write cache, in the order of its entries."""
-    builder = _Builder()
+    pieces = _Pieces()
+    rows, bodies, offsets, body = pieces.rows, pieces.bodies, pieces.offsets, 0
     records = generation.records
     ends = tail.firsts[1:]
     ends.append(tail.end)
     for first_entry, end, place in zip(tail.firsts, ends, tail.places, strict=True):
         record = records[place >> PLACE_SHIFT]
-        first_row = place & FIRST_ROW_MASK
         if end - first_entry == 1:
-            builder.add_one(first_entry, record, first_row)
+            # Written out: with many topics this is most of what a flush does.
+            view = record.view
+            row_at = record.rows_at + (place & FIRST_ROW_MASK) * ROW_SIZE
+            offset, length = OFFSET_AND_LENGTH.unpack_from(view, row_at)
+            offset += record.body_at - record.base
+            rows.append(view[row_at : row_at + ROW_SIZE])
+            bodies.append(view[offset : offset + length])
+            offsets.append(body)
+            body += length
         else:
-            run = record.run(first_row, end - first_entry)
-            for start, stop in _cuts(run, BODY_BYTES_TARGET - builder.body):
-                if builder.rows and start:
-                    yield builder.take()
-                builder.add(first_entry + start, run.slice(start, stop - start))
-        if builder.body >= BODY_BYTES_TARGET:
-            yield builder.take()
-    if builder.rows:
-        yield builder.take()
+            run = record.run(place & FIRST_ROW_MASK, end - first_entry)
+            for start, stop in _cuts(run, BODY_BYTES_TARGET - body):
+                if rows and start:
+                    yield pieces.draft(first_entry + start)
+                    body = 0
+                body = pieces.add(run.slice(start, stop - start), body)
+        if body >= BODY_BYTES_TARGET:
+            yield pieces.draft(end)
+            body = 0
+    if rows:
+        yield pieces.draft(tail.end)
 
 
 def _cuts(run: Run, room: int) -> Iterator[tuple[int, int]]:
@@ -293,73 +302,56 @@ def together(first: LedgerEnd, then: LedgerEnd) -> LedgerEnd:
     )
 
 
-class _Builder:
-    """Collects the entries of one block: pieces first, columns when it is whole."""
+class _Pieces:
+    """The pieces of one block, before they are put together."""
 
     def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
         self.rows: list[memoryview] = []
-        self.body = 0
-        self._bodies: list[memoryview] = []
-        self._offsets = array("I")
-        self._first_entry = 0
+        self.bodies: list[memoryview] = []
+        self.offsets = array("I")
+        """Where each body will lie among the bodies of the block."""
 
-    def add_one(self, entry: int, record: CachedRecord, row: int) -> None:
-        """Add a single entry of a record."""
-        view = record.view
-        row_at = record.rows_at + row * ROW_SIZE
-        offset, length = OFFSET_AND_LENGTH.unpack_from(view, row_at)
-        offset += record.body_at - record.base
-        if not self.rows:
-            self._first_entry = entry
-        self.rows.append(view[row_at : row_at + ROW_SIZE])
-        self._bodies.append(view[offset : offset + length])
-        self._offsets.append(self.body)
-        self.body += length
-
-    def add(self, entry: int, run: Run) -> None:
-        """Add neighbouring entries of one record."""
-        if not self.rows:
-            self._first_entry = entry
+    def add(self, run: Run, body: int) -> int:
+        """Add neighbouring entries of one record behind `body` bytes; return the new number."""
         rows = words(run.rows)
         offsets, sizes = rows[OFFSET::_WORDS], rows[LENGTH::_WORDS]
         body_bytes = sum(sizes)
         low = min(offsets)
         high = max(map(add, offsets, sizes))
-        if (high - low - body_bytes) * GAP_SHARE_MAX <= body_bytes:
-            self._bodies.append(run.buffer[low - run.base : high - run.base])
-            shift = self.body - low
-            self._offsets.extend([offset + shift for offset in offsets])
-            self.body += high - low
-        else:
-            base, buffer = run.base, run.buffer
-            self._bodies += [
-                buffer[offset - base : offset - base + size]
-                for offset, size in zip(offsets, sizes, strict=True)
-            ]
-            placed = array("I", accumulate(sizes, initial=self.body))
-            self.body = placed.pop()
-            self._offsets += placed
         self.rows.append(run.rows)
+        base, buffer = run.base, run.buffer
+        if (high - low - body_bytes) * GAP_SHARE_MAX <= body_bytes:
+            self.bodies.append(buffer[low - base : high - base])
+            shift = body - low
+            self.offsets.extend([offset + shift for offset in offsets])
+            return body + high - low
+        self.bodies += [
+            buffer[offset - base : offset - base + size]
+            for offset, size in zip(offsets, sizes, strict=True)
+        ]
+        placed = array("I", accumulate(sizes, initial=body))
+        end: int = placed.pop()
+        self.offsets += placed
+        return end
 
-    def take(self) -> Draft:
-        """Return the block and start the next one."""
+    def draft(self, end: int) -> Draft:
+        """Put the block together, whose last entry lies before `end`, and begin the next one."""
         joined = b"".join(self.rows)
         rows, longs = array("I"), array("q")
         rows.frombytes(joined)
         longs.frombytes(joined)
-        rows[OFFSET::_WORDS] = self._offsets
+        rows[OFFSET::_WORDS] = self.offsets
         times = longs[PUBLISH_TIME::_LONGS]
         summary = LedgerEnd(
-            self._first_entry + len(times),
+            end,
             longs[FIRST_INDEX],
             longs[FIRST_INDEX - _LONGS] + rows[MESSAGES - _WORDS],
             sum(rows[LENGTH::_WORDS]),
             min(times),
             max(times),
         )
-        draft = Draft(memoryview(rows).cast("B"), self._bodies, summary)
-        self._clear()
+        draft = Draft(memoryview(rows).cast("B"), list(self.bodies), summary)
+        self.rows.clear()
+        self.bodies.clear()
+        del self.offsets[:]
         return draft

@@ -156,6 +156,7 @@ class LogWriter:
         self._position = 0
         self._crc = 0
         self._heads = hashlib.sha256()
+        self._new_heads = bytearray()
         self._out = bytearray()
         self._index: list[bytes] = []
         self._extents: list[bytes] = []
@@ -197,7 +198,7 @@ class LogWriter:
         out = self._out
         start = len(out)
         block.encode_into(out, self._salt, ledger, first, rows, bodies, keep_body_crc)
-        self._heads.update(out[start : start + block.HEADER_SIZE])
+        self._new_heads += out[start : start + block.HEADER_SIZE]
         size = len(out) - start
         self._index.append(INDEX_ITEM.pack(first, self._position + start, count, size))
         if len(out) >= WRITE_BYTES:
@@ -236,6 +237,8 @@ class LogWriter:
 
     def _write(self) -> None:
         self._crc = crc32c(self._out, self._crc)
+        self._heads.update(self._new_heads)
+        self._new_heads.clear()
         self._file.pwritev([self._out], self._position)
         self._position += len(self._out)
         self._out.clear()
