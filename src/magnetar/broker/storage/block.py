@@ -317,7 +317,7 @@ class _Pieces:
         offsets, sizes = rows[OFFSET::_WORDS], rows[LENGTH::_WORDS]
         body_bytes = sum(sizes)
         low = min(offsets)
-        high = max(map(add, offsets, sizes))
+        high: int = max(map(add, offsets, sizes))
         self.rows.append(run.rows)
         base, buffer = run.base, run.buffer
         if (high - low - body_bytes) * GAP_SHARE_MAX <= body_bytes:
