@@ -1,5 +1,6 @@
 """The one module that touches files does exactly what its callers rely on."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,16 @@ def test_a_copy_is_of_its_own(files: DiskFiles, tmp_path: Path) -> None:
 def test_space_is_told_in_bytes(files: DiskFiles, tmp_path: Path) -> None:
     space = files.space(tmp_path)
     assert 0 < space.available <= space.total
+
+
+def test_room_is_reserved_with_zeros_where_the_file_system_cannot_do_it(
+    files: DiskFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    file = files.open(tmp_path / "f", create=True)
+    file.preallocate(3_000_000)
+    assert file.size() == 3_000_000
+    file.close()

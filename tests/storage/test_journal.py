@@ -177,3 +177,17 @@ def test_a_mark_says_that_the_last_record_is_durable() -> None:
 )
 def test_names_that_are_journal_files(name: str, number: int | None) -> None:
     assert file_number(name) == number
+
+
+def test_a_file_that_failed_is_never_written_again() -> None:
+    disk = SimulatedDisk()
+    journal = journal_on(disk)
+    generation = Generation()
+    write_all(journal, [note(generation, b"kept")])
+    disk.fail = lambda step, what, path: errno.EIO if what == "write" else None
+    with pytest.raises(JournalError):
+        write_all(journal, [note(generation, b"void")])
+    disk.fail = lambda step, what, path: None
+    write_all(journal, [note(generation, b"after")])
+    journal.recycle(generation.files)
+    assert disk.list(FOLDER) == ["spare-0000000000000002.journal"]

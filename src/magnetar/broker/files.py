@@ -11,6 +11,7 @@ What a caller may rely on after a power loss, and nothing more:
 Everything here blocks: callers on the event loop use a thread. No file is mapped into memory.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -26,6 +27,9 @@ BUFFERS_PER_WRITE_MAX = 1024
 
 COPY_BYTES = 1 << 20
 """Bytes copied at once between two files."""
+
+NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
+"""What file systems answer that cannot reserve room."""
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -184,12 +188,17 @@ class DiskFile:
         os.ftruncate(self._fd, size)
 
     def preallocate(self, size: int) -> None:
-        if sys.platform == "darwin":
-            zeros = bytes(COPY_BYTES)
-            for offset in range(self.size(), size, COPY_BYTES):
-                self.pwritev([zeros[: size - offset]], offset)
-        else:
-            os.posix_fallocate(self._fd, 0, size)
+        if sys.platform != "darwin":
+            try:
+                os.posix_fallocate(self._fd, 0, size)
+            except OSError as error:
+                if error.errno not in NOT_SUPPORTED:
+                    raise
+            else:
+                return
+        zeros = bytes(COPY_BYTES)
+        for offset in range(self.size(), size, COPY_BYTES):
+            self.pwritev([zeros[: size - offset]], offset)
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size

@@ -73,6 +73,9 @@ class Journal:
             folder / name for name in files.list(folder) if name.startswith(SPARE_PREFIX)
         )
         self._file: File | None = None
+        self._path = folder
+        self._failed: set[Path] = set()
+        """Files with which the disk had trouble: never written again."""
         self._generation: Generation | None = None
         self._position = 0
         self._size = 0
@@ -158,7 +161,8 @@ class Journal:
         it speaks about.
         """
         for path in paths:
-            if path.parent == self._folder and len(self._spares) < SPARES_MAX:
+            own = path.parent == self._folder and path not in self._failed
+            if own and len(self._spares) < SPARES_MAX:
                 spare = path.with_name(SPARE_PREFIX + path.name)
                 self._files.rename(path, spare)
                 self._files.sync_dir(path.parent)
@@ -166,6 +170,7 @@ class Journal:
             else:
                 self._files.remove(path)
                 self._files.sync_dir(path.parent)
+                self._failed.discard(path)
 
     # --- one file
 
@@ -200,6 +205,7 @@ class Journal:
         except OSError as error:
             # What has reached the disk is unknown, and a second sync may say that all is
             # well although the pages were dropped. So: never again this file.
+            self._failed.add(self._path)
             self.abandon()
             raise JournalError(error, written=True) from error
         self.bytes_written += position - self._position
@@ -218,6 +224,7 @@ class Journal:
         self._size = max(self._file_bytes, record.size + HEADER_SIZE)
         self._file = self._spare(path) or self._new_file(path)
         self._files.sync_dir(self._folder)
+        self._path = path
         self._generation = record.generation
         record.generation.files.append(path)
         self._file_number = self._next_file - 1

@@ -459,6 +459,8 @@ class Log:
             return
         if self._fetching is not None and not self._fetching.done():
             await self._fetching
+            if self.ready:
+                return
         if self._next is None:
             self._next = await self._extend()
         self._switch()

@@ -81,6 +81,22 @@ def verify_folder(data: Path, files: Files, progress: Progress = no_progress) ->
     return _Verifier(data, files, progress).verify()
 
 
+class _Replayed:
+    """What one reading of a journal found."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.ledgers: set[int] = set()
+        self.lost: list[tuple[Path, str]] = []
+        self.gaps: list[Gap] = []
+
+    def take(self, _: Run, parts: Sequence[Part]) -> None:
+        """Count the entries of a run."""
+        for part in parts:
+            self.ledgers.add(part.ledger)
+            self.entries += part.count
+
+
 class _Verifier:
     def __init__(self, data: Path, files: Files, progress: Progress) -> None:
         self._data = data
@@ -139,29 +155,32 @@ class _Verifier:
     # --- journal
 
     def _check_journal(self, journal: Sequence[JournalFile]) -> None:
-        gaps: list[Gap] = []
-        lost: list[tuple[Path, str]] = []
+        found = self._replay(journal)
+        if found.lost and journal:
+            # Beside a broker, what was being written looked damaged: look again.
+            folder = journal[0].path.parent
+            found = self._replay(list_journal(self._files, folder)[0])
+        for path, reason in found.lost:
+            self._find(path, reason, found.gaps)
+        self._ledgers.update(found.ledgers)
+        self._journal_entries += found.entries
+        for each in journal:
+            self._count(self._size(each.path))
 
-        def take(_: Run, parts: Sequence[Part]) -> None:
-            for part in parts:
-                self._ledgers.add(part.ledger)
-                self._journal_entries += part.count
-
+    def _replay(self, journal: Sequence[JournalFile]) -> "_Replayed":
+        found = _Replayed()
         sink = Sink(
-            run=take,
+            run=found.take,
             note=lambda _key, _payload: None,
-            lost=lambda path, _start, _end, reason: lost.append((path, reason)),
+            lost=lambda path, _start, _end, reason: found.lost.append((path, reason)),
             tail=lambda _path, _start, _end: None,
-            gap=gaps.append,
+            gap=found.gaps.append,
         )
         try:
             Replay(self._files, journal, sink, sync=False).run()
         except FileNotFoundError:
-            return  # flushed meanwhile: its entries are in an entry log
-        for path, reason in lost:
-            self._find(path, reason, gaps)
-        for each in journal:
-            self._count(self._size(each.path))
+            return _Replayed()  # flushed meanwhile: its entries are in an entry log
+        return found
 
     # --- entry logs
 
