@@ -6,7 +6,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -378,6 +380,7 @@ def test_old_changes_are_forgotten_and_whoever_missed_them_is_told_everything(
 
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.metadata.database import Database
@@ -410,3 +413,21 @@ def test_nothing_that_was_acknowledged_is_lost_when_the_process_is_killed(path: 
             assert int(counter.value) >= acknowledged
             numbers = range(1, int(counter.value) + 1)
             assert database.keys("k/") == [numbered("k/", number) for number in numbers]
+
+
+# --- workers that start together
+
+
+def test_workers_that_start_together_make_one_file(tmp_path: Path) -> None:
+    together = 6
+    for number in range(8):
+        path = tmp_path / f"{number}.sqlite"
+        start = threading.Barrier(together)
+
+        def open_and_close(path: Path = path, start: threading.Barrier = start) -> None:
+            start.wait(timeout=10)
+            Database(path, FILES).close()
+
+        with ThreadPoolExecutor(together) as pool:
+            for opened in [pool.submit(open_and_close) for _ in range(together)]:
+                opened.result(timeout=30)

@@ -17,7 +17,7 @@ closing any descriptor of a file drops all locks that the process holds on it (P
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +106,8 @@ class Database:
         self._files = files
         self._demand_not_lost()
         if not files.exists(path):
-            files.open(path, write=True, create=True).close()  # with our mode; SQLite keeps it
+            with suppress(FileExistsError):  # another process that starts now was faster
+                files.open(path, write=True, create=True).close()  # with our mode; SQLite keeps it
         with self._explained():
             self._db = sqlite3.connect(
                 path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
@@ -255,9 +256,12 @@ class Database:
             raise CorruptMetadataError(self._advice("it is gone, its copy is not"))
 
     def _demand_format(self) -> None:
+        # One transaction: another process may be creating the file between two of the reads.
+        self._db.execute("BEGIN")
         application = self._number("PRAGMA application_id")
         version = self._number("PRAGMA user_version")
         tables = self._number("SELECT count(*) FROM sqlite_schema")
+        self._db.execute("COMMIT")
         if application == 0 and version == 0 and tables == 0:
             return  # fresh
         if application != APPLICATION_ID:
