@@ -213,7 +213,9 @@ async def test_a_disk_that_is_nearly_full_refuses_producers_only(core: Core) -> 
     with pytest.raises(PersistenceError):
         await producer.send("b", first_sequence_id=1)
     assert await listener.bodies(1) == ["a"]
-    await core.producer("other")
+    with pytest.raises(PersistenceError, match=r"the disk is 96\.0% full"):
+        await core.producer("other")
+    await core.producer("non-persistent://public/default/other")
 
     core.ledgers.disk_used_percent = lambda: 90.0  # type: ignore[method-assign]
     await core.catalog._duties.look_at_disk()

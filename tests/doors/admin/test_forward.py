@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import Receive, Scope, Send
 
 from magnetar.broker.doors.admin import forward as forward_module
+from magnetar.broker.doors.admin.errors import reason
 from magnetar.broker.doors.admin.exposition import Family, labels, sample
 from magnetar.broker.doors.admin.forward import Forward, serve_forward
 from magnetar.broker.doors.admin.guard import BODY_BYTES_MAX
@@ -55,7 +56,7 @@ class Worker:
             text += Family(f"b{self.number}", "Help.", "gauge").head()
             return PlainTextResponse(text + sample(f"b{self.number}", mine, 2))
         if path == "/admin/v2/brokers/health":
-            return PlainTextResponse(self.ill or "ok", 503 if self.ill else 200)
+            return reason(503, self.ill) if self.ill else PlainTextResponse("ok")
         if path.endswith("/breaks"):
             return StreamingResponse(self.breaks())
         if path.endswith("/refused"):
@@ -206,6 +207,10 @@ async def test_health_needs_every_process(
     workers[2].ill = "the disk is full"
     answer = await ask(forward, "GET", "/admin/v2/brokers/health")
     assert (answer.status, answer.reason) == (503, "the disk is full")
+    workers[0].ill = "the disk is full"
+    workers[1].ill = "something else"
+    answer = await ask(forward, "GET", "/admin/v2/brokers/health")
+    assert answer.reason == "the disk is full; something else", "what all say is said once"
 
 
 async def test_a_body_that_is_too_long_reaches_nobody(

@@ -57,6 +57,7 @@ from magnetar.broker.topics.policies import Rules, with_topic
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
+from magnetar.broker.topics.trouble import Trouble
 from magnetar.names import NamespaceName, TopicName
 
 logger = logging.getLogger(__name__)
@@ -137,12 +138,19 @@ class Catalog:
         self.publisher = Publisher(
             ledgers, clock, loop, metrics, held_bytes_max=config.unsynced_bytes_max
         )
+        self.trouble = Trouble(ledgers, store, clock, loop)
+        self.publisher.on_failure = self.trouble.found
         ground = _Ground(config, clock, loop)
         self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
         self._duties = Duties(self, ledgers, store, config, clock)
         ledgers.on_commit = self.publisher.committed
         ledgers.before_recycle = self._before_recycle
         metrics.gauge("magnetar_topics_loaded", "Topics in memory.", lambda: len(self._topics))
+        metrics.gauge(
+            "magnetar_storage_read_only",
+            "1 while nothing can be stored.",
+            lambda: bool(self.trouble.reason),
+        )
         metrics.gauge("magnetar_topics_loading", "Topics being read.", lambda: len(self._loading))
 
     # --- start and stop -----------------------------------------------------------------
@@ -260,8 +268,11 @@ class Catalog:
         Raises:
             TopicNotFoundError: there is no such topic, and it may not be created.
             ServiceNotReadyError: the topic lives elsewhere; look it up again.
+            PersistenceError: nothing can be stored at the moment.
             PortError: what `Topic.open_producer` raises.
         """
+        if request.topic.persistent:
+            await self.trouble.demand_none()
         for attempt in range(LOAD_ATTEMPTS_MAX):
             topic = await self._get(request.topic, create=True)
             if topic.closed and attempt < LOAD_ATTEMPTS_MAX - 1:

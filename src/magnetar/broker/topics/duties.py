@@ -3,7 +3,8 @@
     every cursor_interval_ms    changed cursors go into the journal      `checkpoints`, by itself
     every expiry_interval_s     expiry, retention, quotas, idle topics   `upkeep`, topic by topic
     every reclaim_interval_s    space of dropped ledgers is given back
-    every second                how full is the disk? also at once when the write cache is
+    every second                can anything be stored? how full is the disk? also at once when
+                                the write cache is                           `trouble`
 
 Each is one task that ends with the catalog. A round that fails is logged, and the next one
 comes at its time; no duty holds the event loop for more than one topic at once.
@@ -23,6 +24,7 @@ from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.topic import Topic
+from magnetar.broker.topics.trouble import Trouble
 from magnetar.broker.topics.upkeep import is_idle, keep_up, remove_unused
 from magnetar.names import TopicName
 
@@ -35,6 +37,7 @@ class AllTopics(Protocol):
     """What duties need of the catalog."""
 
     publisher: Publisher
+    trouble: Trouble
 
     def loaded(self) -> Iterator[Topic]: ...
     async def delete(self, name: TopicName, *, force: bool = False) -> None: ...
@@ -67,6 +70,7 @@ class Duties:
         config = self._config
         self._ledgers.on_stuck = self._judge_disk
         self._judge_disk()
+        self._topics.trouble.tell(0)
         self._tasks = [
             loop.create_task(self._again(config.expiry_interval_s, self.keep_up, "expiry")),
             loop.create_task(self._again(config.reclaim_interval_s, self.reclaim, "reclaim")),
@@ -139,31 +143,30 @@ class Duties:
         return gone & self._held
 
     async def look_at_disk(self) -> None:
-        """Turn publishing away while the disk is nearly full; consumers and deletes go on."""
+        """Turn publishing away while it cannot work; consumers and deletes go on."""
         self._judge_disk()
+        trouble = self._topics.trouble
+        if trouble.failure:
+            await trouble.try_again()
+        trouble.tell(self._topics.publisher.refused)
 
     def _judge_disk(self) -> None:
-        config, publisher = self._config, self._topics.publisher
+        config, publisher, trouble = self._config, self._topics.publisher, self._topics.trouble
         used = self._ledgers.disk_used_percent()
-        reason = ""
         if used >= config.disk_used_percent_readonly:
-            reason = (
+            trouble.limit = (
                 f"the disk is {used:.1f}% full, the limit is {config.disk_used_percent_readonly:g}%"
             )
         elif self._ledgers.stuck:
-            reason = "the write cache is full, and the disk does not take it"
-        if reason:
-            if publisher.refusal is None:
-                logger.error("%s: nothing more is stored", reason)
-            publisher.refusal = PersistenceError(reason)
-            return
-        if publisher.refusal is not None:
-            logger.warning("the disk is %.1f%% full: publishing goes on", used)
-            publisher.refusal = None
-        if used >= config.disk_used_percent_warn and not self._warned:
+            trouble.limit = "the write cache is full, and the disk does not take it"
+        else:
+            trouble.limit = ""
+        publisher.refusal = PersistenceError(trouble.limit) if trouble.limit else None
+        warn = used >= config.disk_used_percent_warn
+        if warn and not self._warned and not trouble.limit:
             logger.warning(
                 "the disk is %.1f%% full; at %g%% nothing more is stored",
                 used,
                 config.disk_used_percent_readonly,
             )
-        self._warned = used >= config.disk_used_percent_warn
+        self._warned = warn

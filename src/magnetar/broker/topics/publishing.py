@@ -201,6 +201,8 @@ class Publisher:
         self._soon: list[_Report] = []
         self.refusal: PortError | None = None
         """Why nothing at all may be stored at the moment, such as a disk nearly full."""
+        self.on_failure: Callable[[str], None] = _ignore
+        """Called when something could not be stored, with the reason."""
         self._runs = metrics.counter("magnetar_publish_runs_total", "Runs taken from doors.")
         self._entries = metrics.counter("magnetar_publish_entries_total", "Entries taken.")
         self._bytes = metrics.counter("magnetar_publish_bytes_total", "Bytes of bodies taken.")
@@ -215,6 +217,11 @@ class Publisher:
         )
 
     # --- from the doors -----------------------------------------------------------------
+
+    @property
+    def refused(self) -> int:
+        """How many entries were refused since the start."""
+        return self._refused.value
 
     def publish(self, run: Run, producers: Sequence[Producer | None], done: PublishDone) -> bool:
         """Store a run, as `port.Port.publish` says."""
@@ -465,6 +472,8 @@ class Publisher:
         """
         touched: dict[Inlet, None] = {}
         reports: list[_Report] = []
+        if error is not None:
+            self.on_failure(str(error))
         for token in tokens:
             if isinstance(token, _Report):
                 reports.append(token)
@@ -542,8 +551,10 @@ class Publisher:
             logger.exception("a ledger could not be opened")
             reason = str(error)
         finally:
-            unopened = PersistenceError(f"no ledger could be opened: {reason}")
-            self._refuse_held(inlet, inlet.refusal or unopened)
+            if inlet.held and inlet.refusal is None:
+                reason = f"no ledger could be opened: {reason}"
+                self.on_failure(reason)
+            self._refuse_held(inlet, inlet.refusal or PersistenceError(reason))
             inlet.opening = None
             inlet.held = None
             self._release_held()
@@ -577,6 +588,10 @@ class Publisher:
             callbacks, self._clear_callbacks = self._clear_callbacks, []
             for callback in callbacks:
                 self._ledgers.call_when_clear(callback)
+
+
+def _ignore(reason: str) -> None:
+    """Stand in for `on_failure` until somebody listens."""
 
 
 def _stamped(run: Run, first_index: int, now_ms: int) -> _Taken:

@@ -25,7 +25,13 @@ from magnetar.broker.doors.admin.exposition import CONTENT_TYPE, merged
 from magnetar.broker.doors.admin.guard import Guard, read_body
 from magnetar.broker.doors.admin.routes import ADMIN, topic_of
 from magnetar.broker.doors.admin.server import CONNECTIONS_MAX, HttpServer
-from magnetar.broker.doors.admin.siblings import Exchange, SiblingDownError, Siblings, passed_on
+from magnetar.broker.doors.admin.siblings import (
+    Exchange,
+    SiblingDownError,
+    Siblings,
+    passed_on,
+    reason_in,
+)
 from magnetar.broker.ownership import owner_of
 
 logger = logging.getLogger(__name__)
@@ -141,19 +147,16 @@ class Forward:
         )
 
     async def _ill(self) -> list[str]:
-        """Ask every process how it is; return the complaints."""
-        return [
-            complaint
-            for complaint in await asyncio.gather(*map(self._ask, range(len(self._siblings))))
-            if complaint
-        ]
+        """Ask every process how it is; return the complaints, each once."""
+        complaints = await asyncio.gather(*map(self._ask, range(len(self._siblings))))
+        return list(dict.fromkeys(filter(None, complaints)))
 
     async def _ask(self, worker: int) -> str:
         try:
             answer = await self._siblings.call(worker, "GET", HEALTH)
         except SiblingDownError as error:
             return str(error)
-        return "" if answer.status == 200 else answer.body.decode("utf-8", "replace")
+        return "" if answer.status == 200 else reason_in(answer.body)
 
 
 def _check_path(path: str) -> None:

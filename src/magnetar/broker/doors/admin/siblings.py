@@ -194,11 +194,15 @@ class Siblings:
         answer = await self.call(worker, method, target, headers, body)
         if 200 <= answer.status < 300:
             return msgspec.json.decode(answer.body) if answer.body else None
-        try:
-            why = msgspec.json.decode(answer.body)["reason"]
-        except (msgspec.DecodeError, TypeError, KeyError):
-            why = answer.body[:200].decode("utf-8", "replace")
-        raise Refusal(answer.status, str(why))
+        raise Refusal(answer.status, reason_in(answer.body))
+
+
+def reason_in(body: bytes) -> str:
+    """Return the reason that the body of a refusal gives."""
+    try:
+        return str(msgspec.json.decode(body)["reason"])
+    except (msgspec.DecodeError, TypeError, KeyError):
+        return body[:200].decode("utf-8", "replace")
 
 
 def _request(method: str, target: str, headers: Headers, body: bytes) -> bytes:
