@@ -151,7 +151,7 @@ async def test_a_bug_is_logged_and_does_not_tell_its_insides(
 
 
 async def test_what_there_is_not_is_said_so(ask: Any, app: AdminApp) -> None:
-    for path in ("/", "/admin", f"{A}/nothing", f"{A}/tenants/a/b/c", "/admin/v3/functions"):
+    for path in ("/", "/admin", f"{A}/nothing", f"{A}/tenants/a/b/c", "/admin/v3/nothing"):
         answer = await ask(app, "GET", path)
         assert answer.status == 404
         assert answer.reason.startswith("there is no ")

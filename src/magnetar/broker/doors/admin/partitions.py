@@ -53,6 +53,7 @@ async def get_partitions(call: Call) -> Response:
     elif call.flag("checkAllowAutoCreation"):
         count = await context.catalog.partitions(topic, create=True)
     elif not await _exists(call):
+        await context.namespaces.get(call.namespace)  # is it that which is missing?
         raise TopicNotFoundError(f"topic {topic} does not exist")
     properties = record.properties if record is not None else {}
     return answer({"partitions": count, "deleted": False, "properties": properties})

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from magnetar.broker.doors.admin.absent import missing_feature
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.names import Domain, InvalidNameError, TopicName
 
@@ -110,11 +111,15 @@ class Routes(Generic[HandlerT]):
         """Return what answers a call.
 
         Raises:
-            Refusal: 404, 405 with the methods there are, or 400 for a path that is not UTF-8.
+            Refusal: 404, 405 with the methods there are, 501 for what only Pulsar has, or 400
+                for a path that is not UTF-8.
         """
         segments = split_path(raw_path)
         node, values = self._walk(self._root, segments, 0)
         if node is None:
+            feature = missing_feature(segments)
+            if feature is not None:
+                raise Refusal(501, f"not available in this version: {feature}")
             raise Refusal(
                 404, f"there is no {raw_path[:200]}; paths start with {ADMIN}/ or /lookup/v2/"
             )

@@ -162,6 +162,7 @@ async def _record(call: Call) -> TopicRecord | PartitionedRecord:
     partitions = call.context.partitions
     found = await partitions.partitioned(call.topic) or await partitions.topic(call.topic)
     if found is None:
+        await call.context.namespaces.get(call.namespace)  # is it that which is missing?
         raise TopicNotFoundError(f"topic {call.topic} does not exist")
     return found
 

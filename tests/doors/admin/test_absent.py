@@ -1,0 +1,62 @@
+"""What only Pulsar has is told apart from what nobody has."""
+
+from typing import Any
+
+import pytest
+
+from magnetar.broker.doors.admin.absent import missing_feature
+from tests.doors.admin.processes import Processes
+
+TOPIC = "/admin/v2/persistent/public/default/t"
+NAMESPACE = "/admin/v2/namespaces/public/default"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "feature"),
+    [
+        ("GET", "/admin/v2/schemas/public/default/t/schema", "schemas"),
+        ("GET", "/admin/v2/broker-stats/topics", "see /metrics"),
+        ("GET", "/admin/v2/bookies/racks-info", "bookies"),
+        ("GET", "/admin/v2/resource-quotas", "resource quotas"),
+        ("GET", "/admin/v2/worker/cluster", "functions"),
+        ("POST", "/admin/v3/functions/public/default/f", "functions"),
+        ("GET", "/admin/v3/sinks/public/default", "connectors"),
+        ("GET", "/admin/v3/transactions/coordinatorStats", "transactions"),
+        ("GET", f"{NAMESPACE}/permissions", "permissions"),
+        ("POST", f"{NAMESPACE}/permissions/role", "permissions"),
+        ("PUT", f"{TOPIC}/compaction", "compaction"),
+        ("GET", f"{TOPIC}/permissions", "permissions"),
+        ("PUT", f"{TOPIC}/offload", "tiered storage"),
+        ("GET", f"{TOPIC}/subscription/s/analyzeBacklog", "analysing a backlog"),
+        ("GET", "/ws/v2/producer/persistent/public/default/t", "WebSocket"),
+        ("POST", "/topics/persistent/public/default/t", "publishing over HTTP"),
+    ],
+)
+async def test_what_pulsar_has_is_not_available_in_this_version(
+    ask: Any, one: Processes, method: str, path: str, feature: str
+) -> None:
+    answer = await ask(one.front, method, path)
+    assert answer.status == 501
+    assert answer.reason.startswith("not available in this version: ")
+    assert feature in answer.reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/admin/v3/nonsense", f"{TOPIC}/nonsense", "/admin/v2/nonsense", "/ws/v9/x",
+     "/admin/v2/namespaces//default/permissions"],
+)  # fmt: skip
+async def test_what_nobody_has_is_not_there(ask: Any, one: Processes, path: str) -> None:
+    assert (await ask(one.front, "GET", path)).status == 404
+
+
+async def test_a_topic_may_have_such_a_word_as_its_name(ask: Any, one: Processes) -> None:
+    path = "/admin/v2/persistent/public/default/permissions"
+    assert (await ask(one.front, "GET", f"{path}/stats")).status == 404
+    assert missing_feature(path.strip("/").split("/")) is None
+
+
+async def test_a_missing_namespace_is_named_rather_than_its_topic(ask: Any, one: Processes) -> None:
+    for tail in ("/partitions", "/stats", "/properties", "/internalStats", "/subscriptions"):
+        answer = await ask(one.front, "GET", f"/admin/v2/persistent/nobody/nothing/t{tail}")
+        assert (answer.status, answer.reason) == (404, "namespace nobody/nothing does not exist")
