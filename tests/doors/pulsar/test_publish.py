@@ -86,6 +86,17 @@ async def test_the_same_id_again_gets_the_same_answer_again(rig: Rig) -> None:
     assert len(rig.port.opened) == 1
 
 
+async def test_the_same_id_for_another_topic_is_refused_and_the_first_goes_on(rig: Rig) -> None:
+    client = await rig.client()
+    await client.produce(1)
+    error = await client.ask("PRODUCER", "ERROR", topic="other", producer_id=1, request_id=8)
+    assert (error.request_id, error.error) == (8, api.NotAllowedError)
+    assert error.message == "producer 1 of this connection is open on t"
+    await client.send(send(1, 0))
+    await client.expect("SEND_RECEIPT")
+    assert len(rig.port.opened) == 1
+
+
 async def test_the_same_id_while_it_is_being_opened_is_told_to_wait(rig: Rig) -> None:
     rig.port.gate = asyncio.Event()
     client = await rig.client()

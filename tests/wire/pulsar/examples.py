@@ -10,6 +10,7 @@ from crc32c import crc32c
 from google.protobuf.message import Message
 
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.broker.wire.pulsar.walker import MESSAGES_PER_BATCH_MAX
 
 NOW_MS = 1_763_880_000_123
 
@@ -140,7 +141,7 @@ def _random_metadata(random: Random) -> api.MessageMetadata:
         ("ordering_key", random.choice((b"", b"order", b"\xff\x00"))),
         ("compression", api.LZ4),
         ("uncompressed_size", 1000),
-        ("num_messages_in_batch", random.choice((1, 2, 1000, 0, -5))),
+        ("num_messages_in_batch", random.choice((1, 2, 1000, MESSAGES_PER_BATCH_MAX))),
         ("event_time", NOW_MS),
         ("schema_version", b"\0" * 8),
         ("deliver_at_time", random.choice((NOW_MS + 5000, -1, 0))),

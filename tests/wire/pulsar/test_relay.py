@@ -18,7 +18,7 @@ from magnetar.broker.wire.pulsar.relay import (
     encode_sends,
     read_answers,
 )
-from magnetar.broker.wire.pulsar.walker import walk
+from magnetar.broker.wire.pulsar.walker import MESSAGES_PER_BATCH_MAX, walk
 
 I64 = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(0, 300))
 
@@ -37,7 +37,7 @@ def sends(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         command.send.highest_sequence_id = draw(I64) & 2**64 - 1
     if draw(st.booleans()):
-        command.send.num_messages = draw(st.integers(1, 2**31 - 1))
+        command.send.num_messages = draw(st.integers(1, MESSAGES_PER_BATCH_MAX))
     if draw(st.booleans()):
         metadata.num_messages_in_batch = draw(st.integers(1, 2000))
     if draw(st.booleans()):

@@ -14,7 +14,15 @@ from magnetar.broker.wire.pulsar import client_role, walker
 from magnetar.broker.wire.pulsar.frames import COMMAND_BYTES_MAX, FRAME_BYTES_MAX, FrameError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.keys import key_hash
-from magnetar.broker.wire.pulsar.walker import Ack, Broken, Flow, Stray, Walk, walk
+from magnetar.broker.wire.pulsar.walker import (
+    MESSAGES_PER_BATCH_MAX,
+    Ack,
+    Broken,
+    Flow,
+    Stray,
+    Walk,
+    walk,
+)
 from tests.wire.pulsar import examples
 from tests.wire.pulsar.session import modelled, walked
 
@@ -130,6 +138,25 @@ def test_a_batch_has_as_many_messages_as_its_consumers_will_count() -> None:
     row = only_row(examples.send(metadata_=made, num_messages=2_000_000_000))
     assert row.messages == 10
     assert row.flags == EntryFlags.BATCH
+
+
+@pytest.mark.parametrize("messages", [0, -1, -(2**31), MESSAGES_PER_BATCH_MAX + 1, 2**31 - 1])
+def test_a_batch_that_cannot_be_is_refused_and_what_came_before_it_counts(messages: int) -> None:
+    made = examples.metadata(num_messages_in_batch=messages)
+    data = examples.send(sequence_id=1) + examples.send(sequence_id=2, metadata_=made)
+    walk_ = walk_all(data)
+    assert walk_.run is not None
+    assert walk_.run.count == 1
+    with pytest.raises(FrameError, match=f"a batch of {messages} messages, allowed: 1 to"):
+        walk(memoryview(data), walk_.consumed, len(data), SLOTS)
+
+
+def test_the_largest_batch_that_fits_is_taken_and_a_command_may_not_claim_more() -> None:
+    made = examples.metadata(num_messages_in_batch=MESSAGES_PER_BATCH_MAX)
+    assert only_row(examples.send(metadata_=made)).messages == MESSAGES_PER_BATCH_MAX
+    assert 64 * 2**20 // len(pack(">I", 2) + b"\x18\x00") <= MESSAGES_PER_BATCH_MAX
+    with pytest.raises(FrameError, match="a batch of"):
+        walk_all(examples.send(num_messages=MESSAGES_PER_BATCH_MAX + 1))
 
 
 @pytest.mark.parametrize(

@@ -42,12 +42,23 @@ CLOSED_IDS_MAX = 1_000
 class Endpoint:
     """One producer id of a connection. The port tells it about its producer."""
 
-    __slots__ = ("_producers", "behind", "id", "lost", "phase", "producer", "request_id", "slot")
+    __slots__ = (
+        "_producers",
+        "behind",
+        "id",
+        "lost",
+        "phase",
+        "producer",
+        "request_id",
+        "slot",
+        "topic",
+    )
 
-    def __init__(self, producers: "Producers", producer_id: int, request_id: int) -> None:
+    def __init__(self, producers: "Producers", command: api.CommandProducer) -> None:
         self._producers = producers
-        self.id = producer_id
-        self.request_id = request_id
+        self.id = command.producer_id
+        self.request_id = command.request_id
+        self.topic = command.topic
         self.phase = Phase.OPENING
         self.producer: Producer | None = None
         self.slot: int | None = None
@@ -147,11 +158,15 @@ class Producers:
         if known is not None and known.phase is Phase.OPENING:
             message = f"producer {command.producer_id} is being opened already"
             self._line.send(commands.error(command.request_id, api.ServiceNotReady, message))
+        elif known is not None and known.phase is Phase.OPEN and known.topic != command.topic:
+            # Pulsar says that all is well, and what is sent then lands in the other topic.
+            message = f"producer {command.producer_id} of this connection is open on {known.topic}"
+            self._line.send(commands.error(command.request_id, api.NotAllowedError, message))
         elif known is not None and known.phase is Phase.OPEN:
             known.request_id = command.request_id
             self._line.send(_success(known))
         else:
-            endpoint = Endpoint(self, command.producer_id, command.request_id)
+            endpoint = Endpoint(self, command)
             self._by_id[endpoint.id] = endpoint
             self._turns.start(
                 endpoint.id,

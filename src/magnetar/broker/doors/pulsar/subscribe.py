@@ -38,7 +38,7 @@ from magnetar.broker.run import Run
 from magnetar.broker.wire.pulsar import commands, replies
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.walker import Ack, Flow
-from magnetar.names import TopicName, check_subscription
+from magnetar.names import InvalidNameError, TopicName, check_subscription
 
 logger = logging.getLogger(__name__)
 
@@ -421,7 +421,8 @@ def _request(command: api.CommandSubscribe, address: str, version: str) -> Subsc
     """Put SUBSCRIBE in the words of the port.
 
     Raises:
-        InvalidNameError: the name of the topic or the subscription is not one.
+        InvalidNameError: the name of the topic is not one.
+        NotAllowedError: the name of the subscription is not one.
     """
     key_shared = None
     if command.HasField("keySharedMeta"):
@@ -436,7 +437,7 @@ def _request(command: api.CommandSubscribe, address: str, version: str) -> Subsc
         start = commands.entry_id(command.start_message_id)
     return SubscribeRequest(
         topic=TopicName.parse(command.topic),
-        subscription=check_subscription(command.subscription),
+        subscription=_subscription(command.subscription),
         type=SubscriptionType(command.subType),
         consumer_name=command.consumer_name,
         priority=command.priority_level,
@@ -454,6 +455,20 @@ def _request(command: api.CommandSubscribe, address: str, version: str) -> Subsc
         client_address=address,
         client_version=version,
     )
+
+
+def _subscription(name: str) -> str:
+    """Return the name of a subscription if it is one.
+
+    Pulsar has no code for one that is not. That of a topic's name makes clients try again.
+
+    Raises:
+        NotAllowedError: it is not.
+    """
+    try:
+        return check_subscription(name)
+    except InvalidNameError as error:
+        raise NotAllowedError(str(error)) from None
 
 
 def _nobody_listens(code: api.ServerError, message: str) -> bytes:  # noqa: ARG001 - a Refuse

@@ -72,6 +72,10 @@ _SEND_TAGS = 0x080632
 _ACK_TAGS = 0x080A52
 _FLOW_TAGS = 0x080B5A
 
+MESSAGES_PER_BATCH_MAX = 64 * 1024 * 1024 // 6
+"""More than fit: each message of a batch takes at least 6 bytes (a size and a metadata that
+says 0), and no setting allows entries above 64 MiB. Compressed, more would fit, but clients close
+a batch after some thousands. Everything counts messages: permits, indexes, statistics."""
 _ENTRY_BYTES_MIN = 10
 """What is behind the command of a SEND at the least: a size and three fields of metadata."""
 
@@ -354,6 +358,8 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                     buffer, at, metadata_end, seen, publish_time, flags
                 )
                 messages = batch or messages
+            if messages > MESSAGES_PER_BATCH_MAX:
+                _refuse_batch(messages)
             rows.append(
                 _pack_row(
                     body,
@@ -387,6 +393,10 @@ def _refuse(message: str) -> NoReturn:
     raise FrameError(message)
 
 
+def _refuse_batch(messages: int) -> NoReturn:
+    _refuse(f"a batch of {messages} messages, allowed: 1 to {MESSAGES_PER_BATCH_MAX}")
+
+
 def read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one branch per field
     buffer: memoryview, at: int, end: int, seen: int, publish_time: int, flags: int
 ) -> tuple[int, int, int, int, int]:
@@ -418,7 +428,9 @@ def read_metadata(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - one branc
             if tag in _NOT_NEEDED:
                 continue
             if tag == _NUM_MESSAGES_IN_BATCH:
-                batch = max(int32(value), 1)
+                batch = int32(value)
+                if batch < 1:
+                    _refuse_batch(batch)
                 flags |= _BATCH
             elif tag == _SEQUENCE_ID:
                 seen |= _SEEN_SEQUENCE
