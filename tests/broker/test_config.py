@@ -14,6 +14,16 @@ def test_a_value_out_of_bounds_is_refused_with_its_name_and_the_bounds() -> None
         BrokerConfig(data=Path("data"), journal_window_ms=5)
 
 
+def test_bounds_and_values_are_written_as_a_person_would() -> None:
+    with pytest.raises(ConfigError) as refused:
+        BrokerConfig(data=Path("data"), journal_file_bytes=2**40)
+    assert str(refused.value) == (
+        "journal_file_bytes is 1099511627776, allowed: 1048576 to 1073741824"
+    )
+    with pytest.raises(ConfigError, match=r"^disk_used_percent_warn is 0\.3, allowed: 1 to 100$"):
+        BrokerConfig(data=Path("data"), disk_used_percent_warn=0.1 + 0.2)
+
+
 def test_every_default_is_within_its_own_bounds() -> None:
     assert BrokerConfig(data=Path("data")).workers == 1
 

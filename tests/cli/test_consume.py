@@ -154,3 +154,10 @@ def test_other_errors_of_the_client_are_not_taken_for_silence() -> None:
 
     with pytest.raises(pulsar.AlreadyClosed):
         next(receive_all(receive))
+
+
+@pytest.mark.parametrize("verb", ["consume", "peek"])
+def test_a_subscription_without_a_name_is_a_usage_error(run: Any, verb: str) -> None:
+    ended = run(verb, "t", "-s", "")
+    assert ended.code == 2
+    assert "subscription" in ended.err

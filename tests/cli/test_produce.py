@@ -4,12 +4,17 @@ import io
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import pulsar
 import pytest
 
+from magnetar.cli.patience import Patience
 from magnetar.cli.produce import Pacer, Receipts, lines_of
+from magnetar.client.admin import AdminError
 
 
 def test_every_argument_is_a_message(run: Any, cluster: Any) -> None:
@@ -60,6 +65,51 @@ def test_a_refused_message_is_a_failure_that_tells_how_far_it_came(run: Any, clu
     assert "closed for good" in ended.err
     assert "2 messages were published before that" in ended.err
     assert not ended.out
+
+
+def test_a_broker_that_takes_nothing_is_told_and_its_reason_is_the_error(
+    run: Any, cluster: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def health() -> str:
+        asked.set()
+        raise AdminError(503, "nothing can be stored: the disk is full")
+
+    def never(*_: object, **__: object) -> None:
+        assert asked.wait(5)
+        time.sleep(0.05)
+        raise pulsar.Timeout("Pulsar error: TimeOut")
+
+    monkeypatch.setattr(Patience.__init__, "__defaults__", (0.02,))
+    monkeypatch.setattr(cluster, "producer", never)
+    admin.answers["health"] = health
+    ended = run("produce", "t", "x")
+    assert ended.code == 1
+    first, last = ended.err.splitlines()
+    assert first == (
+        "magnetar: the broker takes nothing: nothing can be stored: the disk is full; still trying"
+    )
+    assert last == (
+        "magnetar: t: the broker takes nothing: nothing can be stored: the disk is full;"
+        " 0 messages were published before that"
+    )
+
+
+def test_a_missing_namespace_is_named_rather_than_the_topic(
+    run: Any, cluster: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise pulsar.TopicNotFound("Pulsar error: TopicNotFound")
+
+    monkeypatch.setattr(cluster, "producer", missing)
+    admin.answers["namespace"] = AdminError(404, "namespace a/b does not exist")
+    assert run("produce", "a/b/t", "x").err == "magnetar: namespace a/b does not exist\n"
+    answers: list[Any] = [{}, AdminError(0, "no broker answers")]
+    for answer in answers:
+        admin.answers["namespace"] = answer
+        ended = run("produce", "a/b/t", "x")
+        assert (ended.code, "the topic does not exist" in ended.err) == (3, True)
 
 
 def test_the_pacer_spreads_messages_evenly_and_never_catches_up() -> None:

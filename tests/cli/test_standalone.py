@@ -39,6 +39,19 @@ def test_without_a_word_it_listens_to_this_machine_only(run: Any, started: Any) 
     assert not started[0].insecure
 
 
+def test_a_value_out_of_bounds_is_a_usage_error_however_it_came(
+    run: Any, started: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "magnetar.toml").write_text("[settings]\njournal_window_ms = 5\n")
+    ended = run("standalone", "--config", str(tmp_path / "magnetar.toml"))
+    assert (ended.code, started) == (2, [])
+    assert "journal_window_ms is 5, allowed: 0 to 2" in ended.err
+    monkeypatch.setenv("MAGNETAR_KEEP_ALIVE_S", "0")
+    assert run("standalone").code == 2
+    monkeypatch.delenv("MAGNETAR_KEEP_ALIVE_S")
+    assert run("standalone", "--workers", "5000").code == 2
+
+
 def test_file_environment_and_flags_come_together(
     run: Any, started: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

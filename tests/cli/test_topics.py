@@ -56,6 +56,15 @@ def test_statistics_show_first_what_a_person_looks_for(run: Any, admin: Any) -> 
     assert "1970-01-01T00:00:01.000Z" in out
     assert json.loads(run("topics", "stats", "t", "-o", "json").out) == told
     assert "subscriptions  0" in stats_text("t", {})
+    assert "damaged" not in out
+    assert "gaps" not in out
+
+
+def test_statistics_show_damage_and_who_was_led_past_it() -> None:
+    subscriptions = {"s": {"type": "Shared", "gapsPassed": 2, "gapEntriesPassed": 1001}}
+    out = stats_text("t", {"quarantinedRanges": 3, "subscriptions": subscriptions})
+    assert "damaged        3 ranges, see --internal" in out
+    assert "consumers 0, led past 2 gaps of 1,001 damaged entries" in out
 
 
 def test_internal_statistics_are_shown_whole(run: Any, admin: Any) -> None:

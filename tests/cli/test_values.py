@@ -85,6 +85,13 @@ def test_a_start_is_an_end_or_a_time_and_a_target_may_be_an_entry_too() -> None:
     assert target("2026-01-31 12:00") == NOW_MS
 
 
+@pytest.mark.parametrize("ms", [2**64 - 1, 2**63, -(2**63), -1, 0, 253_402_300_800_000])
+def test_any_64_bits_are_shown_as_a_time_or_as_the_number(ms: int) -> None:
+    text = time_text(ms)
+    assert text == f"{ms} ms" or text.endswith("Z")
+    assert time_text(2**64 - 1) == "18446744073709551615 ms"
+
+
 @pytest.mark.parametrize("convert", [start, target, position, age, key_value])
 def test_on_the_command_line_nonsense_is_a_usage_error_with_the_reason(convert: object) -> None:
     assert callable(convert)

@@ -130,4 +130,11 @@ class BrokerConfig:
                     each.metadata["high"],
                 )
                 if not low <= value <= high:
-                    raise ConfigError(f"{each.name} is {value}, allowed: {low:g} to {high:g}")
+                    raise ConfigError(
+                        f"{each.name} is {_text(value)}, allowed: {_text(low)} to {_text(high)}"
+                    )
+
+
+def _text(number: float) -> str:
+    """Return a number as a person would write it: no exponent, no digits that nobody typed."""
+    return str(number) if isinstance(number, int) else f"{number:.12f}".rstrip("0").rstrip(".")

@@ -107,7 +107,14 @@ def backlog_check(admin: Admin, topic: str, subscription: str) -> Callable[[], b
 
 @click.command(cls=Verb)
 @click.argument("topic")
-@click.option("--subscription", "-s", required=True, help="Made if it is not there.")
+@click.option(
+    "--subscription",
+    "-s",
+    type=values.subscription,
+    metavar="NAME",
+    required=True,
+    help="Made if it is not there.",
+)
 @click.option(
     "--type",
     "kind",

@@ -89,7 +89,13 @@ def messages_at(admin: Admin, topic: str, position: str | Position, count: int) 
     metavar="earliest|latest|LEDGER:ENTRY",
     help="ledger:entry, earliest or latest.  [default: earliest]",
 )
-@click.option("--subscription", "-s", help="What this subscription would be given next.")
+@click.option(
+    "--subscription",
+    "-s",
+    type=values.subscription,
+    metavar="NAME",
+    help="What this subscription would be given next.",
+)
 @click.option("--count", "-n", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @pass_asked
 def peek(

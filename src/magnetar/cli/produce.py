@@ -4,7 +4,8 @@
     --file    ─┼─▶ lines ──▶ paced by --rate ──▶ send, at most PENDING_MAX unconfirmed
     -         ─┘                                   └─▶ receipts: counted, the last id kept
 
-Exit code 0 means that every message was acknowledged, so it is on the broker's disk.
+Exit code 0 means that every message was acknowledged, so it is on the broker's disk. While
+the broker takes none, `patience` says so, and why.
 """
 
 import os
@@ -13,16 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pulsar
 
 from magnetar.cli import values
-from magnetar.cli.errors import ExitCode, client_error
+from magnetar.cli.errors import CommandError, ExitCode, client_error
 from magnetar.cli.messages import id_text
+from magnetar.cli.patience import Patience, complaint
 from magnetar.cli.progress import progress
 from magnetar.cli.verb import Asked, Verb, pass_asked
+
+if TYPE_CHECKING:
+    from magnetar.client.cluster import Cluster
 
 PENDING_MAX = 1000
 """Messages sent but not acknowledged yet; the sender waits above that."""
@@ -31,13 +36,19 @@ PENDING_MAX = 1000
 class Receipts:
     """What became of the messages sent. Fed by the client's threads."""
 
-    def __init__(self, advance: Callable[[int], None]) -> None:
+    def __init__(self, advance: Callable[[int], None], patience: Patience | None = None) -> None:
         self.acknowledged = 0
         self.first_id = ""
         self.last_id = ""
         self.error = ""
         self._advance = advance
+        self._patience = patience
         self._lock = threading.Lock()
+
+    def expect(self) -> None:
+        """Wait for one more receipt."""
+        if self._patience is not None:
+            self._patience.expect()
 
     def note(self, result: Any, message_id: Any) -> None:
         """Take one receipt. Must not raise: the client would end the program."""
@@ -48,6 +59,8 @@ class Receipts:
             self.acknowledged += 1
             self.last_id = id_text(message_id)
             self.first_id = self.first_id or self.last_id
+        if self._patience is not None:
+            self._patience.met()
         self._advance(1)
 
 
@@ -159,25 +172,20 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
         options["event_timestamp"] = event_time
     known = count * len(messages) if not files and "-" not in messages else None
     started = time.perf_counter()
-    with asked.cluster() as cluster, progress("publishing", known, quiet=asked.json) as meter:
-        producer = cluster.producer(
-            topic,
-            block_if_queue_full=True,
-            max_pending_messages=PENDING_MAX,
-            batching_enabled=batch,
-        )
-        receipts = Receipts(meter.advance)
+    with (
+        asked.cluster() as cluster,
+        progress("publishing", known, quiet=asked.json) as meter,
+        Patience(lambda: complaint(asked.admin()), asked.remark) as patience,
+    ):
+        producer = _opened(cluster, topic, patience, batch=batch)
+        receipts = Receipts(meter.advance, patience)
         interrupted = _publish(
             (body for _ in range(count) for body in _bodies(messages, files)),
             lambda body: producer.send_async(body, receipts.note, **options),
+            producer.flush,
             Pacer(rate),
             receipts,
         )
-        try:
-            producer.flush()
-        except pulsar.PulsarException:
-            if not receipts.error:  # otherwise the receipt told more exactly what happened
-                raise
         topic = producer.topic()
     told = {
         "topic": topic,
@@ -187,12 +195,41 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
         "seconds": round(time.perf_counter() - started, 3),
     }
     if receipts.error:
-        error = client_error(receipts.error, topic)
-        error.advice = f"{receipts.acknowledged} messages were published before that"
-        raise error
+        raise _failure(topic, receipts.error, patience.reason, receipts.acknowledged)
     asked.show_one(told, f"published {receipts.acknowledged:,} to {topic}, last {receipts.last_id}")
     if interrupted:
         raise click.exceptions.Exit(ExitCode.INTERRUPTED)
+
+
+def _opened(cluster: "Cluster", topic: str, patience: Patience, *, batch: bool) -> Any:
+    """Return a producer of the official client.
+
+    Raises:
+        CommandError: the broker takes nothing, and said why.
+    """
+    patience.expect()
+    try:
+        producer = cluster.producer(
+            topic,
+            block_if_queue_full=True,
+            max_pending_messages=PENDING_MAX,
+            batching_enabled=batch,
+        )
+    except pulsar.PulsarException as error:
+        if patience.reason:
+            raise _failure(topic, type(error).__name__, patience.reason, 0) from error
+        raise
+    patience.met()
+    return producer
+
+
+def _failure(topic: str, result: str, reason: str, published: int) -> CommandError:
+    """Return the error for messages that were not taken: why, if the broker said so."""
+    error = client_error(result, topic)
+    if reason:
+        error = CommandError(f"{topic}: the broker takes nothing: {reason}")
+    error.advice = f"{published} messages were published before that"
+    return error
 
 
 def _bodies(messages: Sequence[str], files: Sequence[str]) -> Iterator[bytes]:
@@ -207,15 +244,29 @@ def _bodies(messages: Sequence[str], files: Sequence[str]) -> Iterator[bytes]:
 
 
 def _publish(
-    bodies: Iterable[bytes], send: Callable[[bytes], None], pacer: Pacer, receipts: Receipts
+    bodies: Iterable[bytes],
+    send: Callable[[bytes], None],
+    flush: Callable[[], None],
+    pacer: Pacer,
+    receipts: Receipts,
 ) -> bool:
-    """Send until nothing is left or one was refused; return whether Ctrl-C ended it."""
+    """Send until nothing is left or one was refused; return whether Ctrl-C ended it.
+
+    Returns once everything that was sent is answered.
+    """
+    interrupted = False
     try:
         for body in bodies:
             pacer.wait()
             if receipts.error:
                 break
+            receipts.expect()
             send(body)
     except KeyboardInterrupt:
-        return True
-    return False
+        interrupted = True
+    try:
+        flush()
+    except pulsar.PulsarException:
+        if not receipts.error:  # otherwise the receipt told more exactly what happened
+            raise
+    return interrupted

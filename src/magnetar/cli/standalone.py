@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from magnetar.broker.config import BrokerConfig
+from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.settings import Merged, SettingsError, kinds_of, merge
 from magnetar.cli.verb import LocalVerb
@@ -68,6 +68,12 @@ def standalone(config: Path | None, **flags: Any) -> int:
         options = options_from(merged)
     except SettingsError as error:
         raise CommandError(str(error), "see `magnetar standalone --help`", ExitCode.USAGE) from None
+    try:  # a bad value is a mistake in the command line, whichever way it came
+        BrokerConfig(data=options.data, workers=options.workers, **options.settings)
+    except ConfigError as error:
+        raise CommandError(
+            str(error), "see docs/reference/settings.md", exit_code=ExitCode.USAGE
+        ) from None
     for variable in merged.unknown_variables:
         click.echo(f"magnetar: {variable} is no setting, ignored", err=True)
     return run(options)

@@ -1,6 +1,6 @@
 """`magnetar subscriptions`: see and move the subscriptions of a topic, through admin REST."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,7 @@ from magnetar.cli.values import Position
 from magnetar.cli.verb import Asked, Noun, pass_asked
 from magnetar.client.admin import Admin, AdminError, Message, MessageId
 
-COLUMNS = ("subscription", "type", "backlog", "unacknowledged", "consumers")
+COLUMNS = ("subscription", "type", "backlog", "unacknowledged", "consumers", "gaps_passed")
 
 
 @click.group(cls=Noun)
@@ -24,7 +24,10 @@ def subscriptions() -> None:
 @click.argument("topic")
 @pass_asked
 def list_subscriptions(asked: Asked, topic: str) -> None:
-    """List the subscriptions of a TOPIC and what waits for them."""
+    """List the subscriptions of a TOPIC and what waits for them.
+
+    Gaps are ranges of damaged messages that consumers were led past, since the topic was loaded.
+    """
     with asked.admin() as admin:
         told = admin.stats(topic)["subscriptions"]
     rows = [
@@ -34,6 +37,7 @@ def list_subscriptions(asked: Asked, topic: str) -> None:
             "backlog": each.get("msgBacklog", 0),
             "unacknowledged": each.get("unackedMessages", 0),
             "consumers": len(each.get("consumers") or ()),
+            "gaps_passed": each.get("gapsPassed", 0),
         }
         for name, each in sorted(told.items())
     ]
@@ -48,7 +52,7 @@ def _kind(stats: Mapping[str, Any]) -> str | None:
 
 @subscriptions.command("create")
 @click.argument("topic")
-@click.argument("subscription")
+@click.argument("subscription", type=values.subscription)
 @click.option(
     "--from",
     "start",
@@ -63,6 +67,8 @@ def create(asked: Asked, topic: str, subscription: str, start: str | Position) -
     """Create a SUBSCRIPTION that keeps a TOPIC's messages from now on."""
     at = MessageId(start.ledger, start.entry) if isinstance(start, Position) else start
     with asked.admin() as admin:
+        if isinstance(start, Position):
+            demand_ledger(admin, topic, start)
         admin.create_subscription(topic, subscription, at)
     told = {"topic": topic, "subscription": subscription}
     asked.show_one(told, f"created {subscription} on {topic}")
@@ -70,7 +76,7 @@ def create(asked: Asked, topic: str, subscription: str, start: str | Position) -
 
 @subscriptions.command("delete")
 @click.argument("topic")
-@click.argument("subscription")
+@click.argument("subscription", type=values.subscription)
 @click.option("--force", is_flag=True, help="Although consumers are connected.")
 @pass_asked
 def delete(asked: Asked, topic: str, subscription: str, force: bool) -> None:
@@ -83,7 +89,7 @@ def delete(asked: Asked, topic: str, subscription: str, force: bool) -> None:
 
 @subscriptions.command("skip")
 @click.argument("topic")
-@click.argument("subscription")
+@click.argument("subscription", type=values.subscription)
 @click.argument("count", type=click.IntRange(min=1))
 @pass_asked
 def skip(asked: Asked, topic: str, subscription: str, count: int) -> None:
@@ -95,7 +101,7 @@ def skip(asked: Asked, topic: str, subscription: str, count: int) -> None:
 
 @subscriptions.command("clear")
 @click.argument("topic")
-@click.argument("subscription")
+@click.argument("subscription", type=values.subscription)
 @pass_asked
 def clear(asked: Asked, topic: str, subscription: str) -> None:
     """Acknowledge everything published so far."""
@@ -106,7 +112,7 @@ def clear(asked: Asked, topic: str, subscription: str) -> None:
 
 @subscriptions.command("expire")
 @click.argument("topic")
-@click.argument("subscription")
+@click.argument("subscription", type=values.subscription)
 @click.option(
     "--older-than",
     type=values.age,
@@ -124,7 +130,7 @@ def expire(asked: Asked, topic: str, subscription: str, older_than: int) -> None
 
 @subscriptions.command("reset")
 @click.argument("topic")
-@click.argument("subscription")
+@click.argument("subscription", type=values.subscription)
 @click.option(
     "--to",
     type=values.target,
@@ -141,6 +147,7 @@ def reset(asked: Asked, topic: str, subscription: str, to: str | Position | int)
         elif to == "earliest":
             admin.reset(topic, subscription, 0)  # the first message published since 1970
         elif isinstance(to, Position):
+            demand_ledger(admin, topic, to)
             admin.reset(topic, subscription, MessageId(to.ledger, to.entry))
         elif isinstance(to, int):
             admin.reset(topic, subscription, to)
@@ -149,7 +156,7 @@ def reset(asked: Asked, topic: str, subscription: str, to: str | Position | int)
 
 @subscriptions.command("peek")
 @click.argument("topic")
-@click.argument("subscription")
+@click.argument("subscription", type=values.subscription)
 @click.option("--count", "-n", type=click.IntRange(1, 10_000), default=1, show_default=True)
 @pass_asked
 def peek(asked: Asked, topic: str, subscription: str, count: int) -> None:
@@ -165,6 +172,33 @@ def peek(asked: Asked, topic: str, subscription: str, count: int) -> None:
         raise CommandError(
             f"{subscription} of {topic} has no backlog", exit_code=ExitCode.NOT_FOUND
         )
+
+
+def demand_ledger(admin: Admin, topic: str, position: Position) -> None:
+    """Check that a position lies in a topic. As in Pulsar, any other counts as its end.
+
+    Raises:
+        CommandError: its ledger is none of the topic's.
+    """
+    if admin.partitions(topic):
+        return  # the broker says that a position is one of a partition
+    ledgers = sorted(int(each["ledgerId"]) for each in admin.internal_stats(topic)["ledgers"])
+    if position.ledger not in ledgers:
+        known = f"it has {_spans(ledgers)}" if ledgers else "it is empty"
+        raise CommandError(
+            f"{topic} has no ledger {position.ledger}", known, exit_code=ExitCode.NOT_FOUND
+        )
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Return sorted numbers with neighbours put together: `1-3, 7`."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(f"{low}-{high}" if low < high else f"{low}" for low, high in spans)
 
 
 def peek_backlog(admin: Admin, topic: str, subscription: str, count: int) -> list[Message]:

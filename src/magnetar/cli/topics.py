@@ -89,15 +89,22 @@ def stats_text(topic: str, told: Stats) -> str:
     ]
     if last := told.get("lastPublishTimeStamp"):
         lines.append(f"  last publish   {time_text(int(last))}")
+    if damaged := told.get("quarantinedRanges"):
+        lines.append(f"  damaged        {damaged:,} ranges, see --internal")
     subscriptions: Stats = told.get("subscriptions") or {}
     lines.append(f"  subscriptions  {len(subscriptions):,}")
     for name, each in subscriptions.items():
         lines.append(
             f"    {name}: {_kind(each)}, backlog"
             f" {each.get('msgBacklog', 0):,}, unacknowledged {each.get('unackedMessages', 0):,},"
-            f" consumers {len(each.get('consumers') or ()):,}"
+            f" consumers {len(each.get('consumers') or ()):,}{_gaps(each)}"
         )
     return "\n".join(lines)
+
+
+def _gaps(subscription: Stats) -> str:
+    passed, entries = subscription.get("gapsPassed"), subscription.get("gapEntriesPassed", 0)
+    return f", led past {passed:,} gaps of {entries:,} damaged entries" if passed else ""
 
 
 def _kind(subscription: Stats) -> str:

@@ -15,11 +15,15 @@ from typing import NamedTuple, TypeVar
 
 import click
 
+from magnetar.names import check_subscription
+
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)(?:\s+ago)?")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _POSITION = re.compile(r"(\d{1,19}):(\d{1,19})(?::-?\d{1,9}){0,2}")
 Value = TypeVar("Value")
 TIME_FORMS = "2026-01-31T12:00:00Z, 15m (ago) or milliseconds since 1970"
+START_FORMS = f"earliest, latest or a time: {TIME_FORMS}"
+TARGET_FORMS = f"earliest, latest, ledger:entry or a time: {TIME_FORMS}"
 
 
 class Position(NamedTuple):
@@ -87,8 +91,14 @@ def parse_property(text: str) -> tuple[str, str]:
 
 
 def time_text(ms: int) -> str:
-    """Return a time as ISO 8601 in UTC, to the millisecond."""
-    stamp = datetime.fromtimestamp(ms / 1000, UTC)
+    """Return a time as ISO 8601 in UTC, to the millisecond; the bare number if that is no time.
+
+    Clients may send any 64 bits as a time.
+    """
+    try:
+        stamp = datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"
     return stamp.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -107,7 +117,7 @@ def time(text: str) -> int:
 
 def start(text: str) -> str | int:
     """Return `earliest`, `latest`, or a time in ms since 1970."""
-    return text if text in {"earliest", "latest"} else time(text)
+    return text if text in {"earliest", "latest"} else _time_or(text, START_FORMS)
 
 
 def position(text: str) -> str | Position:
@@ -118,7 +128,12 @@ def position(text: str) -> str | Position:
 def target(text: str) -> str | Position | int:
     """Return `earliest`, `latest`, an entry, or a time in ms since 1970."""
     known = text in {"earliest", "latest"} or _POSITION.fullmatch(text)
-    return position(text) if known else time(text)
+    return position(text) if known else _time_or(text, TARGET_FORMS)
+
+
+def subscription(text: str) -> str:
+    """Return the name of a subscription."""
+    return _usage(lambda: check_subscription(text))
 
 
 def age(text: str) -> int:
@@ -129,6 +144,14 @@ def age(text: str) -> int:
 def key_value(text: str) -> tuple[str, str]:
     """Return the key and the value of `key=value`."""
     return _usage(lambda: parse_property(text))
+
+
+def _time_or(text: str, forms: str) -> int:
+    """Return a time; `forms` says what else would have been possible."""
+    try:
+        return parse_time(text, now_ms())
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is nothing of that, expected {forms}") from None
 
 
 def _usage(parse: Callable[[], Value]) -> Value:

@@ -18,7 +18,8 @@ import click
 
 from magnetar.cli.errors import START_ONE, CommandError, ExitCode, explain
 from magnetar.client.address import DEFAULT_URL, admin_url_beside, service_addresses
-from magnetar.client.admin import Admin
+from magnetar.client.admin import Admin, AdminError
+from magnetar.names import InvalidNameError, TopicName
 
 if TYPE_CHECKING:
     from magnetar.client.cluster import Cluster
@@ -61,6 +62,11 @@ class Asked:
         """Return admin REST of the cluster."""
         return Admin(self.admin_url or admin_url_beside(self.url))
 
+    def remark(self, text: str) -> None:
+        """Tell people something on the way. Programs are told about the end only."""
+        if not self.json:
+            click.echo(f"magnetar: {text}", err=True)
+
     def show(self, rows: Iterable[Row], columns: Sequence[str] = ()) -> None:
         """Print rows: a table with these columns for people, one JSON array for programs."""
         if self.json:
@@ -74,6 +80,21 @@ class Asked:
             click.echo(json.dumps(thing, indent=2, ensure_ascii=False))
         else:
             click.echo(text)
+
+
+def _namespace_missing(asked: Asked, topic: str) -> CommandError | None:
+    """Return the error for a topic that is not there because its namespace is not.
+
+    The protocol has one code for both.
+    """
+    try:
+        with asked.admin() as admin:
+            admin.namespace(str(TopicName.parse(topic).namespace_name))
+    except AdminError as error:
+        return explain(error) if error.status == 404 else None
+    except InvalidNameError:
+        return None
+    return None
 
 
 def _dial(url: str, addresses: Sequence[tuple[str, int]]) -> None:
@@ -162,7 +183,10 @@ class Verb(click.Command):
             # The one boundary of a command: whatever it is, a person reads one line.
             if asked.debug and not isinstance(error, CommandError):
                 raise
-            told = explain(error, str(ctx.params.get("topic") or ""))
+            topic = str(ctx.params.get("topic") or "")
+            told = explain(error, topic)
+            if type(error).__name__ == "TopicNotFound" and topic:
+                told = _namespace_missing(asked, topic) or told
             told.as_json = asked.json
             raise told from error
 

@@ -1,0 +1,81 @@
+"""Whoever waits for a broker that takes nothing is told so, and why."""
+
+import threading
+
+import pytest
+
+from magnetar.cli.patience import Patience, complaint
+from magnetar.client.admin import AdminError
+from tests.cli.conftest import FakeAdmin
+
+SOON_S = 0.02
+LONG_S = 5.0
+
+
+class Told:
+    """Collects lines, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.any = threading.Event()
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        self.any.set()
+
+
+def test_the_reason_of_the_broker_is_told_once_and_kept() -> None:
+    told = Told()
+    with Patience(lambda: "the disk is full", told, SOON_S) as patience:
+        patience.expect()
+        assert told.any.wait(LONG_S)
+        told.any.clear()
+        assert not told.any.wait(5 * SOON_S)
+    assert told.lines == ["the broker takes nothing: the disk is full; still trying"]
+    assert patience.reason == "the disk is full"
+
+
+def test_a_broker_without_a_complaint_has_just_not_answered() -> None:
+    told = Told()
+    with Patience(lambda: "", told, SOON_S) as patience:
+        patience.expect()
+        assert told.any.wait(LONG_S)
+    assert told.lines == ["no answer from the broker for 0.02 s; still trying"]
+    assert patience.reason == ""
+
+
+def test_nothing_is_told_while_nothing_is_expected() -> None:
+    told = Told()
+    with Patience(lambda: "the disk is full", told, SOON_S) as patience:
+        patience.expect()
+        patience.met()
+        assert not told.any.wait(5 * SOON_S)
+
+
+def test_an_answer_takes_back_what_was_told_and_the_next_pause_is_told_again() -> None:
+    told = Told()
+    with Patience(lambda: "the disk is full", told, SOON_S) as patience:
+        for _ in range(2):
+            patience.expect()
+            assert told.any.wait(LONG_S)
+            told.any.clear()
+            patience.met()
+            assert patience.reason == ""
+    assert len(told.lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("health", "reason"),
+    [
+        ("ok", ""),
+        (AdminError(503, "the disk is full"), "the disk is full"),
+        (AdminError(0, "no broker answers"), ""),
+        (AdminError(404, "there is no such path"), ""),
+    ],
+)
+def test_only_what_the_broker_says_about_itself_is_a_complaint(
+    health: str | AdminError, reason: str
+) -> None:
+    admin = FakeAdmin()
+    admin.answers["health"] = health
+    assert complaint(admin) == reason  # type: ignore[arg-type]  # a stand-in
