@@ -21,6 +21,7 @@ from magnetar.broker.run import Run
 from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.publishing import Publisher
+from magnetar.broker.topics.tally import SIZES_FROM
 from magnetar.names import TopicName
 from tests.topics.stand_ins import ProducerDoor, Receipts, ScriptedLedgers, ScriptedLog, make_run
 
@@ -233,6 +234,61 @@ async def test_a_full_disk_refuses_persistent_topics_only(bench: Bench) -> None:
     assert isinstance(bench.receipts.rows[0][2], PersistenceError)
     assert bench.receipts.rows[1] == (1, 1, (-1, -1))
     assert len(handed_out) == 1
+
+
+# --- what is counted
+
+
+def counted(inlet: Inlet, producer: OpenProducer) -> list[int]:
+    assert (producer.messages_in, producer.bytes_in) == (inlet.messages_in, inlet.bytes_in)
+    sizes = 0 if inlet.tally is None else sum(inlet.tally.counts[SIZES_FROM:])
+    return [inlet.entries_in, inlet.messages_in, inlet.bytes_in, sizes]
+
+
+async def test_what_is_refused_was_not_received(bench: Bench) -> None:
+    inlet = bench.topic()
+    producer = bench.producer(inlet)
+    bench.send((0, 1), (0, 2))
+    bench.ledgers.commit()
+    before = counted(inlet, producer)
+    assert before == [2, 2, 6, 2]
+    bench.publisher.refusal = PersistenceError("disk full")
+    bench.send((0, 3))
+    await soon()
+    assert counted(inlet, producer) == before
+
+
+@pytest.mark.parametrize("others", [[], [(1, 7), (1, 8)], [(1, 7)]])
+async def test_what_could_not_be_made_durable_is_counted_as_refused(
+    bench: Bench, others: list[tuple[int, int]]
+) -> None:
+    inlet, other = bench.topic(), bench.topic(ScriptedLog(200))
+    producer, neighbour = bench.producer(inlet), bench.producer(other)
+    bench.send((0, 1), (0, 2), *others)
+    bench.ledgers.fail(OSError("no room"))
+    assert counted(inlet, producer) == [0, 0, 0, 0]
+    assert counted(other, neighbour) == [0, 0, 0, 0]
+    assert bench.publisher.refused == 2 + len(others)
+    assert bench.publisher._entries.value == bench.publisher._bytes.value == 0
+
+
+async def test_how_long_entries_took_is_counted_per_topic_once_they_are_durable(
+    bench: Bench,
+) -> None:
+    one, two, idle = bench.topic(), bench.topic(ScriptedLog(200)), bench.topic(ScriptedLog(300))
+    for inlet in (one, two, idle):
+        bench.producer(inlet)
+    bench.send((0, 1), (0, 2), (1, 1))
+    bench.clock.advance(0.004)
+    bench.ledgers.commit()
+    bench.send((0, 3))
+    bench.clock.advance(7)
+    bench.ledgers.fail(OSError("no room"))
+    assert one.tally is not None
+    assert two.tally is not None
+    assert one.tally.counts[:SIZES_FROM] == [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 8000]
+    assert two.tally.counts[:SIZES_FROM] == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4000]
+    assert idle.tally is None
 
 
 # --- deduplication

@@ -11,8 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from magnetar.broker.doors.admin.app import AdminApp
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.exposition import merged
-from magnetar.broker.doors.admin.metrics import CLIENTS_MAX
+from magnetar.broker.doors.admin.metrics import CLIENTS_MAX, TALLIES_MAX
 from magnetar.broker.metadata.store import Store
+from magnetar.broker.topics.producer import Inlet
+from magnetar.broker.topics.tally import Tally
 from magnetar.names import TopicName
 
 
@@ -42,6 +44,7 @@ class FakeTopic:
     def __init__(self, name: str, shown: dict[str, Any]) -> None:
         self.name = TopicName.parse(name)
         self.shown = shown
+        self.inlet = Inlet(log=None, wake=lambda: None)
 
     def stats(self) -> dict[str, Any]:
         return self.shown
@@ -178,3 +181,60 @@ async def test_ten_thousand_topics_leave_the_loop_its_turns(
     await app(scope, receive, send)
     watcher.cancel()
     assert longest < (time.perf_counter() - begun) / 10
+
+
+# --- write latency and entry sizes
+
+
+def written(name: str, *sizes: int) -> FakeTopic:
+    topic = FakeTopic(name, stats())
+    topic.inlet.tally = Tally()
+    topic.inlet.tally.sizes(sizes)
+    topic.inlet.tally.wrote(len(sizes), 0.003, 2)
+    return topic
+
+
+LATENCIES = [f"pulsar_storage_write_latency_le_{bound}" for bound in
+             ["0_5", "1", "5", "10", "20", "50", "100", "200", "1000", "overflow"]]  # fmt: skip
+SIZES = [f"pulsar_entry_size_le_{bound}" for bound in
+         ["128", "512", "1_kb", "2_kb", "4_kb", "16_kb", "100_kb", "1_mb", "overflow"]]  # fmt: skip
+
+
+async def test_buckets_have_pulsars_names_and_belong_to_topics(scrape: Any) -> None:
+    first, second = "persistent://public/default/a", "persistent://public/default/b"
+    catalog = Loaded(written(first, 100, 100, 3000), written(second, 2**21), FakeTopic(
+        "persistent://public/default/idle", stats()))  # fmt: skip
+    found = samples(await scrape(catalog))
+    of_first = {name: value for name in found for labels, value in found[name]
+                if labels.get("topic") == first}  # fmt: skip
+    assert [of_first[name] for name in LATENCIES] == [0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
+    assert [of_first[name] for name in SIZES] == [2, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert of_first["pulsar_storage_write_latency_count"] == 3
+    assert of_first["pulsar_storage_write_latency_sum"] == 9
+    assert of_first["pulsar_entry_size_count"] == 3
+    shown = {labels["topic"] for labels, _ in found[SIZES[-1]]}
+    assert shown == {first, second}, "a topic that nobody published to has no buckets"
+
+
+async def test_with_many_topics_buckets_are_those_of_their_namespaces(scrape: Any) -> None:
+    topics = [
+        written(f"persistent://public/n{number % 2}/t{number}", 100, 600)
+        for number in range(TALLIES_MAX + 2)
+    ]
+    found = samples(await scrape(Loaded(*topics)))
+    shown = {labels["namespace"]: value for labels, value in found[SIZES[0]]}
+    half = TALLIES_MAX / 2 + 1
+    assert shown == {"public/n0": half, "public/n1": half}
+    assert all(set(labels) == {"cluster", "worker", "namespace"} for labels, _ in found[SIZES[0]])
+    assert {value for _, value in found["pulsar_storage_write_latency_sum"]} == {half * 2 * 3}
+
+
+async def test_what_is_stored_is_summed_by_namespace(scrape: Any) -> None:
+    kept = [FakeTopic(f"persistent://public/default/{name}", stats()) for name in "ab"]
+    memory = FakeTopic("non-persistent://public/default/c", stats())
+    found = samples(await scrape(Loaded(*kept, memory)))
+    values = {name: [value for _, value in found[name]] for name in found if "_ml_" in name}
+    assert values["pulsar_ml_count"] == [2]
+    assert values["pulsar_ml_AddEntryMessagesRate"] == [3]
+    assert values["pulsar_ml_StoredMessagesSize"] == [200]
+    assert values["pulsar_ml_NumberOfMessagesInBacklog"] == [10]

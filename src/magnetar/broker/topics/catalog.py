@@ -151,6 +151,11 @@ class Catalog:
             "1 while nothing can be stored.",
             lambda: bool(self.trouble.reason),
         )
+        metrics.gauge(
+            "pulsar_ml_cache_used_size",
+            "Bytes of entries that are served from memory because they were written lately.",
+            lambda: ledgers.write_cache_bytes,
+        )
         metrics.gauge("magnetar_topics_loading", "Topics being read.", lambda: len(self._loading))
 
     # --- start and stop -----------------------------------------------------------------

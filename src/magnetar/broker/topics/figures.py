@@ -37,7 +37,8 @@ class Rate:
         passed_s = now_s - self._at
         if passed_s >= WINDOW_S_MIN:
             self._rates = tuple(
-                (now - before) / passed_s for now, before in zip(counts, self._counts, strict=True)
+                max(now - before, 0) / passed_s
+                for now, before in zip(counts, self._counts, strict=True)
             )
             self._at, self._counts = now_s, counts
         return self._rates

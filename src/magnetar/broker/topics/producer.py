@@ -26,6 +26,7 @@ from magnetar.broker.port import (
 from magnetar.broker.run import OFFSET, Run
 from magnetar.broker.topics.deduplication import NO_SEQUENCE, Sequences
 from magnetar.broker.topics.figures import Rate
+from magnetar.broker.topics.tally import Tally
 
 NOT_STORED = EARLIEST.ledger
 """The ledger of a receipt for what was not written: duplicates, and non-persistent topics."""
@@ -72,6 +73,7 @@ class Inlet:
         "rate",
         "refusal",
         "sequences",
+        "tally",
         "wake",
     )
 
@@ -98,6 +100,8 @@ class Inlet:
         self.chunks_in = 0
         self.last_publish_ms = 0
         self.rate: Rate | None = None
+        self.tally: Tally | None = None
+        """None: nothing was stored since the topic was loaded."""
 
     def count(self, entries: int, messages: int, size_bytes: int, wall_ms: int) -> None:
         """Count what was taken."""
@@ -176,6 +180,17 @@ class OpenProducer:
         self.pending -= groups
         if self._idle is not None and not self.pending and not self._idle.done():
             self._idle.set_result(None)
+
+    def take_back(self, entries: int, messages: int, size_bytes: int, chunks: int) -> None:
+        """Uncount what was taken and could not be stored."""
+        inlet = self.inlet
+        self.messages_in -= messages
+        self.bytes_in -= size_bytes
+        self.chunks_in -= chunks
+        inlet.entries_in -= entries
+        inlet.messages_in -= messages
+        inlet.bytes_in -= size_bytes
+        inlet.chunks_in -= chunks
 
     def end(self, reason: PortError) -> None:
         """Close the producer from the broker's side, and tell its door why."""

@@ -18,9 +18,9 @@ No object per entry anywhere; a handful per run.
 
 import asyncio
 import logging
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from magnetar.broker.clock import Clock
@@ -57,6 +57,7 @@ from magnetar.broker.topics.producer import (
     OpenProducer,
     detached,
 )
+from magnetar.broker.topics.tally import SIZE_BOUNDS_BYTES, SIZES_FROM, Tally, latency_bucket
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +142,20 @@ class _Awaited(NamedTuple):
 class _Report:
     """What a door is to be told about one run, prepared as if all goes well."""
 
-    __slots__ = ("awaited", "behind", "counted", "done", "groups", "parts", "run", "stored")
+    __slots__ = (
+        "awaited",
+        "began_s",
+        "behind",
+        "counted",
+        "done",
+        "groups",
+        "parts",
+        "run",
+        "stored",
+    )
 
     def __init__(self, run: Run, done: PublishDone) -> None:
+        self.began_s = 0.0
         self.run = run
         self.done = done
         self.groups: list[Group] = []
@@ -306,6 +318,9 @@ class Publisher:
         longs[place + FIRST_INDEX] = log.next_index
         longs[place + BROKER_TIME] = now_ms
         log.next_index += messages
+        if inlet.tally is None:
+            inlet.tally = Tally()
+        inlet.tally.counts[SIZES_FROM + bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
         ledger, entry = log.reserve(1)
         report.parts.append(Part(ledger, entry, at, 1, ""))
         report.stored.append(_Stored(producer, len(report.groups), ledger, entry + 1, NO_SEQUENCE))
@@ -416,6 +431,13 @@ class Publisher:
         count = run.count
         taken = _stamped(run, log.next_index, now_ms)
         log.next_index += taken.messages
+        tally = producer.inlet.tally
+        if tally is None:
+            tally = producer.inlet.tally = Tally()
+        if count == 1:
+            tally.size(taken.size_bytes)
+        else:
+            tally.sizes(run.u32(LENGTH).tolist())
         ledger, entry = log.reserve(count)
         self._count_in(taken, producer, now_ms)
         # The journal names the producer only where reading it back may raise its sequence id.
@@ -445,6 +467,7 @@ class Publisher:
     def _send_off(self, report: _Report) -> None:
         """Append what there is to append; report the rest behind what is on its way."""
         if report.parts:
+            report.began_s = self._clock.monotonic()
             self._last = report
             self._ledgers.append(report.run, report.parts, report)
         elif report.groups:
@@ -470,7 +493,7 @@ class Publisher:
 
         Tokens that are not runs are functions, called with the error.
         """
-        touched: dict[Inlet, None] = {}
+        touched: dict[Inlet, int] = {}
         reports: list[_Report] = []
         if error is not None:
             self.on_failure(str(error))
@@ -478,7 +501,8 @@ class Publisher:
             if isinstance(token, _Report):
                 reports.append(token)
                 for stored in token.stored:
-                    touched[stored.producer.inlet] = None
+                    inlet = stored.producer.inlet
+                    touched[inlet] = touched.get(inlet, 0) + token.groups[stored.group].count
                     self._settle(token, stored, error)
             elif callable(token):
                 token(error)
@@ -489,6 +513,10 @@ class Publisher:
             report.send()
         for inlet in touched:
             inlet.wake()
+        if reports and error is None:
+            # What shared a commit differs by less than what it took: the middle is told of all.
+            began_s = (reports[0].began_s + reports[-1].began_s) / 2
+            _count_latency(touched, self._clock.monotonic() - began_s)
 
     def _settle(self, report: _Report, stored: _Stored, error: Exception | None) -> None:
         producer, _, ledger, end_entry, highest = stored
@@ -509,12 +537,30 @@ class Publisher:
         """
         producer, inlet = stored.producer, stored.producer.inlet
         error = PersistenceError(f"the entry could not be made durable: {cause}")
+        self._take_back(report, stored)
         report.fail(stored, error)
         if inlet.sequences is not None:
             inlet.sequences.failed(producer.name)
         if producer.refusal is None:
             producer.refusal = error
             self._loop.call_soon(producer.end, error)
+
+    def _take_back(self, report: _Report, stored: _Stored) -> None:
+        """Count what was thought stored as refused, not as received."""
+        group, producer = report.groups[stored.group], stored.producer
+        lost = report.run.slice(group.first_row, group.count)
+        sizes = lost.u32(LENGTH).tolist()
+        producer.take_back(
+            group.count,
+            lost.message_count(),
+            sum(sizes),
+            sum(1 for flag in lost.u32(FLAGS) if flag & _CHUNK),
+        )
+        if producer.inlet.tally is not None:
+            producer.inlet.tally.take_back(sizes)
+        self._entries.value -= group.count
+        self._bytes.value -= sum(sizes)
+        self._refused.value += group.count
 
     # --- topics without an open ledger --------------------------------------------------
 
@@ -588,6 +634,14 @@ class Publisher:
             callbacks, self._clear_callbacks = self._clear_callbacks, []
             for callback in callbacks:
                 self._ledgers.call_when_clear(callback)
+
+
+def _count_latency(entries: Mapping[Inlet, int], took_s: float) -> None:
+    """Count entries per topic that took so long to be durable."""
+    bucket = latency_bucket(took_s)
+    for inlet, count in entries.items():
+        if inlet.tally is not None:
+            inlet.tally.wrote(count, took_s, bucket)
 
 
 def _ignore(reason: str) -> None:

@@ -9,13 +9,16 @@ Series of one topic carry `cluster`, `namespace`, `topic` and, where there is on
 processes answer as one target. Counters of a topic start at 0 when it is loaded.
 
 Source: Pulsar's metrics reference. Producers and consumers are shown while there are few,
-because every one is a series of its own.
+because every one is a series of its own; the buckets of write latency and entry size, which
+are twenty series per topic, of whole namespaces once many topics are published to.
 """
 
 import asyncio
 import resource
 from array import array
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +36,7 @@ from magnetar.broker.doors.admin.exposition import (
 )
 from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.files import DiskFiles
+from magnetar.broker.topics.tally import LATENCY_SUM, SIZES_FROM
 
 _MEMORY_STATUS = Path("/proc/self/statm")
 
@@ -41,6 +45,9 @@ TOPICS_PER_TURN = 20
 SAMPLES_PER_TURN = 2_000
 CLIENTS_MAX = 1_000
 """With more producers and consumers than this, none of them is shown singly."""
+
+TALLIES_MAX = 500
+"""With more topics that are published to than this, buckets are those of whole namespaces."""
 
 Stats = Mapping[str, Any]
 
@@ -142,6 +149,54 @@ CONSUMER = (
 )
 
 
+NAMESPACE = (
+    _gauge("pulsar_ml_AddEntryBytesRate", "Bytes stored per second.", "msgThroughputIn"),
+    _gauge("pulsar_ml_AddEntryMessagesRate", "Messages stored per second.", "msgRateIn"),
+    _gauge("pulsar_ml_NumberOfMessagesInBacklog", "Messages not acknowledged.", "msgBacklog"),
+    _gauge("pulsar_ml_StoredMessagesSize", "Bytes stored.", "storageSize"),
+)
+
+
+def _slot(name: str, help_text: str, slots: slice) -> Series:
+    def read(counted: Stats) -> float:
+        return float(sum(counted["counts"][slots]))
+
+    return _gauge(name, help_text, read)
+
+
+def _buckets(name: str, what: str, bounds: Sequence[str], first: int) -> list[Series]:
+    """Return one series per bucket, as Pulsar names them, and one for all together."""
+    help_text = f"Entries of the last minute by {what}."
+    names = [*(f"{name}_le_{bound}" for bound in bounds), f"{name}_le_overflow"]
+    series = [
+        _slot(each, help_text, slice(first + index, first + index + 1))
+        for index, each in enumerate(names)
+    ]
+    whole = slice(first, first + len(names))
+    return [*series, _slot(f"{name}_count", "Entries of the last minute.", whole)]
+
+
+TALLY = (
+    *_buckets(
+        "pulsar_storage_write_latency",
+        "time until they were durable, ms",
+        ("0_5", "1", "5", "10", "20", "50", "100", "200", "1000"),
+        first=0,
+    ),
+    _gauge(
+        "pulsar_storage_write_latency_sum",
+        "Time until the entries of the last minute were durable, ms.",
+        lambda counted: counted["counts"][LATENCY_SUM] / 1000,
+    ),
+    *_buckets(
+        "pulsar_entry_size",
+        "size, bytes",
+        ("128", "512", "1_kb", "2_kb", "4_kb", "16_kb", "100_kb", "1_mb"),
+        first=SIZES_FROM,
+    ),
+)
+
+
 class _Rows:
     """The numbers of many things of one kind, and the labels of each; a few hundred bytes each."""
 
@@ -193,15 +248,47 @@ class Scrape:
         self._subscriptions = _Rows(SUBSCRIPTION)
         self._producers = _Rows(PRODUCER)
         self._consumers = _Rows(CONSUMER)
+        self._tallies = _Rows(TALLY)
+        self._tally_per_namespace: dict[str, list[int]] = {}
+        self._now_s = context.clock.monotonic()
         self._topics_per_namespace: dict[str, int] = {}
+        self._stored: dict[str, dict[str, float]] = {}
+        """Sums over the persistent topics of a namespace."""
+        self._stored_topics = 0
         self._clients = 0
 
     async def collect(self) -> None:
         """Take the statistics of all topics, a few in each turn of the loop."""
         for count, topic in enumerate(self._context.catalog.loaded(), start=1):
-            self._take(str(topic.name), str(topic.name.namespace_name), topic.stats())
+            name, namespace = str(topic.name), str(topic.name.namespace_name)
+            stats = topic.stats()
+            self._take(name, namespace, stats)
+            if topic.name.persistent:
+                self._add_stored(namespace, stats)
+            if topic.inlet.tally is not None:
+                self._add_tally(name, namespace, topic.inlet.tally.read(self._now_s))
             if count % TOPICS_PER_TURN == 0:
                 await asyncio.sleep(0)
+
+        if len(self._tallies) > TALLIES_MAX:
+            self._tallies = _Rows(TALLY)
+            for namespace, counts in sorted(self._tally_per_namespace.items()):
+                pairs = [*self._process, ("namespace", namespace)]
+                self._tallies.add(labels(pairs), {"counts": counts})
+
+    def _add_stored(self, namespace: str, stats: Stats) -> None:
+        sums = self._stored.setdefault(namespace, defaultdict(float))
+        for key in ("msgThroughputIn", "msgRateIn", "storageSize"):
+            sums[key] += stats.get(key, 0)
+        sums["msgBacklog"] += _backlog(stats)
+        self._stored_topics += 1
+
+    def _add_tally(self, topic: str, namespace: str, counts: Sequence[int]) -> None:
+        pairs = [*self._cluster, ("namespace", namespace), ("topic", topic)]
+        if len(self._tallies) <= TALLIES_MAX:
+            self._tallies.add(labels(pairs), {"counts": counts})
+        so_far = self._tally_per_namespace.get(namespace, [0] * len(counts))
+        self._tally_per_namespace[namespace] = list(map(add, so_far, counts))
 
     def _take(self, topic: str, namespace: str, stats: Stats) -> None:
         counts = self._topics_per_namespace
@@ -227,7 +314,10 @@ class Scrape:
             (name_of(block), iter([labelled(block, labels(self._process))]))
             for block in self._blocks()
         ]
-        rows = [self._topics, self._subscriptions]
+        stored = _Rows(NAMESPACE)
+        for namespace, sums in sorted(self._stored.items()):
+            stored.add(labels([*self._process, ("namespace", namespace)]), sums)
+        rows = [self._topics, self._subscriptions, self._tallies, stored]
         if self._clients <= CLIENTS_MAX:
             rows += [self._producers, self._consumers]
         for each in rows:
@@ -243,6 +333,8 @@ class Scrape:
         yield from self._context.metrics.render()
         yield from process_blocks()
         yield self._topics_count()
+        family = Family("pulsar_ml_count", "Topics in memory that are stored.", "gauge")
+        yield _block(family, self._stored_topics)
         totals = {each.family.name: self._topics.total(i) for i, each in enumerate(TOPIC)}
         broker = "pulsar_broker_"
         for name, help_text, value in (
