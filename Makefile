@@ -7,7 +7,7 @@
 #   make check    format, lint, types, architecture, spelling, dependencies, house rules
 #   make format   let ruff lay out the code
 #   make crash    a longer campaign of power losses, damage and kills: KILLS=60 STATES=20000
-#   make limits   the long form of the tests of memory, with the promised numbers: 30 minutes
+#   make limits   the long form of the tests of memory, with the promised numbers: 11 minutes
 #   make bench    measure; see docs/performance.md
 #   make sizes    lines per file, and what the last change added
 #   make proto    write the generated protobuf code anew
