@@ -15,6 +15,15 @@ def test_the_text_has_help_type_and_value() -> None:
     )
 
 
+def test_large_numbers_keep_all_their_digits() -> None:
+    metrics = Metrics()
+    metrics.gauge("cache_bytes", "Bytes.", lambda: 2_097_153)
+    metrics.histogram("sync_ms", "Time of a sync.", [1]).observe(2_097_153.25)
+    text = "".join(metrics.render())
+    assert "cache_bytes 2097153\n" in text
+    assert "sync_ms_sum 2097153.25\n" in text
+
+
 def test_histogram_buckets_add_up_and_include_their_bound() -> None:
     metrics = Metrics()
     histogram = metrics.histogram("sync_ms", "Time of a sync.", [1, 10])

@@ -79,7 +79,7 @@ class Metrics:
         for counter in self._counters:
             yield _head(counter.name, counter.help, "counter") + f"{counter.name} {counter.value}\n"
         for gauge in self._gauges:
-            yield _head(gauge.name, gauge.help, "gauge") + f"{gauge.name} {gauge.read():g}\n"
+            yield _head(gauge.name, gauge.help, "gauge") + f"{gauge.name} {gauge.read():.15g}\n"
         for histogram in self._histograms:
             lines = [_head(histogram.name, histogram.help, "histogram")]
             so_far = 0
@@ -88,7 +88,7 @@ class Metrics:
                 lines.append(f'{histogram.name}_bucket{{le="{bound:g}"}} {so_far}\n')
             so_far += histogram.counts[-1]
             lines.append(f'{histogram.name}_bucket{{le="+Inf"}} {so_far}\n')
-            lines.append(f"{histogram.name}_sum {histogram.total:g}\n")
+            lines.append(f"{histogram.name}_sum {histogram.total:.15g}\n")
             lines.append(f"{histogram.name}_count {so_far}\n")
             yield "".join(lines)
 
