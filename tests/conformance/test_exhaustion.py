@@ -6,6 +6,7 @@ same is done elsewhere with a watermark that the disk is above from the start.
 
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,11 +17,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
+import pulsar
 import pytest
 
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand
+from magnetar.client.admin import Admin, AdminError
 from tests.conformance.child import MIB, Child, eventually, running, size_on_disk
 from tests.conformance.histories import lost, out_of_order, phantoms
 from tests.conformance.line import EXCLUSIVE, Line, Received
@@ -42,6 +45,8 @@ NO_WATERMARK = {"disk_used_percent_readonly": 100, "disk_used_percent_warn": 100
 ROOM_IN_THE_JOURNAL = {"journal_file_bytes": 8 * MIB, "ledger_bytes_max": 256 * MIB}
 REFUSED_S = 1.0
 """How soon a producer must know."""
+SEND_TIMEOUT_MS = 3_000
+SILENT = pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
 RESUMED_S = 5.0
 """How soon after space is back it may go on."""
 
@@ -220,6 +225,59 @@ def check(numbers: Numbers, stored: list[int]) -> None:
     assert not lost(numbers.acknowledged, stored)
     assert not phantoms(numbers.next, stored)
     assert not out_of_order(stored)
+
+
+def test_the_official_client_hears_of_a_full_disk_and_the_log_stays_short(
+    small_disk: Path,
+) -> None:
+    """A producer that is let in again and again would never time out, ten times a second."""
+    with running(child_on(small_disk, NO_WATERMARK | SMALL)) as broker, broker.admin() as admin:
+        client = pulsar.Client(f"pulsar://127.0.0.1:{broker.port}", logger=SILENT)
+        producer = client.create_producer(
+            TOPIC, send_timeout_millis=SEND_TIMEOUT_MS, batching_enabled=False
+        )
+        for _ in range(50):
+            producer.send(bytes(64 * 1024))
+        assert admin.health() == "ok"
+        fill(small_disk / "somebody-elses-file", 100)
+        assert refused_after_s(producer) < 3 * SEND_TIMEOUT_MS / 1000
+        with pytest.raises(AdminError, match="nothing can be stored") as unwell:
+            admin.health()
+        assert unwell.value.status == 503
+        assert admin.ready() == "ok", "it serves consumers"
+        lines = broker.log.read_text().splitlines()
+        assert len([line for line in lines if " ERROR " in line or " WARNING " in line]) < 15
+        assert not [line for line in lines if line.startswith("Traceback")]
+        made = re.search(r"\npulsar_connection_created_total_count.* (\d+)\n", admin.metrics())
+        assert made is not None
+        assert int(made[1]) < 25, "clients come back more and more slowly"
+
+        (small_disk / "somebody-elses-file").unlink()
+        eventually(lambda: is_well(admin), RESUMED_S)
+        began = perf_counter()
+        while True:
+            with suppress(pulsar.PulsarException):
+                producer.send(b"goes on by itself")
+                break
+            assert perf_counter() - began < 60
+        client.close()
+
+
+def refused_after_s(producer: Any) -> float:
+    """Send until it fails; return how long the last call took."""
+    while True:
+        began = perf_counter()
+        try:
+            producer.send(bytes(64 * 1024))
+        except pulsar.PulsarException:
+            return perf_counter() - began
+
+
+def is_well(admin: Admin) -> bool:
+    """Return whether the broker has nothing to complain about."""
+    with suppress(AdminError):
+        return admin.health() == "ok"
+    return False
 
 
 def test_above_the_watermark_producers_are_refused_and_consumers_go_on(tmp_path: Path) -> None:

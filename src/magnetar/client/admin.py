@@ -140,6 +140,14 @@ class Admin:
         """
         return self._text("GET", "/admin/v2/brokers/health")
 
+    def ready(self) -> str:
+        """Return `ok` when every broker process serves, be it well or not.
+
+        Raises:
+            AdminError: one does not answer.
+        """
+        return self._text("GET", "/admin/v2/brokers/ready")
+
     def version(self) -> str:
         return self._text("GET", "/admin/v2/brokers/version")
 

@@ -57,6 +57,8 @@ class Worker:
             return PlainTextResponse(text + sample(f"b{self.number}", mine, 2))
         if path == "/admin/v2/brokers/health":
             return reason(503, self.ill) if self.ill else PlainTextResponse("ok")
+        if path == "/admin/v2/brokers/ready":
+            return PlainTextResponse("ok")
         if path.endswith("/breaks"):
             return StreamingResponse(self.breaks())
         if path.endswith("/refused"):
@@ -207,6 +209,8 @@ async def test_health_needs_every_process(
     workers[2].ill = "the disk is full"
     answer = await ask(forward, "GET", "/admin/v2/brokers/health")
     assert (answer.status, answer.reason) == (503, "the disk is full")
+    for path in ("/readyz", "/admin/v2/brokers/ready"):
+        assert (await ask(forward, "GET", path)).status == 200, "it serves consumers"
     workers[0].ill = "the disk is full"
     workers[1].ill = "something else"
     answer = await ask(forward, "GET", "/admin/v2/brokers/health")

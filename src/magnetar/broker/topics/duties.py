@@ -70,7 +70,6 @@ class Duties:
         config = self._config
         self._ledgers.on_stuck = self._judge_disk
         self._judge_disk()
-        self._topics.trouble.tell(0)
         self._tasks = [
             loop.create_task(self._again(config.expiry_interval_s, self.keep_up, "expiry")),
             loop.create_task(self._again(config.reclaim_interval_s, self.reclaim, "reclaim")),
@@ -148,7 +147,7 @@ class Duties:
         trouble = self._topics.trouble
         if trouble.failure:
             await trouble.try_again()
-        trouble.tell(self._topics.publisher.refused)
+            trouble.tell(self._topics.publisher.refused)
 
     def _judge_disk(self) -> None:
         config, publisher, trouble = self._config, self._topics.publisher, self._topics.trouble
@@ -162,6 +161,8 @@ class Duties:
         else:
             trouble.limit = ""
         publisher.refusal = PersistenceError(trouble.limit) if trouble.limit else None
+        if trouble.limit or not trouble.failure:  # whether that lasts is found out by trying
+            trouble.tell(publisher.refused)
         warn = used >= config.disk_used_percent_warn
         if warn and not self._warned and not trouble.limit:
             logger.warning(

@@ -2,7 +2,7 @@
 
     start ──▶ ready ──▶ kill (SIGKILL, supervisor and workers at once) ──▶ start again ──▶ stop
 
-Ready means that its own health check says so, and killed that no process of it is left.
+Ready means that all its processes say so, and killed that no process of it is left.
 """
 
 import os
@@ -138,7 +138,7 @@ class BrokerProcess:
                 if process.poll() is not None:
                     raise CommandError(f"the broker ended at once:\n{self.log_end()}")
                 try:
-                    return admin.health() == "ok"
+                    return admin.ready() == "ok"
                 except AdminError:
                     return False
 

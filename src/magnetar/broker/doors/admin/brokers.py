@@ -31,6 +31,11 @@ async def health(call: Call) -> Response:
     return PlainTextResponse("ok")
 
 
+async def ready(call: Call) -> Response:  # noqa: ARG001 - a handler
+    """Return `ok`: this process serves. One that can store nothing still serves consumers."""
+    return PlainTextResponse("ok")
+
+
 async def version(call: Call) -> Response:
     """Return the version of the program."""
     return PlainTextResponse(call.context.version)
@@ -53,7 +58,7 @@ async def internal_configuration(call: Call) -> Response:
 ROUTES = [
     Route("GET", f"{ADMIN}/brokers", list_brokers, Right.SUPERUSER),
     Route("GET", f"{ADMIN}/brokers/health", health, Right.OPEN),
-    Route("GET", f"{ADMIN}/brokers/ready", health, Right.OPEN),
+    Route("GET", f"{ADMIN}/brokers/ready", ready, Right.OPEN),
     Route("GET", f"{ADMIN}/brokers/version", version, Right.OPEN),
     Route("GET", f"{ADMIN}/brokers/leaderBroker", leader, Right.SUPERUSER),
     Route(

@@ -2,7 +2,8 @@
 
     /admin/v2/{domain}/{tenant}/{namespace}/{topic}/...  ──▶ the process that owns the topic
     /metrics                                             ──▶ all of them, merged
-    /admin/v2/brokers/health, /readyz                    ──▶ all of them, must all be well
+    /admin/v2/brokers/health                             ──▶ all of them, must all be well
+    /admin/v2/brokers/ready, /readyz                     ──▶ all of them, must all serve
     /healthz, /status.html                               ──▶ answered here
     anything else                                        ──▶ process 0, or the next one alive
 
@@ -37,6 +38,9 @@ from magnetar.broker.ownership import owner_of
 logger = logging.getLogger(__name__)
 
 HEALTH = f"{ADMIN}/brokers/health"
+READY = f"{ADMIN}/brokers/ready"
+_ANSWERED_HERE = {"/healthz": "ok", "/status.html": "OK"}
+_ASKED_OF_ALL = {HEALTH: HEALTH, READY: READY, "/readyz": READY}
 BODY_TIMEOUT_S = 30.0
 """For a client to send the body of a request."""
 SEND_TIMEOUT_S = 60.0
@@ -86,20 +90,14 @@ class Forward:
             return refused(error, f"{method} {path}")
 
     async def _own_answer(self, stack: AsyncExitStack, path: str) -> Response | None:
-        match path.rstrip("/"):
-            case "/metrics":
-                return await self._metrics(stack)
-            case "/healthz":
-                return PlainTextResponse("ok")
-            case "/status.html":
-                return PlainTextResponse("OK")
-            case "/readyz":
-                return (
-                    PlainTextResponse("ok") if not await self._ill() else reason(503, "not ready")
-                )
-            case str(where) if where == HEALTH:
-                ill = await self._ill()
-                return reason(503, "; ".join(ill)) if ill else PlainTextResponse("ok")
+        path = path.rstrip("/")
+        if path == "/metrics":
+            return await self._metrics(stack)
+        if path in _ANSWERED_HERE:
+            return PlainTextResponse(_ANSWERED_HERE[path])
+        if path in _ASKED_OF_ALL:
+            ill = await self._ill(_ASKED_OF_ALL[path])
+            return reason(503, "; ".join(ill)) if ill else PlainTextResponse("ok")
         return None
 
     async def _forward(
@@ -146,14 +144,15 @@ class Forward:
             merged([exchange.body() for exchange in exchanges]), media_type=CONTENT_TYPE
         )
 
-    async def _ill(self) -> list[str]:
+    async def _ill(self, path: str) -> list[str]:
         """Ask every process how it is; return the complaints, each once."""
-        complaints = await asyncio.gather(*map(self._ask, range(len(self._siblings))))
+        workers = range(len(self._siblings))
+        complaints = await asyncio.gather(*(self._ask(worker, path) for worker in workers))
         return list(dict.fromkeys(filter(None, complaints)))
 
-    async def _ask(self, worker: int) -> str:
+    async def _ask(self, worker: int, path: str) -> str:
         try:
-            answer = await self._siblings.call(worker, "GET", HEALTH)
+            answer = await self._siblings.call(worker, "GET", path)
         except SiblingDownError as error:
             return str(error)
         return "" if answer.status == 200 else reason_in(answer.body)
