@@ -21,9 +21,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.accounting import proportional_set_bytes, usage
+from benchmarks.accounting import cpu_s, disk_written_bytes, proportional_set_bytes
 from benchmarks.report import write_report
 from benchmarks.servers import ALL, Server
 
@@ -148,15 +148,28 @@ def measure_once(scenario: Scenario, server: Server, seconds: float) -> dict[str
         if scenario.mode == "consume":
             messages = min(CONSUMED_MESSAGES_MAX, CONSUMED_BYTES // scenario.size_bytes)
             messages -= messages % scenario.batch
-            run_load(server, load | {"mode": "publish", "messages": messages, "warm_up_s": 0.0})
+            publish = {"mode": "publish", "messages": messages, "warm_up_s": 0.0}
+            run_load(server, load | publish, folder)
             load["messages"] = messages
-        return run_load(server, load)
+        return run_load(server, load, folder)
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_load(server: Server, load: dict[str, Any]) -> dict[str, float]:
+class Counters(NamedTuple):
+    """What only goes up while a server works."""
+
+    cpu_s: float
+    disk_bytes: int | None
+
+    @classmethod
+    def now(cls, server: Server, folder: Path) -> "Counters":
+        """Read them."""
+        return cls(cpu_s(server.pid), disk_written_bytes(folder))
+
+
+def run_load(server: Server, load: dict[str, Any], folder: Path) -> dict[str, float]:
     """Run one load generator to its end, reading the server's counters around its measured part."""
     process = subprocess.Popen(
         [sys.executable, "-m", server.load_module, json.dumps(load)],
@@ -164,29 +177,31 @@ def run_load(server: Server, load: dict[str, Any]) -> dict[str, float]:
         text=True,
     )
     assert process.stdout
-    before, result, memory = usage(server.pid), None, 0
+    before, result, memory = Counters.now(server, folder), None, 0
     timeout = threading.Timer(LOAD_TIMEOUT_S, process.kill)
     timeout.start()
     with process:
         for line in process.stdout:
             said = json.loads(line)
             if "measuring" in said:
-                before = usage(server.pid)
+                before = Counters.now(server, folder)
             elif "seconds" in said:
                 result = said
         memory = proportional_set_bytes(server.pid)
     timeout.cancel()
     if process.returncode or result is None:
         raise subprocess.SubprocessError(f"the load ended with code {process.returncode}")
-    used = usage(server.pid).since(before)
+    after = Counters.now(server, folder)
     messages = result["messages"]
     figures = {
         "messages_per_s": messages / result["seconds"],
         "mib_per_s": messages * load["size_bytes"] / result["seconds"] / 2**20,
-        "server_cpu_us": used.cpu_s / messages * 1e6,
-        "written_per_byte": used.written_bytes / (messages * load["size_bytes"]),
+        "server_cpu_us": (after.cpu_s - before.cpu_s) / messages * 1e6,
         "memory_mib": memory / 2**20,
     }
+    if before.disk_bytes is not None and after.disk_bytes is not None:
+        written = after.disk_bytes - before.disk_bytes
+        figures["written_per_byte"] = written / (messages * load["size_bytes"])
     if "client_cpu_s" in result:
         figures["client_cpu_us"] = result["client_cpu_s"] / messages * 1e6
     return figures | {key: value for key, value in result.items() if key.endswith("_ms")}

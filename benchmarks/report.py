@@ -42,10 +42,11 @@ def table(result: dict[str, Any]) -> str:
             if "p50_ms" in figures
             else ""
         )
+        written = f"{figures['written_per_byte']:.2f}" if "written_per_byte" in figures else ""
         lines.append(
             f"| {name} | {row['server']} | {figures['messages_per_s']:,.0f}{bound}"
             f" | {figures['mib_per_s']:,.1f} | {figures['server_cpu_us']:.2f} | {ratio}"
-            f" | {figures['written_per_byte']:.2f} | {figures['memory_mib']:,.0f} | {delays} |"
+            f" | {written} | {figures['memory_mib']:,.0f} | {delays} |"
         )
     means = {row["server"]: row["acknowledged_means"] for row in result["rows"]}
     lines += ["", "What an acknowledgement means:", ""]

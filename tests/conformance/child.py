@@ -15,7 +15,7 @@ from threading import Event
 from time import perf_counter
 from typing import Any
 
-from benchmarks.accounting import tree, usage
+from benchmarks.accounting import cpu_s, tree
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.client.address import PULSAR_PORT
 from magnetar.client.admin import Admin
@@ -78,9 +78,9 @@ class Child(BrokerProcess):
 
     def idle_cpu_percent(self, over_s: float) -> float:
         """How much of one core all its processes use while nobody asks for anything."""
-        began, before = perf_counter(), usage(self.pid).cpu_s
+        began, before = perf_counter(), cpu_s(self.pid)
         Event().wait(over_s)
-        return 100 * (usage(self.pid).cpu_s - before) / (perf_counter() - began)
+        return 100 * (cpu_s(self.pid) - before) / (perf_counter() - began)
 
     def admin(self) -> Admin:
         """Admin REST of this broker."""
