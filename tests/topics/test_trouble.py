@@ -135,6 +135,27 @@ async def test_the_log_says_when_it_begins_once_a_minute_and_when_it_ends(
 # --- on a disk
 
 
+async def test_on_a_disk_that_became_read_only_no_producer_is_let_in_until_it_can_be_written() -> (
+    None
+):
+    disk = SimulatedDisk()
+    core = await Core(Path("/data"), ManualClock(), disk).start()
+    client = await core.producer("t", "p")
+    await client.send("kept")
+    disk.fail = lambda step, what, path: errno.EROFS
+    with pytest.raises(PersistenceError):
+        await client.send("refused", first_sequence_id=1)
+    with pytest.raises(PersistenceError, match="Read-only file system"):
+        await core.producer("t", "p", epoch=1)
+    listener = await core.consumer("t", from_earliest=True)
+    assert await listener.bodies(1) == ["kept"]
+    disk.fail = lambda step, what, path: None
+    client = await core.producer("t", "p", epoch=2)
+    await client.send("after", first_sequence_id=2)
+    assert await listener.bodies(2) == ["kept", "after"]
+    await core.stop()
+
+
 async def test_on_a_full_disk_a_producer_that_comes_back_is_kept_out_until_there_is_room() -> None:
     disk = SimulatedDisk()
     core = await Core(Path("/data"), ManualClock(), disk, ledger_entries_max=7).start()
