@@ -35,6 +35,7 @@ from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.doors.listener import Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.files import DiskFiles, Files
+from magnetar.broker.logs import Quiet
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
@@ -166,7 +167,7 @@ class Node:
             clock=self._clock,
             address=self._address,
             version=magnetar.__version__,
-            complaint=lambda: "the disk is full" if self._ledgers.full else "",
+            complaint=self._complaint,
         )
         admin = await serve_admin(context, self._admin_sockets[config.worker])
         self._parts.push_async_callback(admin.stop)
@@ -189,6 +190,10 @@ class Node:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
+
+    def _complaint(self) -> str:
+        reason = self._catalog.trouble.reason
+        return f"nothing can be stored: {reason}" if reason else ""
 
     def _port(self) -> Port:
         """Return what the doors ask: the log of this process, and what its siblings own."""
@@ -260,6 +265,8 @@ def main() -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Quiet())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which tells us
     fd = int(sys.argv[1])
     with suppress(ImportError):
