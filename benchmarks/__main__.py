@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -119,13 +120,16 @@ def measure(
             "server": kind.name,
             "acknowledged_means": kind.acknowledged_means,
             "rounds": seen[kind.name],
-            "median": {
-                key: median(each[key] for each in seen[kind.name]) for key in seen[kind.name][0]
-            },
+            "failed_rounds": rounds - len(seen[kind.name]),
+            "median": medians(seen[kind.name]),
         }
         for kind in able
-        if seen[kind.name]
     ]
+
+
+def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure; nothing if no round came to its end."""
+    return {key: median(each[key] for each in rounds) for key in rounds[0]} if rounds else {}
 
 
 def measure_once(scenario: Scenario, server: Server, seconds: float) -> dict[str, float]:

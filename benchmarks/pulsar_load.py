@@ -27,7 +27,8 @@ from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 
 SEND_RECEIPT, MESSAGE, PING = 7, 9, 18
 SIZE, SIZES = struct.Struct(">I"), struct.Struct(">II")
-PERMITS = 20_000
+PERMITS = 1_000
+"""What a consumer asks for ahead: the clients' default."""
 SILENCE_TIMEOUT_S = 20.0
 """A broker that says nothing for so long has stopped."""
 

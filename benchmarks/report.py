@@ -33,6 +33,9 @@ def table(result: dict[str, Any]) -> str:
     ours: dict[str, float] = {}
     for row in result["rows"]:
         figures, name = row["median"], row["scenario"]["name"]
+        if not figures:
+            lines.append(f"| {name} | {row['server']} | did not finish | | | | | | |")
+            continue
         if row["server"] == "Magnetar":
             ours[name] = figures["server_cpu_us"]
         ratio = f"{figures['server_cpu_us'] / ours[name]:.2f}x" if ours.get(name) else ""
