@@ -957,6 +957,36 @@ async def test_peeking_shows_the_backlog_and_moves_nothing() -> None:
         await work.peek(1)
 
 
+@pytest.mark.parametrize("damaged", [1, 2, 5, 9, 10, 14])
+async def test_the_last_message_is_the_last_one_that_can_be_read(damaged: int) -> None:
+    stage = Stage(ledger_entries_max=10)
+    work = await stage.subscription()
+    entries = stage.publish(15)
+    guest = stage.join(work, EXCLUSIVE)
+    stage.log.damage(entries[-damaged], entries[-1])
+    assert (await guest.consumer.last_message()).entry == entries[-damaged - 1]
+
+
+async def test_what_is_readable_between_two_gaps_is_not_overlooked() -> None:
+    stage = Stage(ledger_entries_max=50)
+    work = await stage.subscription()
+    entries = stage.publish(40)
+    guest = stage.join(work, EXCLUSIVE)
+    stage.log.damage(entries[36], entries[39])
+    stage.log.damage(entries[20], entries[34])
+    assert (await guest.consumer.last_message()).entry == entries[35]
+
+
+async def test_a_topic_of_which_nothing_can_be_read_has_no_last_message() -> None:
+    stage = Stage(ledger_entries_max=10)
+    work = await stage.subscription()
+    entries = stage.publish(15)
+    guest = stage.join(work, EXCLUSIVE)
+    stage.log.damage(entries[0], entries[9])
+    stage.log.damage(entries[10], entries[14])
+    assert (await guest.consumer.last_message()).entry == EARLIEST
+
+
 async def test_the_last_message_tells_its_batch_size_and_the_mark() -> None:
     stage = Stage()
     work = await stage.subscription()

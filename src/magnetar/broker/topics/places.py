@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from magnetar.broker.entry import EARLIEST, EntryId, Envelope
 from magnetar.broker.port import PersistenceError
+from magnetar.broker.run import Run
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
 from magnetar.broker.topics.reading import Log
@@ -14,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 ONE_ENTRY_BYTES = 1
 """When one entry is read: at least one is always returned, so any limit will do."""
+SOME_ENTRIES = 1_000
+SOME_BYTES = 1 << 20
+"""Read at once where the last readable entry is looked for."""
 
 
 class StoredEntry(NamedTuple):
@@ -62,18 +66,61 @@ async def read_one(log: Log, position: EntryId) -> StoredEntry:
     Raises:
         PersistenceError: it is damaged, gone, or could not be read.
     """
-    try:
-        found = log.read_cached(position, 1, ONE_ENTRY_BYTES) or await log.read(
-            position, 1, ONE_ENTRY_BYTES
-        )
-    except StorageError as error:
-        raise PersistenceError(f"cannot read entry {position}: {error}") from error
+    found = await _read(log, position, 1, ONE_ENTRY_BYTES)
     if isinstance(found, Gap):
         raise PersistenceError(f"entry {position} is damaged: {found.reason}")
     at, run = found
     if at != position or not run.count:
         raise PersistenceError(f"entry {position} is not there")
     return StoredEntry(at, run.envelope(0), bytes(run.body(0)))
+
+
+async def _read(
+    log: Log, position: EntryId, entries_max: int, bytes_max: int
+) -> tuple[EntryId, Run] | Gap:
+    """Read, from memory or disk.
+
+    Raises:
+        PersistenceError: the disk did not let us.
+    """
+    try:
+        found = log.read_cached(position, entries_max, bytes_max)
+        return found or await log.read(position, entries_max, bytes_max)
+    except StorageError as error:
+        raise PersistenceError(f"cannot read entry {position}: {error}") from error
+
+
+async def last_readable(log: Log) -> tuple[EntryId, Envelope] | None:
+    """Return the last entry that can be read; None: there is none.
+
+    Back in growing steps until something reads, then forward over what lies between.
+
+    Raises:
+        PersistenceError: the disk did not let us read; try again.
+    """
+    position, step = log.last, 1
+    while position > EARLIEST and position >= log.first:
+        if not isinstance(await _read(log, position, 1, ONE_ENTRY_BYTES), Gap):
+            break
+        position, step = _back(log, position, step), 2 * step
+    best: tuple[EntryId, Envelope] | None = None
+    while EARLIEST < position < log.end:
+        found = await _read(log, position, SOME_ENTRIES, SOME_BYTES)
+        if isinstance(found, Gap):
+            last = found.last
+        else:
+            at, run = found
+            last = EntryId(at.ledger, at.entry + run.count - 1)
+            best = last, run.envelope(run.count - 1)
+        position = log.next_position(EntryId(last.ledger, last.entry + 1))
+    return best
+
+
+def _back(log: Log, position: EntryId, step: int) -> EntryId:
+    """Return the position so many entries earlier, or where its ledger begins; then one before."""
+    if position.entry:
+        return EntryId(position.ledger, max(position.entry - step, 0))
+    return log.previous_position(position)
 
 
 def start_at(log: Log, position: EntryId) -> EntryId:

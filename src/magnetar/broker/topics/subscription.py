@@ -41,7 +41,14 @@ from magnetar.broker.topics.delivery import Delivery
 from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError, StickyRanges
 from magnetar.broker.topics.figures import TYPE_NAMES
 from magnetar.broker.topics.keyed_delivery import KeyedDelivery
-from magnetar.broker.topics.places import StoredEntry, cursor_at, index_at, read_one, start_at
+from magnetar.broker.topics.places import (
+    StoredEntry,
+    cursor_at,
+    index_at,
+    last_readable,
+    read_one,
+    start_at,
+)
 from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.shared_delivery import SharedDelivery
 from magnetar.broker.topics.single_delivery import SingleDelivery
@@ -703,16 +710,16 @@ class Subscription:
         return self.log.bytes_total * self.backlog_entries // entries if entries else 0
 
     async def last_message(self) -> LastMessage:
-        """Return where the topic ends, and how far this subscription is.
+        """Return the last message that can be read, and how far this subscription is.
 
         Raises:
-            PersistenceError: the last entry could not be read.
+            PersistenceError: the disk did not let us read.
         """
-        last = self.log.last
-        batch_size = 0
-        if last > EARLIEST and last >= self.log.first:
-            envelope = (await read_one(self.log, last)).envelope
-            batch_size = envelope.messages if envelope.flags & EntryFlags.BATCH else 0
+        found = await last_readable(self.log)
+        if found is None:
+            return LastMessage(EARLIEST, 0, self.cursor.mark_delete)
+        last, envelope = found
+        batch_size = envelope.messages if envelope.flags & EntryFlags.BATCH else 0
         return LastMessage(last, batch_size, self.cursor.mark_delete)
 
     async def peek(self, number: int) -> StoredEntry | None:
