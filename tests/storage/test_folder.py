@@ -14,6 +14,7 @@ from magnetar.broker.storage.folder import (
     DataFolder,
     FolderError,
     _file_system,
+    holds_entries,
 )
 
 
@@ -99,6 +100,19 @@ def test_a_format_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> N
     (data / "FORMAT").write_text(text)
     with pytest.raises(FolderError, match="expected magnetar data folder"):
         open_folder(data)
+
+
+def test_a_folder_that_was_served_from_holds_a_journal_or_an_entry_log(tmp_path: Path) -> None:
+    assert not holds_entries(tmp_path, DiskFiles())
+    for folder in ("journal/0", "entries", "quarantine"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "metadata.sqlite").touch()
+    assert not holds_entries(tmp_path, DiskFiles()), "a first start that was cut short"
+    (tmp_path / "journal/0/spare-0000000000000001.journal").touch()
+    assert holds_entries(tmp_path, DiskFiles())
+    (tmp_path / "journal/0/spare-0000000000000001.journal").unlink()
+    (tmp_path / "entries/0-1-1.log").touch()
+    assert holds_entries(tmp_path, DiskFiles())
 
 
 def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:

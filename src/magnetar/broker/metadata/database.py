@@ -93,17 +93,27 @@ class Database:
     """One connection to the metadata file."""
 
     def __init__(
-        self, path: Path, files: Files, *, verify: bool = True, busy_timeout_s: float = 10.0
+        self,
+        path: Path,
+        files: Files,
+        *,
+        must_exist: bool = False,
+        verify: bool = True,
+        busy_timeout_s: float = 10.0,
     ) -> None:
         """Open the file, making it if there is none; `verify` reads through all of it.
 
+        `must_exist`: the folder has been served from, so there was one, and something in it.
+
         Raises:
-            CorruptMetadataError: it is damaged, or no metadata. Nothing was changed.
+            CorruptMetadataError: it is damaged, gone, or no metadata. Nothing was changed.
             NewerFormatError: a newer program wrote it. Nothing was changed.
             StoreUnavailableError: the disk refused.
         """
         self._path = path
         self._files = files
+        # What says so is older than this look at the file, which another process may just make.
+        self._must_exist = must_exist or files.exists(snapshot_path(path))
         self._demand_not_lost()
         if not files.exists(path):
             with suppress(FileExistsError):  # another process that starts now was faster
@@ -250,10 +260,8 @@ class Database:
 
     def _demand_not_lost(self) -> None:
         """Refuse to start from nothing where there was something."""
-        snapshot = snapshot_path(self._path)
-        lost = not self._files.exists(self._path) and self._files.exists(snapshot)
-        if lost:
-            raise CorruptMetadataError(self._advice("it is gone, its copy is not"))
+        if self._must_exist and not self._files.exists(self._path):
+            raise CorruptMetadataError(self._advice("it is gone, what it speaks of is not"))
 
     def _demand_format(self) -> None:
         # One transaction: another process may be creating the file between two of the reads.
@@ -263,6 +271,8 @@ class Database:
         tables = self._number("SELECT count(*) FROM sqlite_schema")
         self._db.execute("COMMIT")
         if application == 0 and version == 0 and tables == 0:
+            if self._must_exist:
+                raise CorruptMetadataError(self._advice("it is empty, what it speaks of is not"))
             return  # fresh
         if application != APPLICATION_ID:
             raise CorruptMetadataError(f"{self._path} is an SQLite file, but not Magnetar's")
@@ -312,8 +322,11 @@ class Database:
             f"{snapshot.name} is a copy from the last clean start. To go back to it: stop "
             f"Magnetar, move {self._path.name}, {self._path.name}-wal and {self._path.name}-shm "
             f"into quarantine, copy {snapshot.name} to {self._path.name}, start again. What was "
-            "changed since then (topics, policies, subscriptions) has to be made again; "
-            "messages are not lost."
+            "changed since then is lost: topics, policies and subscriptions have to be made "
+            "again, subscriptions that were there go back to where they stood, and messages "
+            "published to ledgers that the copy does not know are kept on the disk, but no topic "
+            "has them. The log of the start, and `magnetar doctor`, name them. A backup may be "
+            "the better way back."
         )
 
     @contextmanager
@@ -328,6 +341,8 @@ class Database:
                 raise StoreUnavailableError(f"{self._path}: {error}; try again") from error
             # Not only SQLITE_CORRUPT: a damaged schema is "no such table", a key "not UTF-8".
             raise CorruptMetadataError(self._advice(str(error))) from error
+        except UnicodeDecodeError as error:  # what SQLite says quotes the damaged name
+            raise CorruptMetadataError(self._advice("a name in it is not UTF-8")) from error
 
 
 def snapshot_path(path: Path) -> Path:
@@ -372,9 +387,29 @@ def verify_database(path: Path) -> list[str]:
             if version > FORMAT:
                 return [f"format {version} of a newer Magnetar; this one understands {FORMAT}"]
             findings.extend(_findings(db))
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         findings.append(str(error))
     return findings
+
+
+def read_rows(path: Path, prefixes: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Return the keys and values under some prefixes, as of one moment. Changes nothing.
+
+    Raises:
+        CorruptMetadataError: the file cannot be read, or a checksum is wrong.
+    """
+    rows: list[tuple[str, bytes]] = []
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            db.execute("BEGIN")
+            for prefix in prefixes:
+                for key, value, version, checksum in db.execute(_SCAN, _range(prefix)):
+                    if not _sound(key, value, version, checksum):
+                        raise CorruptMetadataError(f"the checksum of key {key} is wrong")
+                    rows.append((key, value))
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise CorruptMetadataError(f"cannot read {path}: {error}") from error
+    return rows
 
 
 def _findings(db: sqlite3.Connection) -> Iterator[str]:

@@ -81,17 +81,19 @@ class SqliteStore:
         self._thread.start()
 
     @classmethod
-    async def open(
+    async def open(  # noqa: PLR0913 - what `Database` is told, and who asks
         cls,
         path: Path,
         files: Files,
         *,
+        must_exist: bool = False,
         verify: bool = True,
         poll_interval_s: float | None = POLL_INTERVAL_S,
         busy_timeout_s: float = 10.0,
     ) -> Self:
         """Open the store, making the file if there is none.
 
+        `must_exist`: the folder has been served from; without its metadata it is refused.
         `verify`: read through the whole file first; one process of several is enough.
         `poll_interval_s`: how often to look for changes by other processes while somebody
         watches; None: there are none.
@@ -103,7 +105,12 @@ class SqliteStore:
             StoreUnavailableError: the disk refused.
         """
         database = await asyncio.to_thread(
-            Database, path, files, verify=verify, busy_timeout_s=busy_timeout_s
+            Database,
+            path,
+            files,
+            must_exist=must_exist,
+            verify=verify,
+            busy_timeout_s=busy_timeout_s,
         )
         return cls(path, files, database, poll_interval_s)
 

@@ -106,7 +106,9 @@ class DataFolder(NamedTuple):
 
     def _check_format(self) -> None:
         marker = self.path / "FORMAT"
-        if not self.files.exists(marker):
+        if self.files.exists(marker):
+            check_format(self.path, self.files)
+        else:
             # `FORMAT` is the first thing written, so without it the folder must be empty.
             strangers = set(self.files.list(self.path)) - {"LOCK", "FORMAT.tmp"}
             if strangers:
@@ -115,18 +117,34 @@ class DataFolder(NamedTuple):
                     " its FORMAT file is missing. Name an empty folder, or put FORMAT back"
                 )
             self.files.write_whole(marker, f"{FORMAT_TEXT}{FORMAT_VERSION}\n".encode())
-            return
-        text = self.files.read(marker).decode(errors="replace").strip()
-        version = text.removeprefix(FORMAT_TEXT)
-        if version == text or not version.isdigit():
-            raise FolderError(
-                f"{marker} says {text[:80]!r}; expected {FORMAT_TEXT}{FORMAT_VERSION}"
-            )
-        if int(version) != FORMAT_VERSION:
-            raise FolderError(
-                f"{self.path} is of format {version}, this version reads format {FORMAT_VERSION}."
-                " Use the version of Magnetar that wrote it, or a newer one"
-            )
+
+
+def check_format(path: Path, files: Files) -> None:
+    """Return if the folder's FORMAT file says that this version can read it.
+
+    Raises:
+        FolderError: a newer version wrote it, or something else did.
+    """
+    marker = path / "FORMAT"
+    text = files.read(marker).decode(errors="replace").strip()
+    version = text.removeprefix(FORMAT_TEXT)
+    if version == text or not version.isdigit():
+        raise FolderError(f"{marker} says {text[:80]!r}; expected {FORMAT_TEXT}{FORMAT_VERSION}")
+    if int(version) != FORMAT_VERSION:
+        raise FolderError(
+            f"{path} is of format {version}, this version reads format {FORMAT_VERSION}."
+            " Use the version of Magnetar that wrote it, or a newer one"
+        )
+
+
+def holds_entries(path: Path, files: Files) -> bool:
+    """Tell whether there is a file of a journal, or an entry log: a broker has served from here.
+
+    There is metadata before there is any of them.
+    """
+    journals = path / "journal"
+    folders = [path / "entries", *(journals / name for name in files.list(journals))]
+    return any(files.list(folder) for folder in folders)
 
 
 def _lock(files: Files, path: Path, sleep: Callable[[float], None]) -> DiskFile:
