@@ -107,7 +107,9 @@ async def _serve(options: StandaloneOptions, out: TextIO) -> int:
         finally:
             await supervisor.stop()
             await http.stop()
-    return 0
+    for each in supervisor.unfinished:
+        logger.error("%s; its log says why. Nothing acknowledged is lost by that", each)
+    return 1 if supervisor.unfinished else 0
 
 
 async def _until_stopped(stop: asyncio.Event, supervisor: Supervisor) -> None:

@@ -79,3 +79,29 @@ def test_a_newer_format_is_refused_and_not_misread(run: Any, tmp_path: Path) -> 
     ended = run("doctor", str(tmp_path))
     assert ended.code == 1
     assert "999" in ended.err
+
+
+def test_a_format_that_is_no_number_is_told_as_at_a_start(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "FORMAT").write_text("99\n")
+    ended = run("doctor", str(tmp_path))
+    assert ended.code == 1
+    assert "expected magnetar data folder, format 1" in ended.err
+
+
+def test_an_entry_log_that_is_gone_is_missed(run: Any, folder: Path) -> None:
+    for log in (folder / "entries").glob("*.log"):
+        log.unlink()
+    ended = run("doctor", str(folder))
+    assert ended.code == 1
+    assert "entries are missing that the metadata knows; lost: " in ended.out
+
+
+def test_ledgers_that_the_metadata_has_never_heard_of_are_named(run: Any, folder: Path) -> None:
+    for beside in folder.glob("metadata.sqlite*"):
+        beside.unlink()
+    (folder / "metadata.snapshot.sqlite").rename(folder / "metadata.sqlite")
+    ended = run("doctor", str(folder))
+    assert ended.code == 1
+    assert "ledgers on the disk belong to no topic" in ended.out
+    told = json.loads(run("doctor", str(folder), "-o", "json").out)
+    assert sum(told["unowned"].values()) == told["entries"] > 0

@@ -180,6 +180,13 @@ def test_nothing_acknowledged_is_lost_however_often_the_broker_is_killed(
     assert not stored_twice(streams[1].stored(client)), "deduplication let something through"
     client.close()
     assert broker.stop() == 0, broker.log_end()
+    assert not complaints(broker), "a crash is no damage"
+
+
+def complaints(broker: BrokerProcess) -> list[str]:
+    """Return what the storage said that an operator would have to look after."""
+    lines = broker.log.read_text().splitlines()
+    return [line for line in lines if " ERROR magnetar.broker.storage" in line]
 
 
 def check(stream: Stream, stored: list[int]) -> None:
@@ -218,5 +225,6 @@ def test_the_loss_of_a_journal_would_be_noticed(tmp_path: Path) -> None:
             survivors.append(int(reader.read_next(timeout_millis=5_000).data()))
         client.close()
         assert lost(range(50), survivors) == list(range(50))
+        assert "held records that no entry log has" in " ".join(complaints(broker))
     finally:
         broker.discard()

@@ -6,6 +6,7 @@ start ── ready ── SIGTERM under load ── exit 0
 
 import logging
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -115,6 +116,24 @@ def test_sigterm_under_load_drains_and_exits_with_zero(tmp_path: Path) -> None:
         found = stored(broker.port)
         assert not lost(range(acknowledged), found)
         assert not out_of_order(found)
+
+
+def test_an_end_that_leaves_messages_in_the_journal_is_told_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    with running(Child(tmp_path)) as broker:
+        with Line(broker.port) as line:
+            line.produce(TOPIC)
+            line.send(client_role.sends(0, 0, 50, b"kept", producer_name="p", publish_time_ms=1))
+            for _ in range(50):
+                assert line.frame().command.type == BaseCommand.SEND_RECEIPT
+        shutil.rmtree(broker.data / "entries")
+        assert broker.stop() == 1
+        assert "the last flush failed" in broker.log.read_text()
+        assert "worker 0 ended with code 1" in broker.log_end()
+        broker.start()
+        assert stored(broker.port) == list(range(50))
+        assert broker.stop() == 0
 
 
 def test_a_second_program_on_the_folder_is_refused_with_the_pid_of_the_first(

@@ -99,6 +99,23 @@ async def test_a_flush_between_metadata_and_journal_makes_it_start_again() -> No
     assert await other.check(1) == 30
 
 
+async def test_a_journal_file_that_was_begun_meanwhile_is_copied_since_the_metadata_knows_it() -> (
+    None
+):
+    disk, rig = await used_disk()
+
+    async def begin_another() -> None:
+        journal, _ = rig.ledgers.held()
+        while rig.ledgers.held()[0] == journal:
+            rig.append((1, 20), (2, 20))
+            await rig.settle()
+
+    assert len(await backup_with(disk, begin_another)) == 1
+    other = Rig(disk, small_config(TARGET))
+    recovered = await other.recover()
+    assert set(rig.ledgers.held()[0]) <= recovered.journals[0]
+
+
 async def test_nothing_is_unlinked_while_a_backup_runs() -> None:
     disk, rig = await used_disk()
     await rig.ledgers.flush()

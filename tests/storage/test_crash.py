@@ -1,17 +1,25 @@
 """Whatever a power loss leaves, everything acknowledged is there, and nothing else is wrong.
 
+What the storage has written down of its own contents (see `stock`) is taken as durable the moment
+it is asked for, which is the earliest moment possible: no crash may make a loss of it.
+
 `MAGNETAR_CRASH_STATES` sets how many states are tried, `MAGNETAR_CRASH_SEEDS` on how many different
 days; each failure names its seed and state.
 """
 
+import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
 
+from magnetar.broker.metadata.holdings import Facts, Held, LedgerFact
 from magnetar.broker.storage import record as record_format
 from magnetar.broker.storage.errors import StorageError
+from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.storage.stock import shortage
 from tests.storage.disk import VARIANTS, CrashState, SimulatedDisk, SimulatedFile, crash_states
 from tests.storage.rig import Rig
 
@@ -42,7 +50,9 @@ async def busy_day(rig: Rig, random: Random) -> None:
             await rig.ledgers.flush()
         elif what < 0.4:
             old = live.pop(random.randrange(len(live)))
-            await rig.ledgers.seal(old)
+            end = await rig.ledgers.seal(old)
+            rig.files.note(("sealed", (old, end)))  # type: ignore[attr-defined]
+            rig.ledgers.ended(old)
             if random.random() < 0.5:
                 dropped.add(old)
                 rig.files.note(("dropped", old))  # type: ignore[attr-defined]
@@ -61,10 +71,51 @@ async def record(scenario: Scenario, seed: int, *, skip_sync: bool = False) -> S
     rig = Rig(disk)
     rig.on_acknowledged = lambda acknowledged: disk.note(("acknowledged", acknowledged))
     await rig.recover()
+    write_down(rig, disk)
     await scenario(rig, Random(seed))
     disk.note(("appended", dict(rig.appended)))
     rig.abandon()
     return disk
+
+
+def write_down(rig: Rig, disk: SimulatedDisk) -> None:
+    """Keep the record of what must be on the disk, as `Stock` does, without any delay."""
+
+    def durable() -> None:
+        disk.note(("held", rig.ledgers.held()))
+        disk.note(("synced", rig.ledgers.synced))
+
+    async def before_recycling() -> None:
+        disk.note(("held", rig.ledgers.held()))
+
+    rig.ledgers.on_durable = durable
+    rig.ledgers.write_down = before_recycling
+    disk.note(("held", rig.ledgers.held()))
+    disk.note(("synced", None))
+
+
+def written_down(state: CrashState) -> Facts:
+    """Return what the metadata would know at the moment of the crash."""
+    facts = Facts({}, set(), {}, {})
+    for note in state.notes:
+        assert isinstance(note, tuple)
+        what, value = note
+        if what == "held":
+            journal, ends = value
+            facts.held[0] = Held(journal=journal, ends=ends)
+        elif what == "synced":
+            facts.synced.clear()
+            if value is not None:
+                facts.synced[0] = value
+        elif what == "sealed":
+            facts.ledgers[value[0]] = LedgerFact(0, value[1])
+        elif what == "dropped":
+            facts.ledgers.pop(value, None)
+            facts.dropped.add(value)
+    for ledger in facts.held[0].ends if facts.held else ():
+        if ledger not in facts.dropped:
+            facts.ledgers.setdefault(ledger, LedgerFact(0))
+    return facts
 
 
 def told(state: CrashState) -> tuple[dict[int, int], set[int]]:
@@ -83,8 +134,11 @@ def told(state: CrashState) -> tuple[dict[int, int], set[int]]:
 async def check(state: CrashState, acknowledged: dict[int, int], gone: set[int]) -> Rig:
     """Recover and compare with what had been acknowledged. `gone` may be missing."""
     rig = Rig(state.disk)
-    recovered = await rig.recover()
+    facts = written_down(state)
+    recovered = await rig.recover(synced=facts.synced)
     assert recovered.gaps == []
+    short = shortage(facts, [0], rig.ledgers.missing, recovered.journals)
+    assert not short, f"a false alarm: {short}"
     for ledger, end in acknowledged.items():
         if ledger in gone:
             continue
@@ -101,6 +155,7 @@ async def use_and_crash_again(
     kept = {ledger: rig.ledgers.durable_end(ledger) for ledger in rig.ledgers.stored_ledgers()}
     disk.note(("acknowledged", kept))
     rig.on_acknowledged = lambda more: disk.note(("acknowledged", {**kept, **more}))
+    write_down(rig, disk)
     rig.create(100, 101)
     rig.append((100, 5), (101, 3))
     await rig.settle()
@@ -185,6 +240,61 @@ async def test_without_the_sync_of_folders_the_loss_is_seen(
     monkeypatch.setattr(SimulatedDisk, "sync_dir", lambda disk, path: None)
     disk = await record(busy_day, 3)
     assert await violations(disk, Random(3), keep=0.1) > 10
+
+
+async def test_a_file_that_is_used_again_before_that_is_written_down_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(rig: Rig, disk: SimulatedDisk) -> None:
+        honest(rig, disk)
+        rig.ledgers.write_down = no_record
+
+    async def no_record() -> None:
+        pass
+
+    honest = write_down
+    monkeypatch.setattr(sys.modules[__name__], "write_down", never)
+    disk = await record(busy_day, 5)
+    assert await violations(disk, Random(5), keep=0.1) > 10
+
+
+async def test_an_end_that_is_written_down_before_its_entry_log_is_durable_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def early(ledgers: Ledgers) -> tuple[list[int], dict[int, int]]:
+        journal, _ = honest(ledgers)
+        return journal, {ledger: writer.end for ledger, writer in ledgers._writers.items()}
+
+    honest = Ledgers.held
+    monkeypatch.setattr(Ledgers, "held", early)
+    disk = await record(unsynced_ends, 6)
+    monkeypatch.undo()
+    assert await violations(disk, Random(6), keep=0.6) > 10
+
+
+async def unsynced_ends(rig: Rig, random: Random) -> None:
+    """Write to one ledger while more is on its way than is durable."""
+    rig.create(1)
+    for _ in range(20):
+        rig.append((1, 3))
+        await asyncio.sleep(0)
+        rig.append((1, 2))
+    await rig.settle()
+
+
+async def test_a_journal_file_that_is_written_down_before_it_holds_anything_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def early(ledgers: Ledgers) -> tuple[list[int], dict[int, int]]:
+        journal, ends = honest(ledgers)
+        assert ledgers._journal is not None
+        return [*journal, ledgers._journal._next_file], ends
+
+    honest = Ledgers.held
+    monkeypatch.setattr(Ledgers, "held", early)
+    disk = await record(busy_day, 7)
+    monkeypatch.undo()
+    assert await violations(disk, Random(7), keep=0.1) > 10
 
 
 async def test_without_the_checksums_of_the_journal_wrong_bytes_are_seen(

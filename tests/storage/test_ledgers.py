@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -623,6 +624,24 @@ async def test_it_works_on_a_real_disk_with_threads(tmp_path: Path) -> None:
     await again.ledgers.stop()
     modes = {path.stat().st_mode & 0o777 for path in config.data.rglob("*") if path.is_file()}
     assert modes == {0o600}
+
+
+async def test_a_last_flush_that_fails_is_told_and_everything_stays_in_the_journal(
+    tmp_path: Path,
+) -> None:
+    config = small_config(tmp_path / "data")
+    rig = Rig(DiskFiles(), config, threaded=True)
+    await rig.recover()
+    rig.create(1)
+    rig.append((1, 20))
+    await rig.settle()
+    shutil.rmtree(config.data / "entries")
+    with pytest.raises(StorageError, match="not all is in entry logs"):
+        await rig.ledgers.stop()
+    again = Rig(DiskFiles(), config, threaded=True)
+    await again.recover()
+    assert await again.check(1) == 20
+    await again.ledgers.stop()
 
 
 async def test_a_commit_window_gathers(tmp_path: Path) -> None:

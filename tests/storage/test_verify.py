@@ -1,7 +1,12 @@
 """The doctor reads every byte, finds every damage, and changes nothing."""
 
+from pathlib import Path
 from random import Random
+from typing import Any
 
+import pytest
+
+from magnetar.broker.metadata.holdings import Facts, Held, LedgerFact
 from magnetar.broker.storage.verify import verify_folder
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import DATA, Rig, body_of
@@ -80,3 +85,51 @@ async def test_what_lies_in_quarantine_is_listed() -> None:
     found = verify_folder(DATA, disk)
     assert [report.name for report in found.quarantine] == ["diary.txt"]
     assert found.sound, "nothing that was stored is missing"
+
+
+class Moving:
+    """A disk whose entry logs are somewhere else whenever they are looked for, at first."""
+
+    def __init__(self, disk: SimulatedDisk) -> None:
+        self._disk = disk
+        self.settled = False
+
+    def open(self, path: Path, **options: Any) -> Any:
+        if path.parent.name == "entries" and not self.settled:
+            raise FileNotFoundError(path)
+        return self._disk.open(path, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)
+
+
+@pytest.mark.parametrize("settles", [True, False])
+async def test_what_moves_while_we_read_is_looked_for_again(settles: bool) -> None:
+    disk = await mixed()
+    ledgers = {**disk.ends, 11: 30}  # type: ignore[attr-defined]
+    facts = Facts({each: LedgerFact(0, end) for each, end in ledgers.items()}, set(), {}, {})
+    moving = Moving(disk)
+    looks: list[Facts] = []
+
+    def read_facts() -> Facts:
+        looks.append(facts)
+        moving.settled = settles and len(looks) == 2
+        return facts
+
+    found = verify_folder(DATA, moving, read_facts=read_facts)
+    assert found.sound is settles
+    assert len(looks) > 2
+    assert {gap.first.ledger for each in found.findings for gap in each.gaps} == (
+        set() if settles else set(disk.ends)  # type: ignore[attr-defined]
+    )
+
+
+async def test_what_was_written_down_after_the_disk_was_read_need_not_be_there() -> None:
+    disk = await mixed()
+    ledgers = {each: LedgerFact(0, end) for each, end in disk.ends.items()}  # type: ignore[attr-defined]
+    before = Facts({**ledgers, 11: LedgerFact(0)}, set(), {0: Held(journal=[2])}, {})
+    after = Facts({**ledgers, 11: LedgerFact(0, 99)}, set(), {0: Held(journal=[3])}, {})
+    told = iter([before, after])
+    assert verify_folder(DATA, disk, read_facts=lambda: next(told)).sound
+    told = iter([after] * 9)
+    assert not verify_folder(DATA, disk, read_facts=lambda: next(told)).sound

@@ -20,6 +20,7 @@ from magnetar.broker.port import (
     TopicNotFoundError,
     TopicTerminatedError,
 )
+from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.topics.topic import TopicBusyError
 from magnetar.names import NamespaceName, TopicName
 from tests.topics.whole_core import Core, run_of
@@ -203,7 +204,8 @@ async def test_a_stop_on_a_full_disk_leaves_everything_in_the_journal(tmp_path: 
     core.store.commit = refuse  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailableError):
         await core.catalog.stop()
-    await core.ledgers.stop()
+    with pytest.raises(StorageError, match="not all is in entry logs"):
+        await core.ledgers.stop()
     await core.store.close()
     core = await Core(tmp_path / "data", deduplication=True).start()
     assert (await core.producer("t", "p")).producer.last_sequence_id == 2

@@ -1,17 +1,16 @@
 """What a crash left in the journal is in the metadata before anybody serves a topic."""
 
 from magnetar.broker.entry import EARLIEST, EntryId
-from magnetar.broker.metadata.chains import Chain, LedgerRecord
+from magnetar.broker.metadata.chains import Chain
 from magnetar.broker.metadata.cursors import Cursors
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
 from magnetar.broker.metadata.sequences import Checkpoint, load_sequences, save_sequences
 from magnetar.broker.metadata.tenants import Tenant, Tenants
-from magnetar.broker.storage.errors import LedgerEnd
 from magnetar.broker.storage.ledgers import Recovered
 from magnetar.broker.topics.cursor import Cursor
-from magnetar.broker.topics.recovered import cursor_of, recorded_ends, save_recovered
+from magnetar.broker.topics.recovered import cursor_of, save_recovered
 from magnetar.names import NamespaceName, TopicName
 
 TOPIC = TopicName.parse("orders")
@@ -40,9 +39,9 @@ async def store_with_topics() -> MemoryStore:
 def recovered(
     notes: list[tuple[int, bytes]] | None = None,
     producers: dict[int, dict[str, int]] | None = None,
-    ends: dict[int, LedgerEnd] | None = None,
+    highest_ledger: int = 0,
 ) -> Recovered:
-    return Recovered(ends or {}, producers or {}, notes or [], [], 0, 0.0)
+    return Recovered({}, producers or {}, notes or [], [], 0, 0.0, highest_ledger=highest_ledger)
 
 
 async def reread(store: MemoryStore, topic: TopicName, number: int) -> Cursor:
@@ -123,17 +122,13 @@ async def test_producers_keep_the_highest_of_checkpoint_and_journal() -> None:
     assert await load_sequences(store, OTHER) == {"a": 99}
 
 
-async def test_ledger_ids_found_in_the_journal_are_not_given_out_again() -> None:
+async def test_ledger_ids_found_on_the_disk_are_not_given_out_again() -> None:
     store = await store_with_topics()
-    await save_recovered(store, recovered(ends={41: LedgerEnd(1, 0, 1, 1, 0, 0)}))
+    await save_recovered(store, recovered(highest_ledger=41))
     assert await Chain(store, TOPIC).extend(0, 0) == 42
 
 
-async def test_the_ends_of_sealed_ledgers_are_known_and_those_of_open_ones_are_not() -> None:
+async def test_cursor_ids_found_in_the_journal_are_not_given_out_again() -> None:
     store = await store_with_topics()
-    chain = Chain(store, TOPIC)
-    sealed, _ = await chain.extend(0, 0), await chain.extend(5, 0)
-    await chain.seal(
-        LedgerRecord(ledger=sealed, first_index=0, worker=0, end_entry=17, next_index=17)
-    )
-    assert await recorded_ends(store) == {sealed: 17}
+    await save_recovered(store, recovered(notes=[(41, b"")]))
+    assert (await Cursors(store, TOPIC).create("s", EARLIEST, 0)).id == 42

@@ -14,6 +14,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.holdings import load_facts
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.sqlite import SqliteStore
 from magnetar.broker.metadata.store import Store
@@ -31,8 +32,8 @@ from magnetar.broker.port import (
 )
 from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
-from magnetar.broker.topics.recovered import recorded_ends
 from magnetar.names import TopicName
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import InlineExecutor
@@ -182,9 +183,13 @@ class Core:
             loop=loop,
             metrics=self.metrics,
         )
-        ends = await recorded_ends(self.store)
-        self.recovered = await self.ledgers.recover([self.config.worker], ends.get)
+        facts = await load_facts(self.store)
+        self.recovered = await self.ledgers.recover(
+            [self.config.worker], facts.sealed_ends.get, facts.synced
+        )
         await self.catalog.recover(self.recovered)
+        self.stock = Stock(self.store, self.ledgers, self.config.worker)
+        await self.stock.take(self.recovered, self.config.workers)
         await self.catalog.start()
         return self
 
@@ -199,8 +204,11 @@ class Core:
     async def stop(self) -> None:
         """Drain and close, as SIGTERM does."""
         await self.catalog.stop()
-        await self.ledgers.stop()
-        await self.store.close()
+        await self.stock.stop()
+        try:
+            await self.ledgers.stop()
+        finally:
+            await self.store.close()
 
     # --- clients
 

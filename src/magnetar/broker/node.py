@@ -37,6 +37,7 @@ from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.files import DiskFiles, Files
 from magnetar.broker.logs import Quiet
 from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.holdings import load_facts
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.sqlite import SqliteStore
@@ -48,10 +49,11 @@ from magnetar.broker.port import Port
 from magnetar.broker.remote.front import Front
 from magnetar.broker.remote.remote import Remote
 from magnetar.broker.storage.errors import StorageError
+from magnetar.broker.storage.folder import holds_entries
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.spill import SpillFolder
+from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
-from magnetar.broker.topics.recovered import recorded_ends
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class Node:
         self._store = await SqliteStore.open(
             config.data / "metadata.sqlite",
             self._files,
+            must_exist=holds_entries(config.data, self._files),
             verify=first,
             poll_interval_s=0.2 if config.workers > 1 else None,
         )
@@ -124,10 +127,15 @@ class Node:
             metrics=self._metrics,
             spills=lambda _topic, _subscription: spilled.owner(),
         )
-        ends = await recorded_ends(self._store)
-        recovered = await self._ledgers.recover(self._journals_to_replay(), ends.get)
+        facts = await load_facts(self._store)
+        recovered = await self._ledgers.recover(
+            self._journals_to_replay(), facts.sealed_ends.get, facts.synced
+        )
         self._parts.push_async_callback(self._ledgers.stop)
         await self._catalog.recover(recovered)
+        stock = Stock(self._store, self._ledgers, config.worker)
+        await stock.take(recovered, config.workers)
+        self._parts.push_async_callback(stock.stop)
         logger.info(
             "worker %d replayed %.1f MiB of journal in %.2f s",
             config.worker,
@@ -151,6 +159,7 @@ class Node:
     async def serve(self) -> None:
         """Open the doors."""
         config = self._config
+        await self._ledgers.look_again()  # the others have recovered, too
         await self._catalog.start()
         self._parts.push_async_callback(self._catalog.stop)
         store = self._store

@@ -105,6 +105,8 @@ class Supervisor:
         self._workers = [_Worker(number, start) for number, start in enumerate(starts)]
         self._clock = clock
         self._watchers: list[asyncio.Task[None]] = []
+        self.unfinished: list[str] = []
+        """What became of workers that did not end well when they were told to."""
         self.failed: asyncio.Future[StartError] = asyncio.get_running_loop().create_future()
         """Gets the reason when a worker is beyond help."""
 
@@ -219,6 +221,7 @@ class Supervisor:
     async def _stop(self, worker: _Worker) -> None:
         if worker.process is None:
             return
+        running = worker.process.returncode is None
         if worker.channel:
             worker.channel.send({"stop": True})
         try:
@@ -232,6 +235,10 @@ class Supervisor:
         worker.serving = False
         if worker.channel:
             await worker.channel.close()
+        if running and worker.process.returncode:
+            self.unfinished.append(
+                f"worker {worker.number} ended with code {worker.process.returncode}"
+            )
 
 
 def _as_json(start: WorkerStart) -> dict[str, Any]:

@@ -1,19 +1,26 @@
 """`magnetar doctor`: is everything in a data folder still readable, and what was put aside?
 
 Reads every byte and checks every checksum; changes nothing, and may run beside a broker.
-Exit code 0 only if nothing is wrong now and nothing was ever lost.
+Exit code 0 only if nothing is wrong now and nothing was ever lost. What the metadata knows
+must be there, so that a file which is cut off or gone is noticed; and what is there must
+belong to somebody.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from magnetar.broker.files import DiskFiles, Files
-from magnetar.broker.metadata.database import verify_database
+from magnetar.broker.metadata.database import read_rows, verify_database
+from magnetar.broker.metadata.holdings import FACT_PREFIXES, Facts, facts_of
+from magnetar.broker.metadata.store import StoreError
+from magnetar.broker.storage import folder as folders
 from magnetar.broker.storage.errors import Gap
-from magnetar.broker.storage.folder import FORMAT_TEXT, FORMAT_VERSION
+from magnetar.broker.storage.folder import FolderError
+from magnetar.broker.storage.stock import unowned_text
 from magnetar.broker.storage.verify import Verified, verify_folder
 from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.progress import progress
@@ -31,9 +38,10 @@ def doctor(asked: Asked, folder: Path) -> int:
     """
     files = DiskFiles()
     check_format(folder, files)
+    path = folder / "metadata.sqlite"
     with progress("verifying", quiet=asked.json, as_bytes=True) as meter:
-        metadata = verify_database(folder / "metadata.sqlite")
-        verified = verify_folder(folder, files, meter.reach)
+        metadata = verify_database(path)
+        verified = verify_folder(folder, files, meter.reach, partial(read_facts, path))
     sound = verified.sound and not metadata
     text = "\n".join(lines_of(verified, metadata, sound=sound))
     asked.show_one(as_json(verified, metadata, sound=sound), text)
@@ -51,12 +59,18 @@ def check_format(folder: Path, files: Files) -> None:
         raise CommandError(
             f"{folder} is no data folder", "it has no FORMAT file", ExitCode.NOT_FOUND
         )
-    version = files.read(marker).decode(errors="replace").strip().removeprefix(FORMAT_TEXT)
-    if version != str(FORMAT_VERSION):
-        raise CommandError(
-            f"{marker} says {version!r}, this version reads format {FORMAT_VERSION}",
-            "use the version of Magnetar that wrote it, or a newer one",
-        )
+    try:
+        folders.check_format(folder, files)
+    except FolderError as error:
+        raise CommandError(str(error)) from None
+
+
+def read_facts(path: Path) -> Facts | None:
+    """Return what the metadata says must be on the disk; None: it cannot be read."""
+    try:
+        return facts_of(read_rows(path, FACT_PREFIXES))
+    except StoreError:
+        return None  # `verify_database` says why
 
 
 def lines_of(verified: Verified, metadata: Sequence[str], *, sound: bool) -> Iterator[str]:
@@ -71,13 +85,15 @@ def lines_of(verified: Verified, metadata: Sequence[str], *, sound: bool) -> Ite
         yield f"WRONG       metadata.sqlite: {problem}"
     for finding in verified.findings:
         yield f"WRONG       {finding.file}: {finding.problem}{_lost(finding.gaps)}"
+    if verified.unowned:
+        yield f"WRONG       {unowned_text(verified.unowned)}; they are kept, and served to nobody"
     for report in verified.quarantine:
         yield f"quarantine  {report.name}: {report.reason}{_lost(report.gaps)}"
     yield "everything is readable" if sound else "NOT everything is readable"
 
 
 def _lost(gaps: Sequence[Gap]) -> str:
-    ranges = ", ".join(f"{gap.first} to {gap.last}" for gap in gaps)
+    ranges = ", ".join(map(str, gaps))
     return f"; lost: {ranges}" if ranges else ""
 
 
@@ -92,6 +108,7 @@ def as_json(verified: Verified, metadata: Sequence[str], *, sound: bool) -> dict
         "ledgers": verified.ledgers,
         "bytes": verified.bytes,
         "metadata": list(metadata),
+        "unowned": {str(ledger): entries for ledger, entries in verified.unowned.items()},
         "findings": [
             {"file": each.file, "problem": each.problem, "lost": _ranges(each.gaps)}
             for each in verified.findings

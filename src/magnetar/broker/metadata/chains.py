@@ -18,6 +18,7 @@ import msgspec
 
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.documents import decode, encode
+from magnetar.broker.metadata.facts import raise_counter
 from magnetar.broker.metadata.store import (
     PRESENT,
     Append,
@@ -25,7 +26,6 @@ from magnetar.broker.metadata.store import (
     Check,
     ConflictError,
     Delete,
-    Increment,
     Put,
     Store,
     StoreError,
@@ -176,12 +176,9 @@ async def reserve_ledgers_up_to(store: Store, ledger: int) -> None:
     """Make sure that no ledger up to and including this id is given out (again).
 
     A data folder whose metadata was restored from a copy holds ledgers that the copy does
-    not know. Their ids must not come back.
+    not know. Their ids must not come back: another topic would serve what is in them.
     """
-    found = await store.get(paths.LEDGER_COUNTER)
-    missing = ledger - (0 if found is None else int(found.value))
-    if missing > 0:
-        await store.commit([Increment(paths.LEDGER_COUNTER, missing)])
+    await raise_counter(store, paths.LEDGER_COUNTER, ledger)
 
 
 def drop_changes(topic: TopicName, ledgers: Sequence[int]) -> list[Change]:

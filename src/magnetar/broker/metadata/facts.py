@@ -11,6 +11,7 @@ from magnetar.broker.metadata.store import (
     Change,
     Check,
     ConflictError,
+    Increment,
     Put,
     Store,
     StoreError,
@@ -93,6 +94,14 @@ async def revise(
         else:
             return fact
     raise AssertionError("the loop above returns or raises")
+
+
+async def raise_counter(store: Store, key: str, number: int) -> None:
+    """Make sure that a counter gives out no number up to and including this one (again)."""
+    found = await store.get(key)
+    missing = number - (0 if found is None else int(found.value))
+    if missing > 0:
+        await store.commit([Increment(key, missing)])
 
 
 async def commit_where_present(store: Store, groups: Mapping[str, Sequence[Change]]) -> None:

@@ -8,6 +8,7 @@
     owners/<topic>                           number of the worker; its version is the epoch
     ledgers/<topic>/<ledger>                 JSON: one per ledger of the chain
     dropped/<ledger>                         a ledger that no topic has any more
+    held/<worker>, synced/<worker>           JSON: what must be on the disk (see `holdings`)
     cursors/<topic>/<cursor>                 JSON: one per durable subscription
     pages/<cursor>/<ledger>/<page>           bytes: acknowledged entries ahead of the mark
     sequences/<topic>/<producer>             JSON: what deduplication must not forget
@@ -26,7 +27,10 @@ TENANTS = "tenants/"
 NAMESPACES = "namespaces/"
 PARTITIONED = "partitioned/"
 TOPICS = "topics/"
+LEDGERS = "ledgers/"
 DROPPED = "dropped/"
+HELD = "held/"
+SYNCED = "synced/"
 LIVE = "live/"
 LEDGER_COUNTER = "counters/ledger"
 CURSOR_COUNTER = "counters/cursor"
@@ -64,7 +68,7 @@ def owner(topic: TopicName) -> str:
 
 def ledgers(topic: TopicName) -> str:
     """Return the prefix of the topic's chain."""
-    return f"ledgers/{_topic(topic)}/"
+    return f"{LEDGERS}{_topic(topic)}/"
 
 
 def cursors(topic: TopicName) -> str:

@@ -80,7 +80,8 @@ def backup(  # noqa: PLR0913, PLR0917 - two folders, and all that touches the ou
         for _ in range(ATTEMPTS_MAX):
             before = _journals(files, data)
             copy_metadata(data / METADATA_FILE, target / METADATA_FILE)
-            copier.journal(before, target / JOURNAL_FOLDER)
+            # Again: the metadata may name a file that was begun after `before` was listed.
+            copier.journal(_journals(files, data), target / JOURNAL_FOLDER)
             if all(files.exists(each.path) for each in before):
                 break
             _remove_journal(files, target / JOURNAL_FOLDER)

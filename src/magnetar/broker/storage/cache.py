@@ -112,6 +112,8 @@ class Generation:
         self.records: list[CachedRecord] = []
         self.tails: dict[int, Tail] = {}
         self.files: list[Path] = []
+        self.durable_files: list[int] = []
+        """Numbers of those with a record that is durable."""
         self.bytes = 0
         self.submitted = 0
         """Records handed to the journal, notes included."""

@@ -49,6 +49,12 @@ class Gap(NamedTuple):
     last: EntryId
     reason: str
 
+    def __str__(self) -> str:
+        """Return the range, as people are told."""
+        if self.last.entry == REST_OF_LEDGER:
+            return f"{self.first} and all that followed"
+        return f"{self.first} to {self.last}"
+
 
 class LedgerEnd(NamedTuple):
     """What a ledger holds, as far as this process knows. Times are the producers' clocks."""

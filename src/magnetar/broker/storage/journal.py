@@ -84,6 +84,10 @@ class Journal:
         self._start: bytearray | None = None
         self._marked = True
         self.bytes_written = 0
+        self.files_begun = 0
+        """Files of which the first records are durable."""
+        self.durable_at: tuple[int, int] | None = None
+        """File and number of the last durable record; None: nothing was written yet."""
 
     def write(self, records: Sequence[CachedRecord], first: int = 0) -> int:
         """Write records from `first` on, as many as fit into one file, and sync.
@@ -211,6 +215,11 @@ class Journal:
         self.bytes_written += position - self._position
         self._position = position
         self._durable = self._number
+        if self._start is not None:
+            assert self._generation is not None
+            self._generation.durable_files.append(self._file_number)
+            self.files_begun += 1
+        self.durable_at = (self._file_number, self._number)
         self._start = None
         self._marked = False
 

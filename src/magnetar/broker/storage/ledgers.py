@@ -22,7 +22,7 @@ import logging
 import secrets
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -44,6 +44,7 @@ from magnetar.broker.storage.cache import (
 from magnetar.broker.storage.commit import Committer
 from magnetar.broker.storage.errors import (
     EMPTY_LEDGER,
+    REST_OF_LEDGER,
     Gap,
     LedgerEnd,
     LedgerNotFoundError,
@@ -67,7 +68,7 @@ from magnetar.broker.storage.record import (
 )
 from magnetar.broker.storage.recovery import Recovery, Restored
 from magnetar.broker.storage.repair import load_logs
-from magnetar.broker.storage.segment import LogDamagedError, LogFolder, LogName
+from magnetar.broker.storage.segment import LogDamagedError, LogFolder, LogName, Table
 from magnetar.broker.storage.shelf import Shelf
 from magnetar.broker.storage.slab import SLAB_BYTES, Slab, SlabPool
 
@@ -89,6 +90,7 @@ FLUSH_RETRY_S = 1.0
 """Pause after a flush that failed."""
 COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 
+NOTHING_SYNCED: Mapping[int, tuple[int, int]] = {}
 T = TypeVar("T")
 OnCommit = Callable[[Sequence[object], StorageError | None], None]
 OnCut = Callable[[int, int, bool], None]
@@ -107,6 +109,11 @@ class Recovered(NamedTuple):
     gaps: list[Gap]
     bytes_replayed: int
     seconds: float
+    journals: Mapping[int, frozenset[int]] = {}
+    """Worker whose journal was read -> the numbers of its files that hold records that count, and
+    were not cut off."""
+    highest_ledger: int = 0
+    """No ledger above it has left a trace on the disk, readable or not."""
 
 
 class _Writer:
@@ -122,11 +129,11 @@ class _Writer:
 
 
 async def _nothing() -> None:
-    """Stand in for `before_recycle` until somebody needs it."""
+    """Stand in for `before_recycle` and `write_down` until somebody needs them."""
 
 
 def _silent() -> None:
-    """Stand in for `on_stuck` until somebody asks."""
+    """Stand in for `on_stuck` and `on_durable` until somebody asks."""
 
 
 def _ignore(tokens: Sequence[object], error: StorageError | None) -> None:
@@ -145,7 +152,7 @@ def _new_salt() -> int:
 class Ledgers:
     """All ledgers that this process can read, and those that it writes."""
 
-    def __init__(  # noqa: PLR0913 - the last four are for tests
+    def __init__(  # noqa: PLR0913, PLR0915 - the last four are for tests; a field is no step
         self,
         config: BrokerConfig,
         files: Files,
@@ -163,6 +170,10 @@ class Ledgers:
         none of them is durable, and they may be sent again."""
         self.before_recycle: Callable[[], Awaitable[None]] = _nothing
         """Awaited before journal files are used again: what notes say must be safe by then."""
+        self.write_down: Callable[[], Awaitable[None]] = _nothing
+        """Awaited before journal files are used again: `held` says what must be safe by then."""
+        self.on_durable: Callable[[], None] = _silent
+        """Called once per commit: `held` and `synced` may have changed."""
         self.on_stuck: Callable[[], None] = _silent
         """Called, soon, when `stuck` may have changed."""
         self._journal_full = False
@@ -193,6 +204,10 @@ class Ledgers:
         self._log_numbers = count(1)
         self._reclaims: set[int] = set()
         self._old_files: list[Path] = []
+        self._open = set[int]()
+        """Ledgers of which the metadata does not know the end yet."""
+        self._flushed: dict[int, int] = {}
+        """Where those of them end in the entry logs."""
         self._unsynced = 0
         self._submitted = 0
         self._settled = 0
@@ -247,12 +262,14 @@ class Ledgers:
         self,
         workers: Sequence[int],
         recorded_end: Callable[[int], int | None] = _no_end,
+        synced: Mapping[int, tuple[int, int]] = NOTHING_SYNCED,
     ) -> Recovered:
         """Replay the journals of these workers into entry logs, and open our own.
 
         `recorded_end` is what the metadata knows of a sealed ledger; None for any other.
-        Entries beyond it are ignored: their sync had failed. Our own worker's journal comes
-        first, and must be among them the first time.
+        Entries beyond it are ignored: their sync had failed. `synced`: worker -> a file of its
+        journal, and a record in it that is known to have been durable. Our own worker's journal
+        comes first, and must be among them the first time.
 
         Raises:
             StorageError: the disk does not let us. Nothing is lost by trying again.
@@ -263,9 +280,12 @@ class Ledgers:
         self._reclaims.update(workers)
         try:
             restored = [
-                await self._write_on_pool(self._recover_one, worker, recorded_end)
+                await self._write_on_pool(
+                    self._recover_one, worker, recorded_end, synced.get(worker)
+                )
                 for worker in sorted(workers, key=lambda worker: worker != own)
             ]
+            quarantined = await self._write_on_pool(self._quarantine.gaps)
         except OSError as error:
             raise StorageError(f"recovery failed: {error}") from error
         for each in restored:
@@ -278,16 +298,25 @@ class Ledgers:
                 known = producers.setdefault(ledger, {})
                 for name, sequence in found.items():
                     known[name] = max(sequence, known.get(name, sequence))
+        gaps = sorted(gap for each in restored for gap in each.gaps)
+        named = {gap.first.ledger for gap in [*gaps, *quarantined]}
         return Recovered(
             ends,
             producers,
             [note for each in restored for note in each.notes],
-            sorted(gap for each in restored for gap in each.gaps),
+            gaps,
             sum(each.bytes for each in restored),
             self._clock.monotonic() - started,
+            {each.worker: each.files for each in restored},
+            max({*ledgers, *self._extents.ledgers(), *named}, default=0),
         )
 
-    def _recover_one(self, worker: int, recorded_end: Callable[[int], int | None]) -> Restored:
+    def _recover_one(
+        self,
+        worker: int,
+        recorded_end: Callable[[int], int | None],
+        synced: tuple[int, int] | None,
+    ) -> Restored:
         """Load all entry logs if need be, then replay one journal. On the pool, before serving."""
         folder = self._journals / str(worker)
         own = worker == self._config.worker
@@ -315,7 +344,7 @@ class Ledgers:
             recorded_end,
             self._config.write_cache_bytes_max // 4,
         )
-        restored = recovery.restore(folder)
+        restored = recovery.restore(folder, synced)
         self._log_bytes.value += sum(table.size for table in restored.tables)
         if own and self._committer is None:
             self._open_journal(folder, restored)
@@ -342,9 +371,14 @@ class Ledgers:
         )
 
     async def stop(self) -> None:
-        """Flush, then close. What cannot be flushed stays in the journal."""
+        """Flush, then close.
+
+        Raises:
+            StorageError: not all could be flushed. It stays in the journal, for the next start.
+        """
         if self._committer is None:
             return
+        failure: StorageError | None = None
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         self._stopped = True
@@ -352,20 +386,24 @@ class Ledgers:
             await asyncio.gather(self._flush_task, return_exceptions=True)
         try:
             await self.flush()
-        except StorageError:
+        except StorageError as error:
             logger.exception("the last flush failed; the next start will read the journal")
+            failure = error
         await self._settle()
         self._committer.stop()
         self._committer = None
         self._shelf.close()
         self._read_pool.shutdown()
         self._write_pool.shutdown()
+        if failure is not None:
+            raise StorageError(f"stopped, and not all is in entry logs: {failure}") from failure
 
     # --- writing
 
     def create(self, ledger: int, on_cut: OnCut | None = None) -> None:
         """Begin to write a ledger that no process has written before."""
         self._writers[ledger] = _Writer(on_cut)
+        self._open.add(ledger)
 
     def append(self, run: Run, parts: Sequence[Part], token: object) -> None:
         """Take entries; `on_commit` tells when they are durable, in the order of the calls.
@@ -463,6 +501,71 @@ class Ledgers:
         self._sealing.pop(ledger, None)
         return self.durable_end(ledger)
 
+    # --- what must be on the disk: see `stock`
+
+    def ended(self, ledger: int) -> None:
+        """Take note that the metadata knows where a ledger ends, or that it is dropped."""
+        self._open.discard(ledger)
+        self._flushed.pop(ledger, None)
+
+    def carry(self, ends: Mapping[int, int]) -> None:
+        """Take over what was flushed of ledgers whose end the metadata does not know yet."""
+        self._open.update(ends)
+        self._flushed.update(ends)
+
+    def held(self) -> tuple[list[int], dict[int, int]]:
+        """Return which journal files hold what no entry log has, and where open ledgers end there.
+
+        All of it is durable.
+        """
+        generations = [each for each in (self._frozen, self._generation) if each is not None]
+        journal = [number for each in generations for number in each.durable_files]
+        return journal, dict(self._flushed)
+
+    @property
+    def journal_files_begun(self) -> int:
+        """How many files of our journal have had a durable record since the start."""
+        return 0 if self._journal is None else self._journal.files_begun
+
+    @property
+    def synced(self) -> tuple[int, int] | None:
+        """File and number of the last durable record of our journal; None: there is none."""
+        return None if self._journal is None else self._journal.durable_at
+
+    def flushed_end(self, ledger: int) -> int:
+        """Return the entry id after the last one in an entry log; 0 if there is none."""
+        return self._extents.end(ledger)
+
+    def stored_entries(self, ledger: int) -> int:
+        """Return how many entries the entry logs have of a ledger."""
+        end = self._extents.end(ledger)
+        return end - sum(after - first for first, after in self.missing(ledger, end))
+
+    def missing(self, ledger: int, end: int) -> list[tuple[int, int]]:
+        """Return the parts of [0, end) that no entry log has, ends exclusive."""
+        return list(self._extents.missing(ledger, 0, end))
+
+    async def report_lost(self, name: str, gaps: Sequence[Gap], reason: str) -> None:
+        """Put on record that entries are lost: they are gaps from now on."""
+        await self._write_on_pool(self._quarantine.copy_bytes, name, b"", gaps, reason)
+
+    async def look_again(self) -> None:
+        """Find out what other processes have written, removed and put into quarantine.
+
+        Raises:
+            StorageError: the disk did not let us.
+        """
+        await self._refresh()
+        try:
+            await self._write_on_pool(self._quarantine.reload)
+        except OSError as error:
+            raise StorageError(f"the quarantine could not be read: {error}") from error
+
+    def _note_flushed(self, table: Table) -> None:
+        for ledger, first, entries in zip(table.ledgers, table.firsts, table.counts, strict=True):
+            if ledger in self._open:
+                self._flushed[ledger] = max(first + entries, self._flushed.get(ledger, 0))
+
     @property
     def write_cache_bytes(self) -> int:
         """Bytes of memory that hold entries which are in no entry log yet."""
@@ -559,6 +662,7 @@ class Ledgers:
                 for record in records:
                     record.parts = ()
                 self.on_commit(tokens, None)
+                self.on_durable()
             else:
                 self._fail(tokens, error)
         finally:  # a bug in a listener must not keep a flush waiting
@@ -645,6 +749,7 @@ class Ledgers:
             for _ in self._extents.adding(table):
                 await asyncio.sleep(0)
             self._log_bytes.value += table.size
+            self._note_flushed(table)
         self._frozen = None
         self._old_files += frozen.files
         frozen.release(self._pool)
@@ -663,6 +768,7 @@ class Ledgers:
         assert self._journal is not None
         paths = list(self._old_files)
         await self.before_recycle()
+        await self.write_down()
         try:
             await self._write_on_pool(self._recycle_files, paths)
         except OSError as error:
@@ -768,6 +874,17 @@ class Ledgers:
                 raise StorageError(f"ledger {ledger} could not be read: {error}") from error
             return total
         raise StorageError(f"ledger {ledger}: its entry logs change too fast to be read")
+
+    def lost_end(self, ledger: int) -> int:
+        """Return the entry id after the last one that is known to be lost; 0 if there is none."""
+        return max(
+            (
+                gap.last.entry + 1
+                for gap in self._quarantine.gaps()
+                if gap.last.ledger == ledger and gap.last.entry != REST_OF_LEDGER
+            ),
+            default=0,
+        )
 
     def _missing(self, ledger: int, entry: int) -> StorageError:
         after = self._extents.next_first(ledger, entry)

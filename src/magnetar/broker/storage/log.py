@@ -152,6 +152,7 @@ class Log:
             if not link.recorded:
                 await self._chain.seal(link.record(self._config.worker), self._epoch)
                 link.recorded = True
+                self._ledgers.ended(link.ledger)
         self._ids = [link.ledger for link in self._links]
         self._before = None
         self.next_index = self._durable_index = links[-1].next_index if links else 0
@@ -171,8 +172,9 @@ class Log:
             link.last_publish_ms = record.last_publish_ms
         else:
             found = await self._ledgers.end_of(record.ledger)
+            link.end = max(found.end, self._ledgers.lost_end(record.ledger))
             if found.end:
-                link.end, link.bytes = found.end, found.bytes
+                link.bytes = found.bytes
                 link.first_index, link.next_index = found.first_index, found.next_index
                 link.first_publish_ms = found.publish_first_ms
                 link.last_publish_ms = found.publish_last_ms
@@ -202,6 +204,7 @@ class Log:
             logger.info("the topic is deleted; its ledgers need no end")
             for link in self._sealing:
                 await self._ledgers.seal(link.ledger)
+                self._ledgers.ended(link.ledger)
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -522,6 +525,7 @@ class Log:
                 else:
                     await self._chain.drop([link.ledger], self._epoch)
                     self._forget({link.ledger})
+                self._ledgers.ended(link.ledger)
                 self._sealing.pop(0)
 
     def _cut(self, ledger: int, end: int, sealed: bool) -> None:

@@ -20,8 +20,17 @@ from magnetar.broker.storage.errors import Gap
 logger = logging.getLogger(__name__)
 
 REPORT = ".json"
-TAIL_REASON = "written and not synced before a crash"
-"""Kept for the curious: nothing of it had been acknowledged."""
+VOID_REASON = "its sync failed or never ended; nothing of it was acknowledged"
+"""Kept for the curious."""
+TAIL_REASON = (
+    "the end of the journal: cut off by a crash before it was synced and acknowledged,"
+    " or damaged soon after"
+)
+"""Which of the two, nobody can tell: what would say so is written a moment later."""
+OF_JOURNAL = "journal-"
+"""How the names of pieces of a journal begin."""
+LEVELS = {VOID_REASON: logging.INFO, TAIL_REASON: logging.WARNING}
+"""How loudly each reason is told; others are errors."""
 
 
 class Report(NamedTuple):
@@ -31,6 +40,16 @@ class Report(NamedTuple):
     reason: str
     origin: str
     gaps: list[Gap]
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nothing that was stored is missing because of it.
+
+        Which entries lay in a damaged piece of a journal cannot always be told. What lay in an
+        entry log the metadata knows, so that a loss has gaps.
+        """
+        told = self.reason in LEVELS or not self.name.startswith(OF_JOURNAL)
+        return told and not self.gaps
 
 
 class Quarantine:
@@ -47,6 +66,11 @@ class Quarantine:
         with self._lock:
             return list(self._load().values())
 
+    def reload(self) -> None:
+        """Look for what other processes have put there."""
+        with self._lock:
+            self._known = self._read_all()
+
     def gaps(self) -> list[Gap]:
         """Return every range of entries that was lost, in order, each once."""
         return sorted({gap for report in self.reports() for gap in report.gaps})
@@ -56,7 +80,7 @@ class Quarantine:
         with self._lock:
             if name in self._load():
                 return
-            level = logging.INFO if reason == TAIL_REASON else logging.ERROR
+            level = LEVELS.get(reason, logging.ERROR)
             logger.log(level, "quarantine: %s: %s %s", name, reason, _ranges(gaps))
             try:
                 self._files.make_dir(self._folder)
@@ -75,7 +99,9 @@ class Quarantine:
             name = path.name
             while name in known or self._files.exists(self._folder / name):
                 name += "~"
-            logger.error("quarantine: %s moved to %s: %s %s", path, name, reason, _ranges(gaps))
+            level = LEVELS.get(reason, logging.ERROR)
+            text = "quarantine: %s moved to %s: %s %s"
+            logger.log(level, text, path, name, reason, _ranges(gaps))
             # The report comes first: a crash in between leaves the file where it was.
             self._report(name, reason, str(path), gaps)
             self._files.rename(path, self._folder / name)
@@ -109,12 +135,13 @@ class Quarantine:
 
     def _load(self) -> dict[str, Report]:
         if self._known is None:
-            self._known = {}
-            for name in self._files.list(self._folder):
-                if name.endswith(REPORT):
-                    report = _parse(name, self._files.read(self._folder / name))
-                    self._known[report.name] = report
+            self._known = self._read_all()
         return self._known
+
+    def _read_all(self) -> dict[str, Report]:
+        names = [name for name in self._files.list(self._folder) if name.endswith(REPORT)]
+        reports = [_parse(name, self._files.read(self._folder / name)) for name in names]
+        return {report.name: report for report in reports}
 
 
 def _parse(name: str, data: bytes) -> Report:
@@ -132,4 +159,4 @@ def _parse(name: str, data: bytes) -> Report:
 
 
 def _ranges(gaps: Sequence[Gap]) -> str:
-    return ", ".join(f"{gap.first} to {gap.last}" for gap in gaps)
+    return ", ".join(map(str, gaps))

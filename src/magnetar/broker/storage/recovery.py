@@ -31,7 +31,7 @@ from magnetar.broker.storage.errors import Gap
 from magnetar.broker.storage.flush import write_generation
 from magnetar.broker.storage.index import Extents
 from magnetar.broker.storage.journal import SPARE_PREFIX, SUFFIX, file_number
-from magnetar.broker.storage.quarantine import TAIL_REASON, Quarantine
+from magnetar.broker.storage.quarantine import OF_JOURNAL, TAIL_REASON, VOID_REASON, Quarantine
 from magnetar.broker.storage.record import Header, Kind, Part
 from magnetar.broker.storage.segment import LogFolder, Table
 
@@ -84,8 +84,8 @@ class Sink(NamedTuple):
     note: Callable[[int, bytes], None]
     lost: Callable[[Path, int, int, str], None]
     """Path, first byte, byte after the last, reason: a damaged range that was durable."""
-    tail: Callable[[Path, int, int], None]
-    """Path, first byte, byte after the last: what a crash cut off."""
+    tail: Callable[[Path, int, int, str], None]
+    """Path, first byte, byte after the last, reason: what a crash cut off."""
     gap: Callable[[Gap], None]
 
 
@@ -195,10 +195,21 @@ class Replay:
     """Reads the files of one journal, oldest first, and hands on what counts."""
 
     def __init__(
-        self, files: Files, journal: Sequence[JournalFile], sink: Sink, *, sync: bool = True
+        self,
+        files: Files,
+        journal: Sequence[JournalFile],
+        sink: Sink,
+        *,
+        sync: bool = True,
+        synced: tuple[int, int] | None = None,
     ) -> None:
+        """Take the files in order.
+
+        `synced`: number of a file, and of a record in it that is known to have been durable.
+        """
         self._files = files
         self._sync = sync
+        self._synced = synced
         self._journal = journal
         self._sink = sink
         self.last_served = 0
@@ -208,8 +219,10 @@ class Replay:
         """Damaged ranges that had been durable."""
         self.empty: list[Path] = []
         """Files into which nothing was ever written, as far as one can see."""
-        self.void: list[Path] = []
-        """Files with records, whole or damaged, none of which counts."""
+        self.void: list[tuple[Path, str]] = []
+        """Files with records, whole or damaged, none of which counts, and why."""
+        self.short: list[Path] = []
+        """Files that were cut off."""
 
     def run(self) -> None:
         """Read everything."""
@@ -233,12 +246,16 @@ class Replay:
                     file.sync()
             finally:
                 file.close()
-            if (self.bytes, self.lost) == before:
-                (self.void if surveys[at].traces else self.empty).append(each.path)
+            if (self.bytes, self.lost) != before:
+                continue
+            if surveys[at].traces:
+                self.void.append((each.path, _why(min(later) if later else None)))
+            else:
+                self.empty.append(each.path)
 
     def _file(self, file: File, source: JournalFile, claim: int, limit: int | None) -> None:
         """Read one file. Numbers above `limit` are void; those up to `claim` were durable."""
-        durable = claim if limit is None else min(claim, limit)
+        durable = self._durable_in(source, claim, limit)
         expected: int | None = None
         damaged_at: int | None = None
         size = 0
@@ -254,11 +271,12 @@ class Replay:
                 expected, damaged_at = header.number + 1, None
                 continue
             if damaged_at is not None:
-                if not self._passes(source, damaged_at, item, expected, durable):
+                if not self._passes(source, damaged_at, item, expected, durable, _why(limit)):
                     return
                 damaged_at = None
             if not item.body_ok and header.number > durable:
-                self._sink.tail(source.path, item.position, item.position + header.size)
+                after = item.position + header.size
+                self._sink.tail(source.path, item.position, after, _why(limit))
                 return
             self._hand_on(source, item)
             expected = header.number + 1
@@ -270,22 +288,29 @@ class Replay:
             durable = limit
         self._check_size(file, source, size)
         at = file.size() if damaged_at is None else damaged_at
-        self._end(file, source, at, expected, durable)
+        self._end(file, source, at, expected, durable, _why(limit))
 
-    def _passes(
+    def _durable_in(self, source: JournalFile, claim: int, limit: int | None) -> int:
+        """Return the highest number of which something says that it was durable."""
+        if self._synced is not None and self._synced[0] == source.number:
+            claim = max(claim, self._synced[1])
+        return claim if limit is None else min(claim, limit)
+
+    def _passes(  # noqa: PLR0913, PLR0917 - one judgement, in one place
         self,
         source: JournalFile,
         damaged_at: int,
         item: Found,
         expected: int | None,
         durable: int,
+        why: str,
     ) -> bool:
         """Judge damage in front of a record; False: it is the end, and the record void."""
         header = item.header
         if header.number - 1 <= durable:
             self._lost(source, damaged_at, item.position, expected, header.number)
             return True
-        self._sink.tail(source.path, damaged_at, item.position)
+        self._sink.tail(source.path, damaged_at, item.position, why)
         # Of a first batch only the START may be damaged, and that holds no entries.
         return expected is None and header.number == header.synced + 2
 
@@ -295,6 +320,7 @@ class Replay:
             reason = f"the file is {size - file.size()} bytes shorter than it was"
             self._sink.lost(source.path, file.size(), file.size(), reason)
             self.lost += 1
+            self.short.append(source.path)
 
     def _mark(
         self,
@@ -316,8 +342,14 @@ class Replay:
         self.lost += 1
         self.last_served = max(self.last_served, number - 1)
 
-    def _end(
-        self, file: File, source: JournalFile, at: int, expected: int | None, durable: int
+    def _end(  # noqa: PLR0913, PLR0917 - one judgement, in one place
+        self,
+        file: File,
+        source: JournalFile,
+        at: int,
+        expected: int | None,
+        durable: int,
+        why: str,
     ) -> None:
         """Judge the bytes behind the last record."""
         header = record.parse_header(read_patiently(file, record.HEADER_SIZE, at))
@@ -326,7 +358,7 @@ class Replay:
             size = header.size if header is not None and ours else SECTOR_BYTES
             self._lost(source, at, min(at + size, file.size()), expected, durable + 1)
         elif header is not None and ours:
-            self._sink.tail(source.path, at, min(at + header.size, file.size()))
+            self._sink.tail(source.path, at, min(at + header.size, file.size()), why)
 
     def _hand_on(self, source: JournalFile, item: Found) -> None:
         header, data = item.header, item.data
@@ -350,6 +382,11 @@ class Replay:
         end = item.position + item.header.size
         self._sink.lost(source.path, item.position, end, reason)
         self.lost += 1
+
+
+def _why(limit: int | None) -> str:
+    """Return why records do not count: a later START says so, or nobody says that they do."""
+    return TAIL_REASON if limit is None else VOID_REASON
 
 
 def _row_is_whole(run: Run, row: int) -> bool:
@@ -390,6 +427,7 @@ def damaged_parts(run: Run, parts: Iterable[Part]) -> Iterator[Gap]:
 class Restored(NamedTuple):
     """What came out of one journal folder."""
 
+    worker: int
     tables: list[Table]
     """New entry logs."""
     producers: dict[int, dict[str, int]]
@@ -398,6 +436,8 @@ class Restored(NamedTuple):
     ledgers: set[int]
     paths: list[Path]
     """The journal files read, oldest first; to be recycled when the notes are safe."""
+    files: frozenset[int]
+    """The numbers of those that were not cut off."""
     next_file: int
     last_number: int
     """The number of the last record that counts; 0: none. The next START follows it."""
@@ -429,33 +469,39 @@ class Recovery:
         self._positions: dict[int, int] = {}
         self._lost: list[tuple[Path, int, int, str]] = []
 
-    def restore(self, folder: Path) -> Restored:
-        """Replay a folder. Names that do not belong there go to quarantine."""
+    def restore(self, folder: Path, synced: tuple[int, int] | None = None) -> Restored:
+        """Replay a folder. Names that do not belong there go to quarantine.
+
+        `synced`: file and number of a record that is known to have been durable.
+        """
         journal, unknown = list_journal(self._files, folder)
         for name in unknown:
             self._quarantine.move(folder / name, "not a file of the journal")
         sink = Sink(self._run, self._note, self._add_lost, self._add_tail, self._gaps.append)
-        replay = Replay(self._files, journal, sink)
+        replay = Replay(self._files, journal, sink, synced=synced)
         replay.run()
         self._flush()
         self._report()
         self._set_aside(replay.empty)
-        for path in replay.void:
-            self._quarantine.move(path, TAIL_REASON)
+        for path, why in replay.void:
+            self._quarantine.move(path, why)
         spares = [
             file_number(name.removeprefix(SPARE_PREFIX)) or 0
             for name in self._files.list(folder)
             if name.startswith(SPARE_PREFIX)
         ]
         numbers = [each.number for each in journal] + spares
-        paths = [each.path for each in journal]
+        left_out = {*replay.empty, *(path for path, _ in replay.void)}
+        kept = [each for each in journal if each.path not in left_out]
         return Restored(
+            int(folder.name),
             self._tables,
             self._producers,
             self._notes,
             self._gaps,
             set(self._positions),
-            [path for path in paths if path not in replay.empty + replay.void],
+            [each.path for each in kept],
+            frozenset(each.number for each in kept if each.path not in replay.short),
             max(numbers, default=0) + 1,
             replay.last_served,
             replay.bytes,
@@ -566,9 +612,9 @@ class Recovery:
     def _add_lost(self, path: Path, start: int, end: int, reason: str) -> None:
         self._lost.append((path, start, end, reason))
 
-    def _add_tail(self, path: Path, start: int, end: int) -> None:
+    def _add_tail(self, path: Path, start: int, end: int, why: str) -> None:
         data = self._read(path, start, end)
-        self._quarantine.copy_bytes(_name(path, start), data, (), TAIL_REASON)
+        self._quarantine.copy_bytes(_name(path, start), data, (), why)
 
     def _report(self) -> None:
         """Put the damaged ranges into quarantine, with the entries that were lost."""
@@ -590,4 +636,4 @@ class Recovery:
 
 
 def _name(path: Path, position: int) -> str:
-    return f"journal-{path.parent.name}-{path.stem}-{position:x}"
+    return f"{OF_JOURNAL}{path.parent.name}-{path.stem}-{position:x}"

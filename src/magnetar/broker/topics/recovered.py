@@ -13,12 +13,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.chains import reserve_ledgers_up_to
 from magnetar.broker.metadata.cursors import CursorRecord, Cursors, CursorSnapshot, save_cursors
-from magnetar.broker.metadata.documents import decode
+from magnetar.broker.metadata.facts import raise_counter
 from magnetar.broker.metadata.sequences import Checkpoint, load_sequences, save_sequences
 from magnetar.broker.metadata.store import Store, number_of
 from magnetar.broker.storage.ledgers import Recovered
@@ -31,33 +29,24 @@ logger = logging.getLogger(__name__)
 BATCH_CURSORS = 1_000
 """Cursors whose pages are in memory at the same time."""
 
-CHAINS = "ledgers/"
+CHAINS = paths.LEDGERS
 CURSORS = "cursors/"
 
 
 async def save_recovered(store: Store, recovered: Recovered) -> None:
-    """Make durable what came out of the journal."""
-    if recovered.ends:
-        await reserve_ledgers_up_to(store, max(recovered.ends))
+    """Make durable what came out of the journal.
+
+    No id that has left a trace on the disk is given out again, whatever the metadata counts:
+    it may be a copy that is older than the disk.
+    """
+    await reserve_ledgers_up_to(store, recovered.highest_ledger)
+    if recovered.notes:
+        highest = max(cursor for cursor, _ in recovered.notes)
+        await raise_counter(store, paths.CURSOR_COUNTER, highest)
     if recovered.producers:
         await _save_producers(store, recovered.producers)
     if recovered.notes:
         await _save_notes(store, recovered.notes)
-
-
-class _Ledger(msgspec.Struct):
-    """What is needed here of a ledger's record."""
-
-    end_entry: int | None = None
-
-
-async def recorded_ends(store: Store) -> dict[int, int]:
-    """Return where each sealed ledger ends: what the journal holds beyond it does not count."""
-    return {
-        number_of(key): end
-        for key, found in await store.scan(CHAINS)
-        if (end := decode(key, found.value, _Ledger).end_entry) is not None
-    }
 
 
 async def _save_producers(store: Store, producers: Mapping[int, Mapping[str, int]]) -> None:
