@@ -16,6 +16,7 @@ from magnetar.broker.metrics import Metrics
 from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers, Part, Recovered
+from magnetar.broker.storage.pools import Pools
 
 DATA = Path("/data")
 READ_BYTES = 1 << 20
@@ -31,6 +32,11 @@ class InlineExecutor(Executor):
         except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
             future.set_exception(error)
         return future
+
+
+def inline_pools() -> Pools:
+    """Return pools that have no threads: a test goes on only when all is done."""
+    return Pools(asyncio.get_running_loop(), InlineExecutor(), InlineExecutor())
 
 
 def small_config(data: Path = DATA, **settings: Any) -> BrokerConfig:
@@ -73,8 +79,7 @@ class Rig:
         salts = count(0x1234_5678_9ABC)
         options.setdefault("threaded", False)
         if not options["threaded"]:
-            options.setdefault("read_pool", InlineExecutor())
-            options.setdefault("write_pool", InlineExecutor())
+            options.setdefault("pools", inline_pools())
             options.setdefault("new_salt", lambda: next(salts) * 0x9E3779B1 % (1 << 62) | 1)
         self.clock = ManualClock()
         self.metrics = Metrics()

@@ -119,12 +119,12 @@ async def test_a_journal_file_that_was_begun_meanwhile_is_copied_since_the_metad
 async def test_nothing_is_unlinked_while_a_backup_runs() -> None:
     disk, rig = await used_disk()
     await rig.ledgers.flush()
-    (done,) = await backup_with(disk, lambda: rig.ledgers.reclaim(lambda ledger: True))
+    (done,) = await backup_with(disk, lambda: rig.ledgers.stored.reclaim(lambda ledger: True))
     assert done.unlinked == 0
     other = Rig(disk, small_config(TARGET))
     await other.recover()
     assert await other.check(1) == 30
-    assert (await rig.ledgers.reclaim(lambda ledger: True)).unlinked == 2
+    assert (await rig.ledgers.stored.reclaim(lambda ledger: True)).unlinked == 2
     assert await other.check(2) == 25, "the backup has names of its own"
 
 

@@ -60,7 +60,7 @@ async def busy_day(rig: Rig, random: Random) -> None:
             live.append(next_ledger)
             next_ledger += 1
         elif what < 0.5 and dropped:
-            await rig.ledgers.reclaim(dropped.__contains__)
+            await rig.ledgers.stored.reclaim(dropped.__contains__)
     await rig.settle()
 
 
@@ -137,7 +137,7 @@ async def check(state: CrashState, acknowledged: dict[int, int], gone: set[int])
     facts = written_down(state)
     recovered = await rig.recover(synced=facts.synced)
     assert recovered.gaps == []
-    short = shortage(facts, [0], rig.ledgers.missing, recovered.journals)
+    short = shortage(facts, [0], rig.ledgers.stored.missing, recovered.journals)
     assert not short, f"a false alarm: {short}"
     for ledger, end in acknowledged.items():
         if ledger in gone:
@@ -152,7 +152,7 @@ async def use_and_crash_again(
 ) -> int:
     """Go on with a recovered store, crash again somewhere, recover again."""
     # What recovery kept is durable now, so it must be there the next time as well.
-    kept = {ledger: rig.ledgers.durable_end(ledger) for ledger in rig.ledgers.stored_ledgers()}
+    kept = {ledger: rig.ledgers.durable_end(ledger) for ledger in rig.ledgers.stored.ledgers()}
     disk.note(("acknowledged", kept))
     rig.on_acknowledged = lambda more: disk.note(("acknowledged", {**kept, **more}))
     write_down(rig, disk)

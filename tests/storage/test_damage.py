@@ -103,10 +103,10 @@ async def test_no_damage_makes_wrong_bytes_be_served(seed: int, folder: str) -> 
             await rig.recover()
             missing = await serve_everything(rig, ends)
             reported = sum(
-                gap.last.entry - gap.first.entry + 1 for gap in rig.ledgers.quarantined()
+                gap.last.entry - gap.first.entry + 1 for gap in rig.ledgers.stored.quarantined()
             )
             if missing:
-                assert rig.ledgers._quarantine.reports(), "a loss that nobody reports"
+                assert rig.ledgers.stored.quarantine.reports(), "a loss that nobody reports"
             assert reported <= sum(ends.values())
             # A file may have moved to the quarantine, but no bytes are gone.
             for name in before:
@@ -132,7 +132,7 @@ async def test_one_damaged_body_costs_one_entry() -> None:
     rig = Rig(disk)
     await rig.recover()
     assert await serve_everything(rig, ends) == 1
-    (gap,) = rig.ledgers.quarantined()
+    (gap,) = rig.ledgers.stored.quarantined()
     assert (gap.first, gap.last) == ((2, 30), (2, 30))
     assert await rig.check(1) == ends[1]
     assert await rig.check(3) == ends[3]
@@ -153,7 +153,9 @@ async def test_one_damaged_body_in_the_journal_costs_one_entry() -> None:
     await rig.ledgers.flush()
     again = Rig(disk)
     await again.recover()
-    assert [(gap.first, gap.last) for gap in again.ledgers.quarantined()] == [((1, 20), (1, 20))]
+    assert [(gap.first, gap.last) for gap in again.ledgers.stored.quarantined()] == [
+        ((1, 20), (1, 20))
+    ]
 
 
 async def test_unknown_files_go_to_quarantine_and_are_not_deleted() -> None:
@@ -166,7 +168,7 @@ async def test_unknown_files_go_to_quarantine_and_are_not_deleted() -> None:
     await rig.recover()
     for stranger in ("notes.txt", "core.1234"):
         assert disk.read(DATA / "quarantine" / stranger) == b"precious"
-    assert {report.name for report in rig.ledgers._quarantine.reports()} == {
+    assert {report.name for report in rig.ledgers.stored.quarantine.reports()} == {
         "notes.txt",
         "core.1234",
     }
@@ -243,7 +245,7 @@ async def test_a_journal_file_that_was_cut_off_is_reported() -> None:
     disk.replace(last, disk.names[last].data[:2000])
     rig = Rig(disk)
     await rig.recover()
-    reasons = [report.reason for report in rig.ledgers._quarantine.reports()]
+    reasons = [report.reason for report in rig.ledgers.stored.quarantine.reports()]
     assert any("bytes shorter than it was" in reason for reason in reasons)
     assert await serve_everything(rig, disk.ends) > 0  # type: ignore[attr-defined]
 

@@ -12,6 +12,7 @@ import pytest
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.storage import ledgers as ledgers_module
+from magnetar.broker.storage.entry_logs import ENTRIES_FOLDER
 from magnetar.broker.storage.errors import (
     LedgerNotFoundError,
     LedgerSealedError,
@@ -304,7 +305,7 @@ async def test_the_read_cache_stays_within_its_bound() -> None:
         rig.ledgers.append(run_of([big]), [Part(1, entry, 0, 1, "p")], {1: entry + 1})
     await rig.ledgers.flush()
     assert len(await rig.entries(1)) == 64
-    assert rig.ledgers._shelf.cached_bytes <= 1 << 20
+    assert rig.ledgers.stored.cached_bytes <= 1 << 20
 
 
 async def test_a_cold_read_brings_the_next_blocks_along() -> None:
@@ -314,7 +315,7 @@ async def test_a_cold_read_brings_the_next_blocks_along() -> None:
         rig.append((1, 100))
     await rig.ledgers.flush()
     await rig.check(1)
-    assert rig.ledgers._cold_reads.value <= 3
+    assert rig.ledgers.stored._cold_reads.value <= 3
 
 
 # --- failures --------------------------------------------------------------------------
@@ -458,7 +459,7 @@ async def test_another_process_reads_what_was_sealed_and_flushed() -> None:
     giver.append((1, 12))
     assert await giver.ledgers.seal(1) == 12
     await giver.ledgers.flush()
-    assert (await taker.ledgers.end_of(1)).end == 12
+    assert (await taker.ledgers.stored.end_of(1)).end == 12
     assert await taker.check(1, 12) == 12
     taker.create(2)
     taker.append((2, 3))
@@ -476,9 +477,9 @@ async def test_a_log_rewritten_by_another_process_is_found_again() -> None:
     writer.append((1, 90), (2, 5))
     await writer.ledgers.flush()
     assert await reader.check(2, 5) == 5
-    assert (await writer.ledgers.reclaim(lambda ledger: ledger == 1)).rewritten == 1
-    for name in reader.ledgers._extents.names():
-        reader.ledgers._shelf.forget(name)
+    assert (await writer.ledgers.stored.reclaim(lambda ledger: ledger == 1)).rewritten == 1
+    for name in reader.ledgers.stored.extents.names():
+        reader.ledgers.stored._shelf.forget(name)
     assert await reader.check(2, 5) == 5
     with pytest.raises(LedgerNotFoundError):
         await reader.ledgers.read(1, 0, 1, 1)
@@ -515,7 +516,7 @@ async def test_a_log_without_live_ledgers_is_unlinked() -> None:
     await rig.ledgers.seal(1)
     assert rig.ledgers.holds(1)
     await rig.ledgers.flush()
-    done = await rig.ledgers.reclaim(lambda ledger: ledger == 1)
+    done = await rig.ledgers.stored.reclaim(lambda ledger: ledger == 1)
     assert (done.unlinked, done.rewritten, done.bytes_written) == (1, 0, 0)
     assert done.bytes_freed > 0
     assert not rig.ledgers.holds(1)
@@ -533,12 +534,12 @@ async def test_a_log_below_half_is_rewritten_and_nothing_live_is_lost() -> None:
     rig.append((2, 5))
     await rig.ledgers.flush()
     before = disk.used
-    done = await rig.ledgers.reclaim(lambda ledger: ledger == 1)
+    done = await rig.ledgers.stored.reclaim(lambda ledger: ledger == 1)
     assert (done.unlinked, done.rewritten) == (1, 1)
     assert disk.used < before
     assert await rig.check(2) == 15
     assert await rig.check(3) == 10
-    assert (await rig.ledgers.reclaim(lambda ledger: ledger == 1)).unlinked == 0
+    assert (await rig.ledgers.stored.reclaim(lambda ledger: ledger == 1)).unlinked == 0
     again = await started(disk)
     assert await again.check(2) == 15
 
@@ -550,11 +551,11 @@ async def test_many_small_logs_become_one() -> None:
     for _ in range(20):
         rig.append((1, 3), (2, 2))
         await rig.ledgers.flush()
-    assert (await rig.ledgers.reclaim(lambda ledger: False)).rewritten == 20
+    assert (await rig.ledgers.stored.reclaim(lambda ledger: False)).rewritten == 20
     assert len([name for name in disk.names if name.endswith(".log")]) == 1
     assert await rig.check(1) == 60
     assert await rig.check(2) == 40
-    assert len(rig.ledgers._extents.of(1)) == 1
+    assert len(rig.ledgers.stored.extents.of(1)) == 1
 
 
 async def test_only_what_is_known_as_dropped_is_garbage() -> None:
@@ -562,8 +563,8 @@ async def test_only_what_is_known_as_dropped_is_garbage() -> None:
     rig.create(1, 99)
     rig.append((1, 5), (99, 50))
     await rig.ledgers.flush()
-    assert (await rig.ledgers.reclaim(lambda ledger: ledger == 12)).unlinked == 0
-    assert rig.ledgers.stored_ledgers() == [1, 99]
+    assert (await rig.ledgers.stored.reclaim(lambda ledger: ledger == 12)).unlinked == 0
+    assert rig.ledgers.stored.ledgers() == [1, 99]
 
 
 async def test_a_log_with_damage_is_not_rewritten() -> None:
@@ -577,7 +578,7 @@ async def test_a_log_with_damage_is_not_rewritten() -> None:
     at = content.index(body_of(2, 4)) - 3 - 80 * 6
     content[at] ^= 255  # in the rows of ledger 2
     disk.replace(name, content)
-    done = await rig.ledgers.reclaim(lambda ledger: ledger == 1)
+    done = await rig.ledgers.stored.reclaim(lambda ledger: ledger == 1)
     assert done.unlinked == 0
     assert name in disk.names
 
@@ -592,7 +593,7 @@ async def test_a_damaged_entry_stays_damaged_when_its_log_is_rewritten() -> None
     content = bytearray(disk.names[name].data)
     content[content.index(body_of(2, 4)) + 1] ^= 255
     disk.replace(name, content)
-    assert (await rig.ledgers.reclaim(lambda ledger: ledger == 1)).rewritten == 1
+    assert (await rig.ledgers.stored.reclaim(lambda ledger: ledger == 1)).rewritten == 1
     assert len(await rig.entries(2, 0, 4)) == 4
     with pytest.raises(QuarantinedError) as damaged:
         await rig.ledgers.read(2, 4, 1, 1)
@@ -692,4 +693,4 @@ async def test_reading_a_long_backlog_does_not_grow_memory(tmp_path: Path) -> No
 
 def test_the_folders_are_those_that_the_data_folder_names() -> None:
     assert ledgers_module.JOURNAL_FOLDER == "journal"
-    assert ledgers_module.ENTRIES_FOLDER == "entries"
+    assert ENTRIES_FOLDER == "entries"

@@ -393,7 +393,7 @@ async def play(steps: list[Any], data: st.DataObject) -> None:
             model = [(entry, body) for entry, body in model if entry.ledger not in dropped]
         elif step[0] == "reclaim":
             dropped_now = set(await Dropped(part.store).list())
-            await part.rig.ledgers.reclaim(dropped_now.__contains__)
+            await part.rig.ledgers.stored.reclaim(dropped_now.__contains__)
         elif step[0] == "fail":
             part.disk.fail = lambda step, what, path: errno.EIO if what == "sync" else None
             before = len(part.stored)
@@ -437,5 +437,5 @@ async def test_closing_the_log_of_a_deleted_topic_leaves_nothing_open() -> None:
     await part.log.close()
     assert not part.rig.ledgers._writers
     await part.rig.ledgers.flush()
-    await part.rig.ledgers.reclaim(lambda ledger: True)
+    await part.rig.ledgers.stored.reclaim(lambda ledger: True)
     assert not part.rig.ledgers.holds(record.ledger)

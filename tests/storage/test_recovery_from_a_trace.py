@@ -29,7 +29,7 @@ from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.log import Log
 from tests.storage import traced_writer
 from tests.storage.disk import CrashState, Event, crash_states
-from tests.storage.rig import InlineExecutor
+from tests.storage.rig import inline_pools
 from tests.storage.system_calls import OPTIONS, Recorder
 from tests.storage.traced_writer import METADATA, TOPIC, body_of, config_of
 
@@ -99,8 +99,7 @@ async def survivors(state: CrashState, data: Path, scratch: Path) -> int:
         Metrics(),
         asyncio.get_running_loop(),
         threaded=False,
-        read_pool=InlineExecutor(),
-        write_pool=InlineExecutor(),
+        pools=inline_pools(),
     )
     try:
         chain = Chain(store, TOPIC)

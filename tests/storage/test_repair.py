@@ -25,7 +25,7 @@ async def test_a_log_with_a_damaged_trailer_is_written_anew() -> None:
     assert fresh != name
     load_table(disk.open(DATA / fresh), fresh)
     assert bytes(disk.names[f"{DATA}/quarantine/{name.rsplit('/')[-1]}"].data) == bytes(content)
-    assert rig.ledgers.quarantined() == []
+    assert rig.ledgers.stored.quarantined() == []
 
 
 async def test_a_log_of_which_nothing_can_be_read_goes_to_quarantine() -> None:
@@ -61,14 +61,14 @@ async def test_a_rewriting_that_was_cut_off_leaves_one_log() -> None:
     await rig.ledgers.flush()
     (old,) = logs(disk)
     content = bytes(disk.names[old].data)
-    await rig.ledgers.reclaim(lambda ledger: ledger == 1)
+    await rig.ledgers.stored.reclaim(lambda ledger: ledger == 1)
     (new,) = logs(disk)
     # As if the crash came before the old one was unlinked: here with ledger 1 still wanted.
     disk.open(DATA / old, create=True).pwritev([content], 0)
     again = Rig(disk)
     await again.recover()
     assert set(logs(disk)) == {old, new}, "ledger 1 is nowhere else"
-    await again.ledgers.reclaim(lambda ledger: ledger == 1)
+    await again.ledgers.stored.reclaim(lambda ledger: ledger == 1)
     assert await again.check(2) == 10
     # And with everything in it also in the new one.
     disk.open(DATA / "entries" / f"{LogName(0, 1, 9)}", create=True).pwritev(

@@ -96,7 +96,7 @@ class Broker:
 
     @property
     def lost(self) -> list[tuple[EntryId, EntryId]]:
-        return [(gap.first, gap.last) for gap in self.rig.ledgers.quarantined()]
+        return [(gap.first, gap.last) for gap in self.rig.ledgers.stored.quarantined()]
 
     async def read(self, topic: TopicName) -> list[EntryId | Gap]:
         """Read a topic from its start, passing gaps as a consumer does."""
@@ -372,8 +372,8 @@ async def test_what_nobody_owns_is_told_kept_and_never_served(
     assert fresh > max(flushed, unflushed)
     assert await broker.read(OTHER) == [EntryId(fresh, entry) for entry in range(4)]
     assert await broker.read(TOPIC) == [EntryId(known, entry) for entry in range(3)]
-    await broker.rig.ledgers.reclaim({known}.__contains__)
-    assert broker.rig.ledgers.stored_entries(flushed) == 5, "kept"
+    await broker.rig.ledgers.stored.reclaim({known}.__contains__)
+    assert broker.rig.ledgers.stored.entries(flushed) == 5, "kept"
     await broker.stop()
 
     broker = await broker.again(before)

@@ -36,7 +36,7 @@ from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.names import TopicName
 from tests.storage.disk import SimulatedDisk
-from tests.storage.rig import InlineExecutor
+from tests.storage.rig import inline_pools
 
 
 class SingleOwner:
@@ -165,8 +165,7 @@ class Core:
                 self.metrics,
                 loop,
                 threaded=False,
-                read_pool=InlineExecutor(),
-                write_pool=InlineExecutor(),
+                pools=inline_pools(),
             )
         else:
             self.config.data.mkdir(exist_ok=True)

@@ -159,7 +159,7 @@ class Node:
     async def serve(self) -> None:
         """Open the doors."""
         config = self._config
-        await self._ledgers.look_again()  # the others have recovered, too
+        await self._ledgers.stored.look_again()  # the others have recovered, too
         await self._catalog.start()
         self._parts.push_async_callback(self._catalog.stop)
         store = self._store

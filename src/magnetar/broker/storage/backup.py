@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from magnetar.broker.files import File, FileLockedError, Files
-from magnetar.broker.storage.ledgers import (
+from magnetar.broker.storage.entry_logs import (
     ENTRIES_FOLDER,
-    JOURNAL_FOLDER,
     LOCK_OF_RECLAIM,
     QUARANTINE_FOLDER,
 )
+from magnetar.broker.storage.ledgers import JOURNAL_FOLDER
 from magnetar.broker.storage.recovery import Found, JournalFile, list_journal, walk
 from magnetar.broker.storage.segment import LogName
 from magnetar.broker.storage.verify import Progress, no_progress

@@ -3,7 +3,7 @@
     append ─▶ slab ─▶ Committer ─▶ journal ─▶ on_commit          (commit)
                │ Generation                                       (cache)
                └──── flush ─▶ entry log ─▶ journal file recycled  (flush)
-    read ─▶ Generation, else Shelf ─▶ blocks of entry logs        (shelf)
+    read ─▶ Generation, else entry logs                           (entry_logs)
 
 A ledger is a numbered run of entries with one writer. It knows no topic: which ledgers make
 up a partition is `log`'s business, kept in the metadata.
@@ -23,8 +23,6 @@ import secrets
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -33,7 +31,6 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.files import Files
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.run import ROW_SIZE, Run
-from magnetar.broker.storage.block import together
 from magnetar.broker.storage.cache import (
     PLACE_SHIFT,
     ROWS_PER_RECORD_MAX,
@@ -42,22 +39,17 @@ from magnetar.broker.storage.cache import (
     Tail,
 )
 from magnetar.broker.storage.commit import Committer
+from magnetar.broker.storage.entry_logs import READ_ATTEMPTS_MAX, EntryLogs
 from magnetar.broker.storage.errors import (
-    EMPTY_LEDGER,
-    REST_OF_LEDGER,
     Gap,
     LedgerEnd,
-    LedgerNotFoundError,
     LedgerSealedError,
     QuarantinedError,
     StorageError,
     StorageFullError,
 )
-from magnetar.broker.storage.flush import write_generation
-from magnetar.broker.storage.index import Extents, Place
 from magnetar.broker.storage.journal import NO_ROOM, Journal, JournalError
-from magnetar.broker.storage.quarantine import Quarantine
-from magnetar.broker.storage.reclaim import Reclaimed, Reclaimer
+from magnetar.broker.storage.pools import Pools
 from magnetar.broker.storage.record import (
     HEADER_SIZE,
     RECORD_SIZE_MAX,
@@ -67,9 +59,7 @@ from magnetar.broker.storage.record import (
     encode_directory,
 )
 from magnetar.broker.storage.recovery import Recovery, Restored
-from magnetar.broker.storage.repair import load_logs
-from magnetar.broker.storage.segment import LogDamagedError, LogFolder, LogName, Table
-from magnetar.broker.storage.shelf import Shelf
+from magnetar.broker.storage.segment import Table
 from magnetar.broker.storage.slab import SLAB_BYTES, Slab, SlabPool
 
 __all__ = ["Ledgers", "Part", "Recovered"]
@@ -77,15 +67,9 @@ __all__ = ["Ledgers", "Part", "Recovered"]
 logger = logging.getLogger(__name__)
 
 JOURNAL_FOLDER = "journal"
-ENTRIES_FOLDER = "entries"
-QUARANTINE_FOLDER = "quarantine"
-LOCK_OF_RECLAIM = "reclaim.lock"
 
 SLABS_PER_CACHE = 16
 """A slab is at most this part of the write cache, so that a small cache still has several."""
-READ_THREADS = 2
-READ_ATTEMPTS_MAX = 3
-"""How often a read looks again when another process has moved what it was about to read."""
 FLUSH_RETRY_S = 1.0
 """Pause after a flush that failed."""
 COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
@@ -152,7 +136,7 @@ def _new_salt() -> int:
 class Ledgers:
     """All ledgers that this process can read, and those that it writes."""
 
-    def __init__(  # noqa: PLR0913, PLR0915 - the last four are for tests; a field is no step
+    def __init__(  # noqa: PLR0913 - the last three are for tests; a field is no step
         self,
         config: BrokerConfig,
         files: Files,
@@ -162,8 +146,7 @@ class Ledgers:
         *,
         threaded: bool = True,
         new_salt: Callable[[], int] = _new_salt,
-        read_pool: Executor | None = None,
-        write_pool: Executor | None = None,
+        pools: Pools | None = None,
     ) -> None:
         self.on_commit: OnCommit = _ignore
         """Called once per commit with the tokens of its records, in order. With an error:
@@ -185,14 +168,10 @@ class Ledgers:
         self._loop = loop
         self._threaded = threaded
         self._new_salt = new_salt
-        self._read_pool = read_pool or ThreadPoolExecutor(READ_THREADS, "read")
-        self._write_pool = write_pool or ThreadPoolExecutor(1, "flush")
+        self._pools = pools or Pools.threads(loop)
         self._journals = config.data / JOURNAL_FOLDER
-        self._entries = config.data / ENTRIES_FOLDER
-        self._logs = LogFolder(files, self._entries, self._new_name)
-        self._quarantine = Quarantine(files, config.data / QUARANTINE_FOLDER)
-        self._extents = Extents()
-        self._shelf = Shelf(files, self._entries, self._quarantine, config.read_cache_bytes_max)
+        self.stored = EntryLogs(config, files, metrics, self._pools, new_salt)
+        """What is flushed, by this process and by all others."""
         self._pool = SlabPool(min(SLAB_BYTES, config.write_cache_bytes_max // SLABS_PER_CACHE))
         self._generation = Generation()
         self._frozen: Generation | None = None
@@ -201,8 +180,6 @@ class Ledgers:
         self._sealing: dict[int, _Writer] = {}
         self._journal: Journal | None = None
         self._committer: Committer | None = None
-        self._log_numbers = count(1)
-        self._reclaims: set[int] = set()
         self._old_files: list[Path] = []
         self._open = set[int]()
         """Ledgers of which the metadata does not know the end yet."""
@@ -222,9 +199,6 @@ class Ledgers:
     def _count(self, metrics: Metrics) -> None:
         accepted = "Bytes of entries, envelopes included, that were taken for writing"
         self._accepted = metrics.counter("magnetar_storage_accepted_bytes_total", accepted)
-        self._log_bytes = metrics.counter(
-            "magnetar_storage_entry_log_written_bytes_total", "Bytes written to entry logs"
-        )
         self._journal_bytes = metrics.counter(
             "magnetar_storage_journal_written_bytes_total", "Bytes written to the journal"
         )
@@ -234,26 +208,10 @@ class Ledgers:
         self._failed_commits = metrics.counter(
             "magnetar_storage_failed_commits_total", "Commits of which nothing is durable"
         )
-        self._cold_reads = metrics.counter(
-            "magnetar_storage_cold_reads_total", "Reads that went to an entry log"
-        )
-        self._reclaimed = metrics.counter(
-            "magnetar_storage_reclaimed_bytes_total", "Bytes of entry logs given back"
-        )
         metrics.gauge(
             "magnetar_storage_write_cache_bytes",
             "Bytes in the journal and in no entry log yet",
             lambda: self.write_cache_bytes,
-        )
-        metrics.gauge(
-            "magnetar_storage_read_cache_bytes",
-            "Bytes of entry logs in memory",
-            lambda: self._shelf.cached_bytes,
-        )
-        metrics.gauge(
-            "magnetar_storage_quarantined_ranges",
-            "Ranges of entries that were stored and do not read back",
-            lambda: len(self._quarantine.gaps()),
         )
 
     # --- start and stop
@@ -277,21 +235,18 @@ class Ledgers:
         started = self._clock.monotonic()
         own = self._config.worker
         assert self._committer is not None or own in workers
-        self._reclaims.update(workers)
         try:
             restored = [
-                await self._write_on_pool(
-                    self._recover_one, worker, recorded_end, synced.get(worker)
-                )
+                await self._pools.write(self._recover_one, worker, recorded_end, synced.get(worker))
                 for worker in sorted(workers, key=lambda worker: worker != own)
             ]
-            quarantined = await self._write_on_pool(self._quarantine.gaps)
+            quarantined = await self._pools.write(self.stored.quarantined)
         except OSError as error:
             raise StorageError(f"recovery failed: {error}") from error
         for each in restored:
             self._old_files += each.paths
         ledgers = sorted(set[int]().union(*(each.ledgers for each in restored)))
-        ends = {ledger: await self.end_of(ledger) for ledger in ledgers}
+        ends = {ledger: await self.stored.end_of(ledger) for ledger in ledgers}
         producers: dict[int, dict[str, int]] = {}
         for each in restored:
             for ledger, found in each.producers.items():
@@ -308,7 +263,7 @@ class Ledgers:
             sum(each.bytes for each in restored),
             self._clock.monotonic() - started,
             {each.worker: each.files for each in restored},
-            max({*ledgers, *self._extents.ledgers(), *named}, default=0),
+            max({*ledgers, *self.stored.ledgers(), *named}, default=0),
         )
 
     def _recover_one(
@@ -320,32 +275,18 @@ class Ledgers:
         """Load all entry logs if need be, then replay one journal. On the pool, before serving."""
         folder = self._journals / str(worker)
         own = worker == self._config.worker
-        self._files.make_dir(self._entries)
-        tables = load_logs(
-            self._logs,
-            self._shelf,
-            self._quarantine,
-            worker,
-            with_unknown=own and worker == 0,
-        )
-        for table in tables:
-            if self._extents.table(table.name) is None:
-                self._extents.add(table)
-        for gone in self._extents.names() - {table.name for table in tables}:
-            self._forget_log(gone)
-        numbers = [name.number for table in tables if (name := LogName.parse(table.name))]
-        self._log_numbers = count(max([next(self._log_numbers), *(n + 1 for n in numbers)]))
+        self.stored.load(worker, with_unknown=own and worker == 0)
         if own:
             self._files.make_dir(folder)
         recovery = Recovery(
-            self._logs,
-            self._quarantine,
-            self._extents,
+            self.stored.logs,
+            self.stored.quarantine,
+            self.stored.extents,
             recorded_end,
             self._config.write_cache_bytes_max // 4,
         )
         restored = recovery.restore(folder, synced)
-        self._log_bytes.value += sum(table.size for table in restored.tables)
+        self.stored.count_written(restored.tables)
         if own and self._committer is None:
             self._open_journal(folder, restored)
         return restored
@@ -392,9 +333,8 @@ class Ledgers:
         await self._settle()
         self._committer.stop()
         self._committer = None
-        self._shelf.close()
-        self._read_pool.shutdown()
-        self._write_pool.shutdown()
+        self.stored.close()
+        self._pools.shutdown()
         if failure is not None:
             raise StorageError(f"stopped, and not all is in entry logs: {failure}") from failure
 
@@ -490,7 +430,7 @@ class Ledgers:
                 end = generation.durable_end(ledger)
                 if end is not None:
                     return end
-        return self._extents.end(ledger)
+        return self.stored.end(ledger)
 
     async def seal(self, ledger: int) -> int:
         """Append nothing more to a ledger; return its end once everything in it is durable."""
@@ -531,35 +471,6 @@ class Ledgers:
     def synced(self) -> tuple[int, int] | None:
         """File and number of the last durable record of our journal; None: there is none."""
         return None if self._journal is None else self._journal.durable_at
-
-    def flushed_end(self, ledger: int) -> int:
-        """Return the entry id after the last one in an entry log; 0 if there is none."""
-        return self._extents.end(ledger)
-
-    def stored_entries(self, ledger: int) -> int:
-        """Return how many entries the entry logs have of a ledger."""
-        end = self._extents.end(ledger)
-        return end - sum(after - first for first, after in self.missing(ledger, end))
-
-    def missing(self, ledger: int, end: int) -> list[tuple[int, int]]:
-        """Return the parts of [0, end) that no entry log has, ends exclusive."""
-        return list(self._extents.missing(ledger, 0, end))
-
-    async def report_lost(self, name: str, gaps: Sequence[Gap], reason: str) -> None:
-        """Put on record that entries are lost: they are gaps from now on."""
-        await self._write_on_pool(self._quarantine.copy_bytes, name, b"", gaps, reason)
-
-    async def look_again(self) -> None:
-        """Find out what other processes have written, removed and put into quarantine.
-
-        Raises:
-            StorageError: the disk did not let us.
-        """
-        await self._refresh()
-        try:
-            await self._write_on_pool(self._quarantine.reload)
-        except OSError as error:
-            raise StorageError(f"the quarantine could not be read: {error}") from error
 
     def _note_flushed(self, table: Table) -> None:
         for ledger, first, entries in zip(table.ledgers, table.firsts, table.counts, strict=True):
@@ -741,14 +652,11 @@ class Ledgers:
         assert frozen is not None
         await self._settle()
         try:
-            table = await self._write_on_pool(write_generation, self._logs, frozen)
+            table = await self.stored.write(frozen)
         except OSError as error:
             self._flush_went_wrong(error)
             raise StorageError(f"flush failed: {error}") from error
         if table is not None:
-            for _ in self._extents.adding(table):
-                await asyncio.sleep(0)
-            self._log_bytes.value += table.size
             self._note_flushed(table)
         self._frozen = None
         self._old_files += frozen.files
@@ -770,7 +678,7 @@ class Ledgers:
         await self.before_recycle()
         await self.write_down()
         try:
-            await self._write_on_pool(self._recycle_files, paths)
+            await self._pools.write(self._recycle_files, paths)
         except OSError as error:
             raise StorageError(f"journal files could not be recycled: {error}") from error
 
@@ -815,16 +723,8 @@ class Ledgers:
 
         They are neighbours, and at least one; the limit of bytes may be passed by one entry.
         """
-        run = self._generation.read(ledger, entry, entries_max, bytes_max)
-        if run is None and self._frozen is not None:
-            run = self._frozen.read(ledger, entry, entries_max, bytes_max)
-        if run is not None:
-            return run
-        place = self._extents.find(ledger, entry)
-        if place is None:
-            return None
         try:
-            return self._shelf.read_cached(place, entry, entries_max, bytes_max)
+            return self._read_memory(ledger, entry, entries_max, bytes_max)
         except QuarantinedError:
             return None
 
@@ -837,115 +737,22 @@ class Ledgers:
             StorageError: the disk did not let us read; try again.
         """
         for _ in range(READ_ATTEMPTS_MAX):
-            run = self._generation.read(ledger, entry, entries_max, bytes_max)
-            if run is None and self._frozen is not None:
-                run = self._frozen.read(ledger, entry, entries_max, bytes_max)
+            run = self._read_memory(ledger, entry, entries_max, bytes_max)
             if run is not None:
                 return run
-            place = self._extents.find(ledger, entry)
-            if place is None:
-                await self._refresh()
-                place = self._extents.find(ledger, entry)
-            if place is None:
-                raise self._missing(ledger, entry)
-            run = self._shelf.read_cached(place, entry, entries_max, bytes_max)
-            if run is not None:
-                return run
-            try:
-                await self._load(place, entry)
-            except FileNotFoundError:
-                await self._refresh()  # another process has rewritten this log
-        raise StorageError(f"ledger {ledger}: entry {entry} could not be read")
+            await self.stored.bring(ledger, entry)
+        run = self._read_memory(ledger, entry, entries_max, bytes_max)
+        if run is None:
+            raise StorageError(f"ledger {ledger}: entry {entry} could not be read")
+        return run
 
-    async def end_of(self, ledger: int) -> LedgerEnd:
-        """Return what the entry logs hold of a ledger; what is not flushed is not counted."""
-        if self._config.workers > 1 and not self._extents.of(ledger):
-            await self._refresh()
-        for _ in range(READ_ATTEMPTS_MAX):
-            total = EMPTY_LEDGER
-            try:
-                for place in self._extents.of(ledger):
-                    summary = await self._read_on_pool(self._shelf.load_summary, place)
-                    total = together(total, summary)
-            except FileNotFoundError:
-                await self._refresh()
-                continue
-            except OSError as error:
-                raise StorageError(f"ledger {ledger} could not be read: {error}") from error
-            return total
-        raise StorageError(f"ledger {ledger}: its entry logs change too fast to be read")
-
-    def lost_end(self, ledger: int) -> int:
-        """Return the entry id after the last one that is known to be lost; 0 if there is none."""
-        return max(
-            (
-                gap.last.entry + 1
-                for gap in self._quarantine.gaps()
-                if gap.last.ledger == ledger and gap.last.entry != REST_OF_LEDGER
-            ),
-            default=0,
-        )
-
-    def _missing(self, ledger: int, entry: int) -> StorageError:
-        after = self._extents.next_first(ledger, entry)
-        if after is not None:
-            return QuarantinedError(ledger, entry, after - 1, "lost from the journal")
-        for gap in self._quarantine.gaps():
-            if gap.first.ledger == ledger and gap.first.entry <= entry <= gap.last.entry:
-                return QuarantinedError(ledger, entry, gap.last.entry, gap.reason)
-        if self._extents.end(ledger) or ledger in self._writers:
-            return LedgerNotFoundError(f"ledger {ledger} ends before entry {entry}")
-        return LedgerNotFoundError(f"no entry of ledger {ledger} is stored")
-
-    async def _load(self, place: Place, entry: int) -> None:
-        """Bring the block of an entry, and some behind it, into the read cache."""
-        self._cold_reads.value += 1
-        try:
-            loaded = await self._read_on_pool(self._shelf.load, place, entry)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            given_up = await self._read_on_pool(self._shelf.count_failed_read, place, entry)
-            if given_up is None:
-                raise StorageError(f"{place.table.name} could not be read: {error}") from error
-            loaded = given_up
-        self._shelf.keep(place, loaded)
-
-    async def _refresh(self) -> None:
-        """Look for entry logs that other processes have written or removed."""
-        try:
-            names = set(await self._read_on_pool(self._shelf.names))
-            for name in names - self._extents.names():
-                try:
-                    self._extents.add(await self._read_on_pool(self._shelf.load_table, name))
-                except (FileNotFoundError, LogDamagedError):
-                    logger.warning("entry log %s cannot be read", name, exc_info=True)
-        except OSError as error:
-            raise StorageError(f"{self._entries} could not be read: {error}") from error
-        for name in self._extents.names() - names:
-            self._forget_log(name)
-
-    def _forget_log(self, name: str) -> None:
-        self._extents.remove(name)
-        self._shelf.forget(name)
+    def _read_memory(self, ledger: int, entry: int, entries_max: int, bytes_max: int) -> Run | None:
+        run = self._generation.read(ledger, entry, entries_max, bytes_max)
+        if run is None and self._frozen is not None:
+            run = self._frozen.read(ledger, entry, entries_max, bytes_max)
+        return run or self.stored.read_cached(ledger, entry, entries_max, bytes_max)
 
     # --- space
-
-    async def reclaim(self, is_dropped: Callable[[int], bool]) -> Reclaimed:
-        """Give back the space of ledgers that are known to be dropped, and only of those.
-
-        Raises:
-            StorageError: the disk did not let us. Nothing that is needed is gone.
-        """
-        reclaimer = Reclaimer(self._logs, self._extents, self._shelf, self._reclaims)
-        lock = self._config.data / LOCK_OF_RECLAIM
-        try:
-            done = await reclaimer.reclaim(lock, is_dropped, self._write_on_pool)
-        except OSError as error:
-            raise StorageError(f"space could not be reclaimed: {error}") from error
-        self._log_bytes.value += done.bytes_written
-        self._reclaimed.value += done.bytes_freed
-        return done
 
     def holds(self, ledger: int) -> bool:
         """Tell whether anything of a ledger may still be stored: its tombstone is needed."""
@@ -954,29 +761,10 @@ class Ledgers:
             or bool(self._old_files)
             or ledger in self._generation.tails
             or (self._frozen is not None and ledger in self._frozen.tails)
-            or self._extents.end(ledger) > 0
+            or self.stored.end(ledger) > 0
         )
-
-    def stored_ledgers(self) -> list[int]:
-        """Return the ledgers that entry logs hold something of."""
-        return self._extents.ledgers()
-
-    def quarantined(self) -> list[Gap]:
-        """Return every range of entries that was stored and does not read back."""
-        return self._quarantine.gaps()
 
     def disk_used_percent(self) -> float:
         """Return how full the file system is. Touches the disk: not for every entry."""
         space = self._files.space(self._config.data)
         return 100.0 * (1 - space.available / space.total) if space.total else 0.0
-
-    # --- threads and names
-
-    def _new_name(self) -> LogName:
-        return LogName(self._config.worker, next(self._log_numbers), self._new_salt())
-
-    async def _write_on_pool(self, function: Callable[..., T], *arguments: object) -> T:
-        return await self._loop.run_in_executor(self._write_pool, function, *arguments)
-
-    async def _read_on_pool(self, function: Callable[..., T], *arguments: object) -> T:
-        return await self._loop.run_in_executor(self._read_pool, function, *arguments)

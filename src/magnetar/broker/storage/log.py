@@ -171,8 +171,8 @@ class Log:
             link.first_publish_ms = record.first_publish_ms
             link.last_publish_ms = record.last_publish_ms
         else:
-            found = await self._ledgers.end_of(record.ledger)
-            link.end = max(found.end, self._ledgers.lost_end(record.ledger))
+            found = await self._ledgers.stored.end_of(record.ledger)
+            link.end = max(found.end, self._ledgers.stored.lost_end(record.ledger))
             if found.end:
                 link.bytes = found.bytes
                 link.first_index, link.next_index = found.first_index, found.next_index

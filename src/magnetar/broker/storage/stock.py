@@ -181,14 +181,14 @@ class Stock:
         await self._report_unowned(facts, recovered)
         ends = expected_ends(facts, mine)
         open_ends = {
-            ledger: max(end, self._ledgers.flushed_end(ledger))
+            ledger: max(end, self._ledgers.stored.end(ledger))
             for ledger, end in ends.items()
             if facts.ledgers[ledger].end_entry is None
         }
         for ledger in recovered.ends:
             fact = facts.ledgers.get(ledger)
             if fact is not None and fact.end_entry is None:
-                end = max(open_ends.get(ledger, 0), self._ledgers.flushed_end(ledger))
+                end = max(open_ends.get(ledger, 0), self._ledgers.stored.end(ledger))
                 open_ends[ledger] = end
         self._ledgers.carry(open_ends)
         journal, ends = self._ledgers.held()
@@ -210,40 +210,41 @@ class Stock:
         ledgers = self._ledgers
 
         def compare() -> Shortage:
-            known = ledgers.quarantined()
-            return shortage(facts, mine, ledgers.missing, recovered.journals, known)
+            known = ledgers.stored.quarantined()
+            return shortage(facts, mine, ledgers.stored.missing, recovered.journals, known)
 
         found = compare()
         if found.gaps:  # another process may have been moving them to another entry log
-            await ledgers.look_again()
+            await ledgers.stored.look_again()
             facts = await load_facts(self._store)
             found = compare()
         if found.gaps:
             first = found.gaps[0].first
             reason = "the metadata knows these entries, and no file has them any more"
-            await ledgers.report_lost(f"lost-{first.ledger:x}-{first.entry:x}", found.gaps, reason)
+            name = f"lost-{first.ledger:x}-{first.entry:x}"
+            await ledgers.stored.report_lost(name, found.gaps, reason)
         for journal in found.journals:
             reason = f"{journal} {WHAT_IS_LOST}"
             name = f"{OF_JOURNAL}{journal.worker}-{journal.number:016x}-lost"
-            await ledgers.report_lost(name, found.doubtful, reason)
+            await ledgers.stored.report_lost(name, found.doubtful, reason)
 
     async def _report_unowned(self, facts: Facts, recovered: Recovered) -> None:
         """Log the ledgers that nobody owns: the first process all, others those of its journal."""
         ledgers = self._ledgers
 
         def find() -> list[int]:
-            stored = ledgers.stored_ledgers() if self._worker == 0 else recovered.ends
+            stored = ledgers.stored.ledgers() if self._worker == 0 else recovered.ends
             return unowned(facts, stored)
 
         found = find()
         if found:  # dropped, and given back, between the two looks?
-            await ledgers.look_again()
+            await ledgers.stored.look_again()
             facts = await load_facts(self._store)
-            found = [each for each in find() if ledgers.flushed_end(each)]
+            found = [each for each in find() if ledgers.stored.end(each)]
         if found:
             logger.error(
                 "%s. They are kept, and served to nobody; the metadata is older than the disk",
-                unowned_text({each: ledgers.stored_entries(each) for each in found}),
+                unowned_text({each: ledgers.stored.entries(each) for each in found}),
             )
 
     # --- the record

@@ -20,8 +20,9 @@ from magnetar.broker.files import File, Files
 from magnetar.broker.metadata.holdings import Facts, Held
 from magnetar.broker.run import Run
 from magnetar.broker.storage import block
+from magnetar.broker.storage.entry_logs import ENTRIES_FOLDER, QUARANTINE_FOLDER
 from magnetar.broker.storage.errors import FormatError, Gap
-from magnetar.broker.storage.ledgers import ENTRIES_FOLDER, JOURNAL_FOLDER, QUARANTINE_FOLDER
+from magnetar.broker.storage.ledgers import JOURNAL_FOLDER
 from magnetar.broker.storage.quarantine import Quarantine, Report
 from magnetar.broker.storage.record import Part
 from magnetar.broker.storage.recovery import JournalFile, Replay, Sink, list_journal

@@ -180,7 +180,7 @@ class Catalog:
             partitions=self._existence.partitions,
             checkpoints=self.checkpoints,
             names=ProducerNames(self._config.cluster, start),
-            quarantined=self._ledgers.quarantined,
+            quarantined=self._ledgers.stored.quarantined,
             address_of=self._address_of,
         )
         self._watches += [

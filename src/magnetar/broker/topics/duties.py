@@ -118,7 +118,7 @@ class Duties:
         holds = self._ledgers.holds
         if dropped:
             self._held |= {ledger for ledger in dropped if holds(ledger)}
-            await self._ledgers.reclaim(dropped.__contains__)
+            await self._ledgers.stored.reclaim(dropped.__contains__)
         gone = {ledger for ledger in dropped if not holds(ledger)}
         if self._config.workers > 1:
             gone = await self._gone_everywhere(gone)
@@ -137,7 +137,7 @@ class Duties:
         old_s = now_s - 2 * (self._config.flush_interval_s + self._config.reclaim_interval_s)
         if self._config.worker == 0:
             for ledger, seen_s in self._seen_s.items():
-                if seen_s <= old_s and not (await self._ledgers.end_of(ledger)).end:
+                if seen_s <= old_s and not (await self._ledgers.stored.end_of(ledger)).end:
                     self._held.add(ledger)
         return gone & self._held
 
