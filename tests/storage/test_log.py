@@ -190,6 +190,17 @@ async def test_a_restart_brings_everything_back_and_goes_on() -> None:
     assert run[1].envelope(0).first_index == 13
 
 
+async def test_messages_that_never_became_durable_leave_no_gap_in_the_index() -> None:
+    part = await Partition.new()
+    await part.publish(*[b"x"] * 7)
+    await part.chain.extend(9, 0, part.log._epoch)  # two more were on their way by then
+    again = await part.restart()
+    assert again.log.next_index == 7
+    await again.publish(b"y")
+    assert again.log.next_index == 8
+    assert (await again.restart()).log.next_index == 8
+
+
 async def test_idle_restarts_leave_no_empty_ledgers_behind() -> None:
     part = await Partition.new()
     for _ in range(8):

@@ -64,6 +64,7 @@ class _Link:
     __slots__ = (
         "appended",
         "bytes",
+        "cut_off",
         "end",
         "first_index",
         "first_publish_ms",
@@ -90,6 +91,8 @@ class _Link:
         self.opened_s = 0.0
         self.sealed = False
         self.recorded = False
+        self.cut_off = False
+        """Durable entries at its end are lost: nothing tells how many messages they were."""
 
     def record(self, worker: int) -> LedgerRecord:
         """Return what the metadata is to keep."""
@@ -158,9 +161,13 @@ class Log:
         self.next_index = self._durable_index = links[-1].next_index if links else 0
 
     async def _load_link(self, record: LedgerRecord, previous: _Link | None) -> _Link:
-        # The record of a ledger that was fetched ahead holds an index from before.
-        first_index = record.first_index if previous is None else previous.next_index
-        link = _Link(record.ledger, max(first_index, record.first_index))
+        link = _Link(record.ledger, record.first_index)
+        if previous is not None:
+            # The record holds the index as it was when the ledger was fetched: too low if it was
+            # fetched ahead, too high if what was on its way then never became durable.
+            index = previous.next_index
+            first_index = max(index, record.first_index) if previous.cut_off else index
+            link.first_index = link.next_index = first_index
         link.sealed = True
         if record.end_entry is not None:
             link.recorded = True
@@ -173,6 +180,7 @@ class Log:
         else:
             found = await self._ledgers.stored.end_of(record.ledger)
             link.end = max(found.end, self._ledgers.stored.lost_end(record.ledger))
+            link.cut_off = link.end > found.end
             if found.end:
                 link.bytes = found.bytes
                 link.first_index, link.next_index = found.first_index, found.next_index
