@@ -1,5 +1,6 @@
 """What is missing is named, what nobody owns is kept, and nothing else is said."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -449,6 +450,23 @@ async def test_a_journal_file_is_not_used_again_before_that_is_written_down() ->
     await broker.flush()
     assert name not in files(broker.disk, "journal")
     assert (await load_facts(broker.store)).held[0].journal == []
+
+
+async def test_a_flushed_file_is_on_record_until_it_cannot_be_replayed_any_more() -> None:
+    broker = await new()
+    await broker.publish(TOPIC, 4)
+    on_record: list[Held] = []
+
+    async def before_recycling() -> None:
+        await write_down()
+        on_record.append((await load_facts(broker.store)).held[0])
+
+    write_down = broker.rig.ledgers.write_down
+    broker.rig.ledgers.write_down = before_recycling
+    await broker.flush()
+    await asyncio.gather(*broker.stock._tasks)
+    on_record.append((await load_facts(broker.store)).held[0])
+    assert [(held.journal, held.old) for held in on_record] == [([], [1]), ([], [])]
 
 
 async def test_the_record_of_open_ledgers_does_not_grow_with_those_that_ended() -> None:

@@ -143,6 +143,8 @@ class Node:
             recovered.seconds,
         )
         for gap in recovered.gaps:
+            if gap.first.ledger not in facts.ledgers:
+                continue  # dropped: a part of it was given back, the rest was in the journal still
             logger.error("entries that were durable cannot be read any more: %s", gap)
         if first:
             await self._store.snapshot()

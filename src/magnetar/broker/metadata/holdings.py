@@ -1,8 +1,9 @@
 """Holdings: what must be on the disk, written down so that a loss does not pass unnoticed.
 
     ledgers/<topic>/<id>   where a sealed ledger ends                         (see `chains`)
-    held/<worker>          JSON: {"journal": [4, 5], "ends": {"7": 1500}}
+    held/<worker>          JSON: {"journal": [4, 5], "old": [3], "ends": {"7": 1500}}
                            journal: files with records that no entry log holds yet
+                           old: files that are flushed, and would still be replayed
                            ends: how much of its open ledgers was flushed to entry logs
     synced/<worker>        JSON: {"file": 5, "number": 8101}, how far its journal was durable a
                            moment ago; lower numbers in that file are durable too
@@ -32,6 +33,8 @@ class Held(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
 
     journal: list[int] = []
     """Numbers of the journal files of which a record is durable and in no entry log."""
+    old: list[int] = []
+    """Numbers of those that are flushed, and were not used again when this was written."""
     ends: dict[int, int] = {}
     """Open ledger -> the entry id after the last one in an entry log."""
 
@@ -103,6 +106,17 @@ async def load_facts(store: Store) -> Facts:
     """Read all facts. Not at one moment: what is dropped meanwhile may stand in two of them."""
     rows = [(key, each.value) for prefix in FACT_PREFIXES for key, each in await store.scan(prefix)]
     return facts_of(rows)
+
+
+async def replayable(store: Store, but: int) -> set[tuple[int, int]]:
+    """Return worker and number of the journal files that a start would replay, of all but one."""
+    facts = facts_of([(key, each.value) for key, each in await store.scan(paths.HELD)])
+    return {
+        (worker, number)
+        for worker, held in facts.held.items()
+        if worker != but
+        for number in (*held.journal, *held.old)
+    }
 
 
 async def save_held(store: Store, worker: int, held: Held) -> None:

@@ -48,7 +48,7 @@ from magnetar.broker.storage.errors import (
     StorageError,
     StorageFullError,
 )
-from magnetar.broker.storage.journal import NO_ROOM, Journal, JournalError
+from magnetar.broker.storage.journal import NO_ROOM, Journal, JournalError, file_number
 from magnetar.broker.storage.pools import Pools
 from magnetar.broker.storage.record import (
     HEADER_SIZE,
@@ -117,7 +117,7 @@ async def _nothing() -> None:
 
 
 def _silent() -> None:
-    """Stand in for `on_stuck` and `on_durable` until somebody asks."""
+    """Stand in for `on_stuck` and its like until somebody asks."""
 
 
 def _ignore(tokens: Sequence[object], error: StorageError | None) -> None:
@@ -157,6 +157,8 @@ class Ledgers:
         """Awaited before journal files are used again: `held` says what must be safe by then."""
         self.on_durable: Callable[[], None] = _silent
         """Called once per commit: `held` and `synced` may have changed."""
+        self.on_recycled: Callable[[], None] = _silent
+        """Called when `old_journal_files` has become shorter."""
         self.on_stuck: Callable[[], None] = _silent
         """Called, soon, when `stuck` may have changed."""
         self._journal_full = False
@@ -463,6 +465,13 @@ class Ledgers:
         return journal, dict(self._flushed)
 
     @property
+    def old_journal_files(self) -> list[int]:
+        """Numbers of files of our journal that are flushed, and would still be replayed."""
+        own = self._journals / str(self._config.worker)
+        numbers = [file_number(path.name) for path in self._old_files if path.parent == own]
+        return [number for number in numbers if number is not None]
+
+    @property
     def journal_files_begun(self) -> int:
         """How many files of our journal have had a durable record since the start."""
         return 0 if self._journal is None else self._journal.files_begun
@@ -681,6 +690,7 @@ class Ledgers:
             await self._pools.write(self._recycle_files, paths)
         except OSError as error:
             raise StorageError(f"journal files could not be recycled: {error}") from error
+        self.on_recycled()
 
     def _recycle_files(self, paths: Sequence[Path]) -> None:
         """Recycle our files and remove those of workers that are gone, oldest first."""

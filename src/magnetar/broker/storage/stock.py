@@ -191,11 +191,11 @@ class Stock:
                 end = max(open_ends.get(ledger, 0), self._ledgers.stored.end(ledger))
                 open_ends[ledger] = end
         self._ledgers.carry(open_ends)
-        journal, ends = self._ledgers.held()
-        await begin_holding(self._store, self._worker, Held(journal=journal, ends=ends), mine)
+        await begin_holding(self._store, self._worker, self._held(), mine)
         self._files_begun = self._ledgers.journal_files_begun
         self._ledgers.write_down = self._write_down
         self._ledgers.on_durable = self._durable
+        self._ledgers.on_recycled = lambda: self._start(self._save_held())
 
     async def stop(self) -> None:
         """Write nothing down any more but what a flush asks for."""
@@ -269,8 +269,11 @@ class Stock:
         self._start(self._save_synced())
 
     async def _save_held(self) -> None:
+        await save_held(self._store, self._worker, self._held())
+
+    def _held(self) -> Held:
         journal, ends = self._ledgers.held()
-        await save_held(self._store, self._worker, Held(journal=journal, ends=ends))
+        return Held(journal=journal, old=self._ledgers.old_journal_files, ends=ends)
 
     async def _save_synced(self) -> None:
         synced = self._ledgers.synced

@@ -18,6 +18,7 @@ from typing import Protocol
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.metadata.chains import Dropped
+from magnetar.broker.metadata.holdings import replayable
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.port import NotAllowedError, PersistenceError, PortError
 from magnetar.broker.storage.errors import StorageError
@@ -31,6 +32,8 @@ from magnetar.names import TopicName
 logger = logging.getLogger(__name__)
 
 DISK_INTERVAL_S = 1.0
+SETTLED_S = 5.0
+"""How long it takes at most until every process has written down that it began a journal file."""
 
 
 class AllTopics(Protocol):
@@ -57,12 +60,15 @@ class Duties:
     ) -> None:
         self._topics = topics
         self._ledgers = ledgers
+        self._store = store
         self._dropped = Dropped(store)
         self._config = config
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
-        self._held = set[int]()
         self._seen_s: dict[int, float] = {}
+        """When each dropped ledger was seen first."""
+        self._left: dict[int, set[tuple[int, int]]] = {}
+        """Which journal files that may hold some of it are left."""
         self._warned = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -117,29 +123,32 @@ class Duties:
         dropped = set(await self._dropped.list())
         holds = self._ledgers.holds
         if dropped:
-            self._held |= {ledger for ledger in dropped if holds(ledger)}
             await self._ledgers.stored.reclaim(dropped.__contains__)
         gone = {ledger for ledger in dropped if not holds(ledger)}
         if self._config.workers > 1:
             gone = await self._gone_everywhere(gone)
-        self._held -= gone
         if gone:
             await self._dropped.forget(sorted(gone))
 
     async def _gone_everywhere(self, gone: set[int]) -> set[int]:
         """Return which of these ledgers no process holds, given that this one does not.
 
-        What this process held, no other does. What it never held may lie in the write cache of
-        another one; one process decides about that, once everybody has flushed and reclaimed.
+        One process decides. Entries may lie in the journal of another one, which may have died
+        and will be replayed: a ledger is gone once none of the journal files that were there
+        when it was dropped is left, and no entry log has anything of it.
         """
+        if self._config.worker:
+            return set()
         now_s = self._clock.monotonic()
-        self._seen_s = {each: self._seen_s.get(each, now_s) for each in gone - self._held}
-        old_s = now_s - 2 * (self._config.flush_interval_s + self._config.reclaim_interval_s)
-        if self._config.worker == 0:
-            for ledger, seen_s in self._seen_s.items():
-                if seen_s <= old_s and not (await self._ledgers.stored.end_of(ledger)).end:
-                    self._held.add(ledger)
-        return gone & self._held
+        files = await replayable(self._store, but=self._config.worker)
+        self._seen_s = {each: self._seen_s.get(each, now_s) for each in gone}
+        settled = {each for each, seen_s in self._seen_s.items() if seen_s + SETTLED_S <= now_s}
+        self._left = {each: self._left.get(each, files) & files for each in settled}
+        return {
+            ledger
+            for ledger, left in self._left.items()
+            if not left and not (await self._ledgers.stored.end_of(ledger)).end
+        }
 
     async def look_at_disk(self) -> None:
         """Turn publishing away while it cannot work; consumers and deletes go on."""
