@@ -95,7 +95,7 @@ class Recovered(NamedTuple):
     seconds: float
     journals: Mapping[int, frozenset[int]] = {}
     """Worker whose journal was read -> the numbers of its files that hold records that count, and
-    were not cut off."""
+    are whole up to their end."""
     highest_ledger: int = 0
     """No ledger above it has left a trace on the disk, readable or not."""
 

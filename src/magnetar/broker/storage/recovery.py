@@ -222,7 +222,7 @@ class Replay:
         self.void: list[tuple[Path, str]] = []
         """Files with records, whole or damaged, none of which counts, and why."""
         self.short: list[Path] = []
-        """Files that were cut off."""
+        """Files that were cut off, or the end of which was durable and is damaged."""
 
     def run(self) -> None:
         """Read everything."""
@@ -357,6 +357,8 @@ class Replay:
         if expected is not None and expected <= durable:
             size = header.size if header is not None and ours else SECTOR_BYTES
             self._lost(source, at, min(at + size, file.size()), expected, durable + 1)
+            if why == TAIL_REASON:  # nothing comes behind it that would name what is missing
+                self.short.append(source.path)
         elif header is not None and ours:
             self._sink.tail(source.path, at, min(at + header.size, file.size()), why)
 
@@ -437,7 +439,7 @@ class Restored(NamedTuple):
     paths: list[Path]
     """The journal files read, oldest first; to be recycled when the notes are safe."""
     files: frozenset[int]
-    """The numbers of those that were not cut off."""
+    """The numbers of those that are whole up to their end."""
     next_file: int
     last_number: int
     """The number of the last record that counts; 0: none. The next START follows it."""

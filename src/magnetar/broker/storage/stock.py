@@ -47,7 +47,9 @@ Missing = Callable[[int, int], Iterable[tuple[int, int]]]
 """Ledger and end -> the parts of [0, end) that are not on the disk, ends exclusive."""
 
 
-WHAT_IS_LOST = "held records that no entry log has, and is gone, empty or cut off"
+WHAT_IS_LOST = (
+    "held records that no entry log has, and is gone, empty, cut off or damaged at its end"
+)
 """What is said of a lost journal file."""
 
 
@@ -83,8 +85,8 @@ def shortage(
 ) -> Shortage:
     """Compare what these workers have written with what is there.
 
-    `journals`: worker -> numbers of the files that hold records that count, and were not cut
-    off. `known`: what is in quarantine already, and not told again.
+    `journals`: worker -> numbers of the files that hold records that count, and are whole up to
+    their end. `known`: what is in quarantine already, and not told again.
     """
     lost = [
         LostJournal(worker, number)

@@ -115,7 +115,7 @@ class Contents:
     def __init__(self) -> None:
         self._ranges: dict[int, list[tuple[int, int]]] = {}
         self.journals: dict[int, set[int]] = {}
-        """Worker -> numbers of the files with a record that counts, and not cut off."""
+        """Worker -> numbers of the files with a record that counts, and whole up to their end."""
 
     def add(self, ledger: int, first: int, end: int) -> None:
         """Take note of neighbouring entries, the end exclusive."""
