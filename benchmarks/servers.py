@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from magnetar.cli.demo.broker import free_ports
+from magnetar.client.address import PULSAR_PORT
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 
@@ -29,7 +32,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = PULSAR_PORT + free_ports(workers=1).offset
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -171,21 +174,11 @@ class RabbitMq(Server):
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"bench{self.port}@localhost",
-            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_DIST_PORT": str(PULSAR_PORT + free_ports(workers=1).offset),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(PULSAR_PORT + free_ports(workers=1).offset),
         }
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on, with room for the ones that follow from it."""
-    while True:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port: int = sock.getsockname()[1]
-        if 10_000 < port < 50_000:
-            return port
 
 
 ALL: Sequence[type[Server]] = (Magnetar, PulsarLite, Redis, RabbitMq)

@@ -6,6 +6,7 @@ Ready means that all its processes say so, and killed that no process of it is l
 """
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -45,22 +46,25 @@ class Ports(NamedTuple):
         return f"http://127.0.0.1:{HTTP_PORT + self.offset}"
 
 
+FIRST_PORT, PORTS = 10_000, 20_000
+"""The range to pick from; Linux gives outgoing connections 32,768 and more, macOS 49,152."""
+
+
 def free_ports(workers: int, attempts: int = 100) -> Ports:
     """Find an offset at which all ports of a broker are free right now.
 
-    The system picks a free port for the first, so two demos started together do not collide.
+    Chance picks the first, so two demos started together do not collide. It does not pick from
+    those that the system gives to outgoing connections: one of these might sit on our port at
+    the moment the broker starts again.
 
     Raises:
         CommandError: none was found.
     """
     for _ in range(attempts):
         with ExitStack() as held, suppress(OSError, OverflowError):
-            first = held.enter_context(_bound(0))
-            offset = first.getsockname()[1] - PULSAR_PORT
-            if offset < 0:
-                continue
-            others = [HTTP_PORT, *(PRIVATE_PULSAR_PORT + i for i in range(workers))]
-            for port in others:
+            offset = FIRST_PORT + secrets.randbelow(PORTS) - PULSAR_PORT
+            ours = [PULSAR_PORT, HTTP_PORT, *(PRIVATE_PULSAR_PORT + i for i in range(workers))]
+            for port in ours:
                 held.enter_context(_bound(port + offset))
             return Ports(offset)
     raise CommandError("found no free ports", "stop what listens on so many of them")
