@@ -1,6 +1,7 @@
 """The HTTP server: bounded heads, and a stop that lets go of everything."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from magnetar.broker.doors.admin import server as server_module
+from magnetar.broker.doors.admin.guard import read_body
 from magnetar.broker.doors.admin.server import HEAD_BYTES_MAX, HttpServer
 
 
@@ -52,6 +54,123 @@ async def test_an_endless_head_is_cut_off(path: str, where: str) -> None:
     answer = await exchange(path, data)
     await server.stop()
     assert answer.startswith(b"HTTP/1.1 400")
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"GET ",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX",
+        CHUNKED + b"1;",
+        CHUNKED + b"1;a=",
+        CHUNKED + b"1\r\nx\r\n0\r\nX: ",
+        CHUNKED + b"0\r\nX: a\r\nX",
+    ],
+    ids=["method", "url", "value", "name", "size", "extension", "trailer", "second trailer"],
+)
+async def test_a_line_without_end_is_cut_off_before_it_ends(path: str, begun: bytes) -> None:
+    async def reads_the_body(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    server = HttpServer(reads_the_body)
+    await server.start(uds_path=path)
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(begun)
+    taken = 0
+    with suppress(ConnectionError):
+        while taken < 100 * HEAD_BYTES_MAX and not reader.at_eof():
+            writer.write(b"a" * 4096)
+            await writer.drain()
+            await asyncio.sleep(0)
+            taken += 4096
+    writer.close()
+    await server.stop()
+    # What the kernel and asyncio had on the way when the server hung up, no more.
+    assert taken < 10 * HEAD_BYTES_MAX
+
+
+async def test_a_header_without_end_is_answered_with_400(path: str) -> None:
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    endless = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * HEAD_BYTES_MAX
+    assert (await exchange(path, endless)).startswith(b"HTTP/1.1 400")
+    await server.stop()
+
+
+async def test_a_long_body_in_small_chunks_is_no_long_head(path: str) -> None:
+    async def length(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+    server = HttpServer(length)
+    await server.start(uds_path=path)
+    body = b"1\r\nx\r\n" * HEAD_BYTES_MAX + b"0\r\nX-Sum: 1\r\n\r\n"
+    head = CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert (await exchange(path, head + body)).endswith(str(HEAD_BYTES_MAX).encode())
+    await server.stop()
+
+
+async def test_a_monitor_is_served_while_others_hold_connections_without_asking(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 8)
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    silent = [await asyncio.open_unix_connection(path) for _ in range(20)]
+    for _, writer in silent[::2]:
+        writer.write(b"GET / HTTP/1.1\r\nHost:")
+    assert (await exchange(path, request("/x"))).endswith(b"/x")
+    assert await silent[1][0].read() == b""
+    for _, writer in silent:
+        writer.close()
+    await server.stop()
+
+
+async def test_whoever_waits_for_an_answer_makes_no_room_for_others(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 8)
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.release()
+        await go_on.wait()
+        await hello(scope, receive, send)
+
+    server = HttpServer(slow)
+    await server.start(uds_path=path)
+    asked = [asyncio.create_task(exchange(path, request(f"/{i}"))) for i in range(7)]
+    for _ in asked:
+        await begun.acquire()
+    assert (await exchange(path, request("/x"))).startswith(b"HTTP/1.1 503")
+    go_on.set()
+    assert [answer[-1:] for answer in await asyncio.gather(*asked)] == [
+        str(i).encode() for i in range(7)
+    ]
+    await server.stop()
+
+
+async def test_an_idle_client_makes_room_after_its_answer(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 3)
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    kept = [await asyncio.open_unix_connection(path) for _ in range(2)]
+    for reader, writer in kept:
+        writer.write(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.readuntil(b"/x")).startswith(b"HTTP/1.1 200")
+    assert (await exchange(path, request("/y"))).endswith(b"/y")
+    assert await kept[0][0].read() == b""
+    for _, writer in kept:
+        writer.close()
+    await server.stop()
 
 
 async def test_a_head_that_comes_too_slowly_is_hung_up_on(

@@ -7,12 +7,14 @@ end, is cut off instead of collected.
     connect ──▶ head (HEAD_BYTES_MAX, HEAD_TIMEOUT_S) ──▶ app ──▶ answer ──▶ idle ─┐
                   ▲                                                 IDLE_TIMEOUT_S │
                   └────────────────────────────────────────────────────────────────┘
+
+The parser reports a header, of the head or behind a chunked body, when its line ends, and keeps
+what came of it until then. So what it took and did not report is counted too, read by read.
 """
 
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -25,24 +27,44 @@ in UTF-8, need about half of it."""
 HEAD_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 30.0
 CONNECTIONS_MAX = 512
-"""One more is answered with 503."""
+"""At that many, whoever has waited longest without a complete request makes room for a new one,
+so that a monitor is served while others only hold connections; if nobody has, it gets 503."""
 STOP_TIMEOUT_S = 5.0
 """How long requests under way may take once the server stops."""
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds on the head of a request."""
+    """uvicorn's protocol, with bounds on the head of a request, and on connections that wait."""
 
     _head_bytes = 0
+    _unreported_bytes = 0
+    """Received since the read in which a head, a piece of body or a request last was complete."""
     _head_timer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self, config: Config, state: ServerState, waiting: "dict[_Protocol, None]"
+    ) -> None:
+        """Share `waiting` with all connections: those without a complete request, oldest first."""
+        super().__init__(config, state, {})
+        self._waiting = waiting
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_head()
+        if len(self.connections) >= CONNECTIONS_MAX:
+            self._make_room()
+        self._waiting[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._got_head()
+        self._waiting.pop(self, None)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unreported_bytes += len(data)
+        super().data_received(data)
+        if self._unreported_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self.send_400_response(f"request head of more than {HEAD_BYTES_MAX} bytes")
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
@@ -59,14 +81,37 @@ class _Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        self._unreported_bytes = 0
         self._got_head()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unreported_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unreported_bytes = 0
+        self._waiting.pop(self, None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if not self.pipeline and not self.transport.is_closing():
+            self._waiting[self] = None
+        super().on_response_complete()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
             # The parser turns this into its own error, and uvicorn answers 400 and closes.
             raise ValueError(f"request head of more than {HEAD_BYTES_MAX} bytes")
+
+    def _make_room(self) -> None:
+        """Hang up on who has waited longest; those with a request under way are let finish."""
+        oldest = next(iter(self._waiting), None)
+        if oldest is not None:
+            del self._waiting[oldest]
+            self.connections.discard(oldest)  # now, not when the loop comes to it
+            oldest.transport.abort()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
@@ -98,11 +143,11 @@ class HttpServer:
         )
         self._config.load()
         self._state = ServerState()
+        self._waiting: dict[_Protocol, None] = {}
         self._servers: list[asyncio.Server] = []
 
     def _protocol(self) -> asyncio.Protocol:
-        app_state: dict[str, Any] = {}
-        return _Protocol(self._config, self._state, app_state)
+        return _Protocol(self._config, self._state, self._waiting)
 
     async def start(
         self, *, sockets: Sequence[socket.socket] = (), uds_path: str | None = None
