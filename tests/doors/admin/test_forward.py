@@ -21,6 +21,7 @@ from magnetar.broker.doors.admin.guard import BODY_BYTES_MAX
 from magnetar.broker.doors.admin.server import HttpServer
 from magnetar.broker.doors.admin.siblings import HERE, SiblingDownError, Siblings
 from magnetar.broker.ownership import owner_of
+from tests.doors.admin.processes import Processes
 
 
 class Worker:
@@ -130,6 +131,39 @@ async def test_refusals_and_headers_come_back_as_they_were(ask: Any, forward: Fo
 async def test_a_call_that_wants_only_the_head_gets_it(ask: Any, forward: Forward) -> None:
     answer = await ask(forward, "HEAD", "/admin/v2/tenants")
     assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/metrics", 200),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/admin/v2/brokers/health", 200),
+        ("/admin/v2/clusters", 200),
+        ("/admin/v2/clusters/nowhere", 404),
+        ("/admin/v2/namespaces/public/default/clearBacklog", 405),
+    ],
+)
+async def test_head_is_answered_as_get_without_the_body(
+    one: Processes, run_folder: Path, path: str, status: int
+) -> None:
+    server, uds_path = HttpServer(one.front), str(run_folder / "front.sock")
+    await server.start(uds_path=uds_path)
+    answers: list[tuple[bytes, list[bytes], bytes]] = []
+    for method in ("GET", "HEAD"):
+        reader, writer = await asyncio.open_unix_connection(uds_path)
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        status_line, *headers = head.split(b"\r\n")
+        described = [each for each in headers if not each.startswith(b"transfer-encoding")]
+        answers.append((status_line, described, body))
+        writer.close()
+    await server.stop()
+    get, only_head = answers
+    assert get[0].split()[1] == str(status).encode()
+    assert get[2]
+    assert only_head == (*get[:2], b"")
 
 
 @pytest.mark.parametrize("path", ["/a b", "/\x01", "/\u00fc", "/a\r\nHost: evil"])

@@ -77,7 +77,8 @@ class AdminApp:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        method = request.method
+        # uvicorn leaves out the body of an answer to HEAD; everything else is as for GET.
+        method = "GET" if request.method == "HEAD" else request.method
         path = request.scope["raw_path"].decode("latin-1")
         try:
             match = self._routes.find(method, path)

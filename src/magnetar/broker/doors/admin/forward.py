@@ -79,7 +79,7 @@ class Forward:
     ) -> Response:
         try:
             _check_path(path)
-            if method == "GET":
+            if method in {"GET", "HEAD"}:  # uvicorn leaves out the body of an answer to HEAD
                 own = await self._own_answer(stack, path)
                 if own is not None:
                     return own
