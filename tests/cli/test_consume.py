@@ -8,6 +8,7 @@ import pulsar
 import pytest
 
 from magnetar.cli.consume import POLL_MS, QUIET_MS, End, receive_all
+from magnetar.cli.verb import Asked
 from magnetar.client.cluster import SubscriptionType
 
 
@@ -98,6 +99,23 @@ def test_ctrl_c_waits_until_what_was_printed_is_acknowledged(run: Any, cluster: 
     assert ended.code == 130
     assert ended.out == "1\n"
     assert cluster.acknowledged == [0]
+
+
+def test_a_time_that_cannot_be_is_refused_before_anything_is_opened(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Asked, "cluster", lambda _: pytest.fail("was opened"))
+    for verb in (["consume", "t", "-s", "s"], ["tail", "t"]):
+        ended = run(*verb, "--from", "99999999999999999999")
+        assert ended.code == 2
+        assert "9999-12-31" in ended.err
+
+
+def test_a_start_before_1970_moves_the_subscription_to_the_very_beginning(
+    run: Any, cluster: Any
+) -> None:
+    assert run("consume", "t", "-s", "s", "--until-end", "--from", "99999d").code == 0
+    assert cluster.opened["args"][3] == 0
 
 
 def test_a_subscription_is_required(run: Any) -> None:

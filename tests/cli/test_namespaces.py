@@ -37,6 +37,7 @@ def test_a_new_tenant_is_created_with_its_first_namespace(run: Any, admin: Any) 
             ("set_retention", "a/b", -1, -1),
         ),
         (["set-ttl", "a/b", "3d"], ("set_policy", "a/b", "messageTTL", 259_200)),
+        (["set-ttl", "a/b", "500ms"], ("set_policy", "a/b", "messageTTL", 1)),
         (["set-deduplication", "a/b", "on"], ("set_policy", "a/b", "deduplication", True)),
         (
             ["set", "a/b", "maxConsumersPerTopic", "7"],
@@ -78,6 +79,9 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     "arguments",
     [
         ["set-ttl", "a/b", "old"],
+        ["set-ttl", "a/b", "99999999d"],
+        ["set-retention", "a/b", "--time", "99999999d", "--size", "1"],
+        ["set-retention", "a/b", "--time", "1d", "--size", "99999999T"],
         ["set", "a/b", "x", "{"],
         ["set-retention", "a/b", "--time", "7d"],
         ["set-retention", "a/b", "--time", "long", "--size", "1"],

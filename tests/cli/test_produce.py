@@ -52,7 +52,15 @@ def test_a_dash_is_standard_input(run: Any, cluster: Any, monkeypatch: Any) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["-", "--count", "2"], ["x", "--property", "a"], ["x", "--rate", "0"]]
+    "arguments",
+    [
+        [],
+        ["-", "--count", "2"],
+        ["x", "--property", "a"],
+        ["x", "--rate", "0"],
+        ["x", "--rate", "1e-300"],
+        ["x", "--event-time", "99999999999999999999"],
+    ],
 )
 def test_what_makes_no_sense_is_a_usage_error(run: Any, arguments: list[str]) -> None:
     assert run("produce", "t", *arguments).code == 2

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magnetar.broker.config import BrokerConfig
 from magnetar.cli.values import (
+    SETTING_MAX,
+    TIME_MS_MAX,
     Position,
     age,
     key_value,
@@ -14,8 +17,10 @@ from magnetar.cli.values import (
     parse_seconds,
     parse_time,
     position,
+    rate,
     start,
     target,
+    time,
     time_text,
 )
 
@@ -77,6 +82,52 @@ def test_an_age_is_in_seconds() -> None:
         parse_seconds("old")
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 1), ("1ms", 1), ("0", 0), ("0ms", 0), ("1.1m", 66), ("1001ms", 2)],
+)
+def test_a_short_age_never_becomes_0_which_means_never(text: str, seconds: int) -> None:
+    assert parse_seconds(text) == age(text) == seconds
+
+
+def test_an_age_has_the_bounds_of_the_setting_of_the_same_meaning() -> None:
+    bounds = {name: each.metadata for name, each in BrokerConfig.__dataclass_fields__.items()}
+    for name in ("message_ttl_s", "retention_time_min", "retention_size_mib"):
+        assert SETTING_MAX in bounds[name].values()
+    assert age(str(SETTING_MAX)) == SETTING_MAX
+    for text in (str(SETTING_MAX + 1), "99999999d", "9" * 400 + "d"):
+        with pytest.raises(click.BadParameter, match="expected at most 2147483648 s"):
+            age(text)
+
+
+@pytest.mark.parametrize("text", ["99999d", "1969-12-31", "0001-01-01", "9" * 400 + "w", "0"])
+def test_a_start_before_1970_is_the_very_beginning(text: str) -> None:
+    assert start(text) == target(text) == 0
+
+
+@pytest.mark.parametrize("text", ["9" * 20, str(TIME_MS_MAX + 1), str(2**63)])
+def test_a_time_after_the_year_9999_is_refused_with_the_bounds(text: str) -> None:
+    for convert in (time, start, target):
+        with pytest.raises(
+            click.BadParameter, match=r"expected a time .* 9999-12-31T23:59:59.999Z"
+        ):
+            convert(text)
+    assert time(str(TIME_MS_MAX)) == start("9999-12-31T23:59:59.999Z") == TIME_MS_MAX
+
+
+@pytest.mark.parametrize("text", ["1969-12-31", "99999d"])
+def test_what_happened_before_1970_cannot_be_said(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"expected a time 1970-01-01T.* to 9999"):
+        time(text)
+
+
+@pytest.mark.parametrize("text", ["1e-300", "nan", "inf", "0", "-1", "1e7", "fast"])
+def test_a_rate_is_a_number_within_bounds(text: str) -> None:
+    assert rate("0.5") == 0.5
+    with pytest.raises(click.BadParameter, match=r"expected 0.000001 to 1,000,000 per second"):
+        rate(text)
+
+
 def test_a_start_is_an_end_or_a_time_and_a_target_may_be_an_entry_too() -> None:
     assert start("latest") == "latest"
     assert start("2026-01-31T12:00:00Z") == NOW_MS
@@ -92,7 +143,7 @@ def test_any_64_bits_are_shown_as_a_time_or_as_the_number(ms: int) -> None:
     assert time_text(2**64 - 1) == "18446744073709551615 ms"
 
 
-@pytest.mark.parametrize("convert", [start, target, position, age, key_value])
+@pytest.mark.parametrize("convert", [start, target, time, position, age, rate, key_value])
 def test_on_the_command_line_nonsense_is_a_usage_error_with_the_reason(convert: object) -> None:
     assert callable(convert)
     with pytest.raises(click.BadParameter, match="expected"):

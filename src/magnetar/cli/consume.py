@@ -130,7 +130,8 @@ def backlog_check(admin: Admin, topic: str, subscription: str) -> Callable[[], b
     metavar="earliest|latest|TIME",
     default="earliest",
     show_default=True,
-    help="Where a new subscription starts; a time moves one that is there, too.",
+    help="Where a new subscription starts; a time moves one that is there, too; before 1970 means"
+    " everything.",
 )
 @click.option("--count", "-n", type=click.IntRange(min=1), help="Stop after so many messages.")
 @click.option("--until-end", is_flag=True, help="Stop when nothing more is there.")

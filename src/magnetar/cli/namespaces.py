@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from magnetar.cli.values import parse_seconds
+from magnetar.cli.values import SETTING_MAX, age, parse_seconds
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
 UNLIMITED = -1
@@ -84,14 +84,13 @@ def set_retention(asked: Asked, namespace: str, time: str, size: str) -> None:
 
 @namespaces.command("set-ttl")
 @click.argument("namespace")
-@click.argument("age")
+@click.argument("seconds", metavar="AGE", type=age)
 @pass_asked
-def set_ttl(asked: Asked, namespace: str, age: str) -> None:
-    """Acknowledge for everybody what is older than AGE, such as 3d; 0 means never."""
-    try:
-        seconds = parse_seconds(age)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+def set_ttl(asked: Asked, namespace: str, seconds: int) -> None:
+    """Acknowledge for everybody what is older than AGE, such as 3d; 0 means never.
+
+    In whole seconds, rounded up.
+    """
     with asked.admin() as admin:
         admin.set_policy(namespace, "messageTTL", seconds)
     asked.show_one({"namespace": namespace, "message_ttl_s": seconds}, f"{namespace}: {seconds} s")
@@ -147,7 +146,7 @@ def parse_minutes(text: str) -> int:
     if text in {"unlimited", "-1"}:
         return UNLIMITED
     try:
-        return -(-parse_seconds(text) // 60)
+        return _in_bounds(text, -(-parse_seconds(text) // 60), "minutes")
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -164,4 +163,12 @@ def parse_mebibytes(text: str) -> int:
     unit = _SIZE_UNITS.get(text[len(number) :].lower())
     if unit is None or not number.isdecimal():
         raise click.BadParameter(f"{text!r} is no size, expected a number with M, G or T")
-    return int(number) * unit // MIB
+    return _in_bounds(text, int(number) * unit // MIB, "MiB")
+
+
+def _in_bounds(text: str, number: int, unit: str) -> int:
+    if number > SETTING_MAX:
+        raise click.BadParameter(
+            f"{text!r} is out of bounds, expected at most {SETTING_MAX} {unit}, or unlimited"
+        )
+    return number

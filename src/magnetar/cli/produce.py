@@ -105,7 +105,12 @@ def lines_of(file: Iterable[bytes]) -> Iterator[bytes]:
     type=click.Path(exists=True, dir_okay=False),
     help="Publish every line of a file. May be repeated.",
 )
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages per second.")
+@click.option(
+    "--rate",
+    type=values.rate,
+    metavar="NUMBER",
+    help="Messages per second: from one in 1,000,000 s to 1,000,000.",
+)
 @click.option("--key", "-k", help="Key of every message.")
 @click.option(
     "--property",
@@ -120,7 +125,7 @@ def lines_of(file: Iterable[bytes]) -> Iterator[bytes]:
     "--event-time",
     type=values.time,
     metavar="TIME",
-    help="When it happened: ISO 8601, 15m (ago) or ms.",
+    help="When it happened, from 1970 on: ISO 8601, 15m (ago) or ms.",
 )
 @click.option(
     "--count",

@@ -118,7 +118,7 @@ def clear(asked: Asked, topic: str, subscription: str) -> None:
     type=values.age,
     metavar="AGE",
     required=True,
-    help="Seconds, or such as 15m or 7d.",
+    help="Seconds, or such as 15m or 7d; rounded up to whole seconds.",
 )
 @pass_asked
 def expire(asked: Asked, topic: str, subscription: str, older_than: int) -> None:
@@ -136,7 +136,8 @@ def expire(asked: Asked, topic: str, subscription: str, older_than: int) -> None
     type=values.target,
     metavar="earliest|latest|LEDGER:ENTRY|TIME",
     required=True,
-    help="earliest, latest, ledger:entry, or a time: ISO 8601, 15m (ago) or ms.",
+    help="earliest, latest, ledger:entry, or a time: ISO 8601, 15m (ago) or ms; before 1970 is"
+    " earliest.",
 )
 @pass_asked
 def reset(asked: Asked, topic: str, subscription: str, to: str | Position | int) -> None:

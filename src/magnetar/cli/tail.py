@@ -20,7 +20,8 @@ from magnetar.names import TopicName
     metavar="earliest|latest|TIME",
     default="latest",
     show_default=True,
-    help="Where to start: 2026-01-31T12:00:00Z, 15m (ago) or ms are times.",
+    help="Where to start: 2026-01-31T12:00:00Z, 15m (ago) or ms are times; before 1970 is"
+    " earliest.",
 )
 @click.option("--count", "-n", type=click.IntRange(min=1), help="Stop after so many messages.")
 @click.option("--until-end", is_flag=True, help="Stop when nothing more is there.")
