@@ -14,6 +14,7 @@ Ports, all moved together by the port offset:
 """
 
 import asyncio
+import json
 import logging
 import signal
 import socket
@@ -67,21 +68,30 @@ class StandaloneOptions:
     """Fields of `BrokerConfig` that differ from their defaults."""
 
 
-def run(options: StandaloneOptions, out: TextIO = sys.stdout) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code of the program."""
+STARTING_ERRORS = (AddressError, ConfigError, FolderError, StartError)
+"""Why a broker does not start, or cannot go on. The message is for people."""
+
+
+def run(options: StandaloneOptions, out: TextIO = sys.stdout, *, as_json: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code of the program.
+
+    Args:
+        options: What to start.
+        out: Where the banner goes.
+        as_json: The banner is one line of JSON, for programs.
+
+    Raises:
+        AddressError, ConfigError, FolderError, StartError: it cannot start, or go on.
+    """
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    try:
-        return asyncio.run(_serve(options, out))
-    except (AddressError, ConfigError, FolderError, StartError) as error:
-        sys.stderr.write(f"magnetar: {error}\n")
-        return 1
+    return asyncio.run(_serve(options, out, as_json=as_json))
 
 
-async def _serve(options: StandaloneOptions, out: TextIO) -> int:
+async def _serve(options: StandaloneOptions, out: TextIO, *, as_json: bool) -> int:
     _check_exposure(options)
     _worker_config(options, 0)  # a bad setting is refused before anything is touched
     stop = asyncio.Event()
@@ -101,7 +111,7 @@ async def _serve(options: StandaloneOptions, out: TextIO) -> int:
             sockets.http, folder.admin_sockets(options.workers), hosts=_http_hosts(options)
         )
         try:
-            out.write(banner(options, folder))
+            out.write(banner(options, folder, as_json=as_json))
             out.flush()
             await _until_stopped(stop, supervisor)
         finally:
@@ -311,9 +321,21 @@ def _starts(options: StandaloneOptions, folder: DataFolder, sockets: _Sockets) -
     return starts
 
 
-def banner(options: StandaloneOptions, folder: DataFolder) -> str:
-    """Return what a person wants to know once the doors are open."""
+def banner(options: StandaloneOptions, folder: DataFolder, *, as_json: bool = False) -> str:
+    """Return what a person wants to know once the doors are open, or a program, as one line."""
     pulsar, http = _shared_address(options)
+    if as_json:
+        told = {
+            "ready": True,
+            "data": str(folder.path),
+            "url": pulsar,
+            "admin_url": http,
+            "workers": options.workers,
+            "log_in": False,
+            "this_machine_only": is_loopback(options.listen),
+            "warnings": list(folder.warnings()),
+        }
+        return json.dumps(told, ensure_ascii=False) + "\n"
     lines = [
         "Magnetar is ready",
         f"  data        {folder.path}",

@@ -54,6 +54,13 @@ def test_a_defect_is_called_a_defect() -> None:
     assert "--debug" in explain(ZeroDivisionError("oops")).render()
 
 
+def test_a_peer_cannot_steer_the_terminal_with_what_it_answers() -> None:
+    assert (
+        CommandError("\x1b[2J\0\x9b\N{EURO SIGN}").render()
+        == "magnetar: \\x1b[2J\\x00\\x9b\N{EURO SIGN}"
+    )
+
+
 def test_in_json_an_error_has_three_fields() -> None:
     error = CommandError("it broke", "mend it", ExitCode.NOT_FOUND)
     error.as_json = True

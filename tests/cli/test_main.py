@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ HEAVY = (
     "magnetar.standalone",
     "magnetar.client",
 )
+
+
+FULL = Path("/dev/full")
 
 
 def imported_by(*arguments: str) -> set[str]:
@@ -137,6 +141,52 @@ def test_the_addresses_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("MAGNETAR_ADMIN_URL", f"http://127.0.0.1:{unused_port}")
     assert str(unused_port) in run("topics", "list").err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["consume", "t", "-o", "json"],
+        ["tail", "t", "--from", "?", "--output=json"],
+        ["topics", "lisst", "--output", "json"],
+        ["produze", "-ojson"],
+    ],
+)
+def test_with_json_a_command_line_that_makes_no_sense_is_told_in_json(
+    run: Any, arguments: list[str]
+) -> None:
+    ended = run(*arguments)
+    told = json.loads(ended.err)
+    assert told["exit_code"] == ended.code == 2
+    assert told["error"]
+    assert told["advice"].startswith("see `magnetar ")
+    assert not ended.out
+
+
+def test_a_message_that_looks_like_an_option_does_not_ask_for_json(run: Any) -> None:
+    ended = run("produce", "t", "--rate", "0", "--", "-o", "json")
+    assert ended.code == 2
+    assert ended.err.startswith("Usage: ")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["topics", "--help"], ["topics", "list"]])
+def test_output_that_cannot_be_written_is_an_error_and_no_defect(arguments: list[str]) -> None:
+    listing = "from magnetar.client.admin import Admin; Admin.topics = lambda *_: ['t'];"
+    code = listing + "import sys; from magnetar.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "magnetar: cannot write to standard output: No space left on device;"
+        " free space, or write elsewhere\n"
+    )
 
 
 def test_an_address_that_is_none_is_a_usage_error(run: Any) -> None:

@@ -1,5 +1,6 @@
 """`magnetar standalone`: what is asked for, and a broker that starts, refuses and stops."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,7 +23,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[StandaloneOptions]:
     """What would have been started."""
     found: list[StandaloneOptions] = []
 
-    def run(options: StandaloneOptions) -> int:
+    def run(options: StandaloneOptions, *, as_json: bool) -> int:
+        assert not as_json
         found.append(options)
         return 0
 
@@ -110,6 +112,52 @@ def test_a_settings_file_that_makes_no_sense_is_refused(
     ended = run("standalone", "--config", str(tmp_path / "bad.toml"))
     assert ended.code == 2
     assert "did you mean journal_window_ms" in ended.err
+
+
+def test_a_settings_file_that_is_no_text_is_refused_with_its_name(
+    run: Any, started: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe[")
+    ended = run("standalone", "--config", str(tmp_path / "bad.toml"))
+    assert (ended.code, started) == (2, [])
+    assert "no text in UTF-8" in ended.err
+    assert "bad.toml" in ended.err
+
+
+def test_in_json_a_refusal_is_json(run: Any) -> None:
+    ended = run("standalone", "--listen", "0.0.0.0", "-o", "json")  # noqa: S104 - to be refused
+    assert (ended.code, ended.out) == (1, "")
+    assert "reachable from other machines" in json.loads(ended.err)["error"]
+
+
+def test_in_json_the_banner_is_one_object_with_the_addresses(tmp_path: Path) -> None:
+    ports = free_ports(1)
+    starting = [sys.executable, "-m", "magnetar", "standalone", "--data", str(tmp_path / "data")]
+    starting += ["--port-offset", str(ports.offset), "--output", "json"]
+    with subprocess.Popen(starting, stdout=subprocess.PIPE, text=True) as broker:
+        assert broker.stdout is not None
+        banner = json.loads(broker.stdout.readline())
+        refused = subprocess.run(
+            [*starting, "--port-offset", str(free_ports(1).offset)],
+            capture_output=True,
+            text=True,
+            timeout=25,
+            check=False,
+        )
+        broker.terminate()
+        assert broker.stdout.read() == ""
+    assert banner == {
+        "ready": True,
+        "data": str(tmp_path / "data"),
+        "url": f"pulsar://localhost:{6650 + ports.offset}",
+        "admin_url": f"http://localhost:{8080 + ports.offset}",
+        "workers": 1,
+        "log_in": False,
+        "this_machine_only": True,
+        "warnings": banner["warnings"],
+    }
+    assert refused.returncode == 1
+    assert str(broker.pid) in json.loads(refused.stderr)["error"]
 
 
 @pytest.fixture

@@ -15,8 +15,11 @@ Clients raise their own errors; `explain` puts them into words, by name, so that
 to be imported to explain what never happened.
 """
 
+import errno
 import json
 from enum import IntEnum
+
+import click
 
 
 class ExitCode(IntEnum):
@@ -47,7 +50,45 @@ class CommandError(Exception):
         if self.as_json:
             told = {"error": self.message, "advice": self.advice, "exit_code": int(self.exit_code)}
             return json.dumps(told, ensure_ascii=False)
-        return f"magnetar: {self.message}" + (f"; {self.advice}" if self.advice else "")
+        return "magnetar: " + printable(self.message + (f"; {self.advice}" if self.advice else ""))
+
+
+class OutputError(CommandError):
+    """What a command had to say could not be written."""
+
+    def __init__(self, error: OSError) -> None:
+        advice = "free space, or write elsewhere" if error.errno == errno.ENOSPC else ""
+        super().__init__(f"cannot write to standard output: {error.strerror or error}", advice)
+
+
+def write_out(text: str, *, newline: bool = True) -> None:
+    """Write to standard output, at once.
+
+    Raises:
+        OutputError: the disk behind it is full, for instance.
+        BrokenPipeError: whoever read it has gone, which is no error; see `main`.
+    """
+    try:
+        click.echo(text, nl=newline)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters: a peer may send any, a terminal obeys them."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def usage_error(error: click.ClickException) -> CommandError:
+    """Return what click has to say against a command line."""
+    context = getattr(error, "ctx", None)
+    advice = f"see `{context.command_path} --help`" if context is not None else ""
+    return CommandError(error.format_message(), advice, ExitCode(error.exit_code))
 
 
 LIST_TOPICS = "see `magnetar topics list`"

@@ -15,7 +15,7 @@ from importlib import import_module
 import click
 
 from magnetar import __version__
-from magnetar.cli.errors import CommandError, ExitCode
+from magnetar.cli.errors import CommandError, ExitCode, OutputError, usage_error
 
 PROGRAM = "magnetar"
 COMPLETION = "_MAGNETAR_COMPLETE"
@@ -79,18 +79,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except CommandError as error:
-        click.echo(error.render(), err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo(err=True)  # end the line that shows ^C
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough, as in `magnetar tail t | head`. Python would
-        # complain once more when it flushes at exit, so there must be somewhere to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough, as in `magnetar tail t | head`.
+        _drop_output()
         return ExitCode.OK
+    except (CommandError, click.ClickException, OSError) as error:
+        return _tell(error, given)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _tell(error: CommandError | click.ClickException | OSError, given: Sequence[str]) -> int:
+    """Say what went wrong; return the exit code."""
+    if isinstance(error, click.ClickException):
+        if not _wants_json(given):
+            error.show()
+            return error.exit_code
+        told = usage_error(error)
+        told.as_json = True
+    elif isinstance(error, OSError):
+        told = OutputError(error)  # of a help text: commands make CommandErrors of theirs
+    else:
+        told = error
+    if isinstance(told, OutputError):
+        _drop_output()
+    click.echo(told.render(), err=True)
+    return told.exit_code
+
+
+def _drop_output() -> None:
+    """Give standard output somewhere to go: Python flushes it at exit, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _wants_json(given: Sequence[str]) -> bool:
+    """Return whether a command line asks for JSON, although it cannot be understood."""
+    words = given[: given.index("--")] if "--" in given else given
+    asked = zip(words, [*words[1:], ""], strict=True)
+    return any(
+        word in {"--output=json", "-ojson"} or (word in {"--output", "-o"} and value == "json")
+        for word, value in asked
+    )

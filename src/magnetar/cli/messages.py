@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import click
-
+from magnetar.cli.errors import write_out
 from magnetar.cli.values import time_text
 from magnetar.client import admin
 
@@ -75,7 +74,7 @@ class Shown:
         text = (
             json.dumps(self.as_json(), ensure_ascii=False) if as_json else self.as_text(meta=meta)
         )
-        click.echo(text)
+        write_out(text)
 
 
 def id_text(message_id: Any) -> str:

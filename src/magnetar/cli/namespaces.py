@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from magnetar.cli.errors import write_out
 from magnetar.cli.values import SETTING_MAX, age, parse_seconds
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
@@ -29,7 +30,7 @@ def list_namespaces(asked: Asked, tenant: str | None) -> None:
     if asked.json:
         asked.show_one(found)
     else:
-        click.echo("".join(f"{each}\n" for each in found), nl=False)
+        write_out("".join(f"{each}\n" for each in found), newline=False)
 
 
 @namespaces.command("create")

@@ -9,8 +9,8 @@ import click
 from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.settings import Merged, SettingsError, kinds_of, merge
-from magnetar.cli.verb import LocalVerb
-from magnetar.standalone import StandaloneOptions, run
+from magnetar.cli.verb import Asked, LocalVerb, pass_asked
+from magnetar.standalone import STARTING_ERRORS, StandaloneOptions, run
 
 DEFAULT_DATA = "magnetar-data"
 OPTIONS: dict[str, type] = {
@@ -47,7 +47,8 @@ OPTIONS: dict[str, type] = {
     envvar="MAGNETAR_CONFIG",
     help="Settings, in TOML. [env: MAGNETAR_CONFIG]",
 )
-def standalone(config: Path | None, **flags: Any) -> int:
+@pass_asked
+def standalone(asked: Asked, /, config: Path | None, **flags: Any) -> int:
     """Start a broker on this machine.
 
     It serves until SIGTERM or Ctrl-C. Settings come from the --config file, then from
@@ -61,7 +62,7 @@ def standalone(config: Path | None, **flags: Any) -> int:
         merged = merge(
             OPTIONS,
             kinds_of(BrokerConfig.__dataclass_fields__, leave_out={"worker", "workers", "data"}),
-            file=config.read_text() if config else "",
+            file=_text(config) if config else "",
             environment=os.environ,
             flags=flags,
         )
@@ -76,7 +77,19 @@ def standalone(config: Path | None, **flags: Any) -> int:
         ) from None
     for variable in merged.unknown_variables:
         click.echo(f"magnetar: {variable} is no setting, ignored", err=True)
-    return run(options)
+    try:
+        return run(options, as_json=asked.json)
+    except STARTING_ERRORS as error:
+        raise CommandError(str(error)) from None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"the settings file is no text in UTF-8: {file}, byte {error.start}"
+        ) from None
 
 
 def options_from(merged: Merged) -> StandaloneOptions:

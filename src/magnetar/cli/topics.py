@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from magnetar.cli import values
-from magnetar.cli.errors import CommandError, ExitCode
+from magnetar.cli.errors import CommandError, ExitCode, write_out
 from magnetar.cli.values import time_text
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
@@ -29,7 +29,7 @@ def list_topics(asked: Asked, namespace: str, partitioned: bool) -> None:
     if asked.json:
         asked.show_one(sorted(found))
     else:
-        click.echo("".join(f"{each}\n" for each in sorted(found)), nl=False)
+        write_out("".join(f"{each}\n" for each in sorted(found)), newline=False)
 
 
 @topics.command("create")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from magnetar.cli.errors import START_ONE, CommandError, ExitCode, explain
+from magnetar.cli.errors import START_ONE, CommandError, ExitCode, explain, write_out
 from magnetar.client.address import DEFAULT_URL, admin_url_beside, service_addresses
 from magnetar.client.admin import Admin, AdminError
 from magnetar.names import InvalidNameError, TopicName
@@ -70,16 +70,16 @@ class Asked:
     def show(self, rows: Iterable[Row], columns: Sequence[str] = ()) -> None:
         """Print rows: a table with these columns for people, one JSON array for programs."""
         if self.json:
-            click.echo(json.dumps([dict(row) for row in rows], indent=2, ensure_ascii=False))
+            write_out(json.dumps([dict(row) for row in rows], indent=2, ensure_ascii=False))
         else:
-            click.echo(table(list(rows), columns), nl=False)
+            write_out(table(list(rows), columns), newline=False)
 
     def show_one(self, thing: Any, text: str | None = None) -> None:
         """Print one JSON document; for people, `text` if there is one."""
         if self.json or text is None:
-            click.echo(json.dumps(thing, indent=2, ensure_ascii=False))
+            write_out(json.dumps(thing, indent=2, ensure_ascii=False))
         else:
-            click.echo(text)
+            write_out(text)
 
 
 def _namespace_missing(asked: Asked, topic: str) -> CommandError | None:
