@@ -6,6 +6,7 @@ import pytest
 
 from magnetar.broker.doors.admin.absent import missing_feature
 from tests.doors.admin.processes import Processes
+from tests.doors.admin.pulsar_rest import calls
 
 TOPIC = "/admin/v2/persistent/public/default/t"
 NAMESPACE = "/admin/v2/namespaces/public/default"
@@ -48,6 +49,42 @@ async def test_what_pulsar_has_is_not_available_in_this_version(
 )  # fmt: skip
 async def test_what_nobody_has_is_not_there(ask: Any, one: Processes, path: str) -> None:
     assert (await ask(one.front, "GET", path)).status == 404
+
+
+async def test_no_call_that_pulsar_answers_is_taken_for_a_mistake(ask: Any, one: Processes) -> None:
+    told: list[str] = []
+    for method, path in calls():
+        answer = await ask(one.front, method, path, b"" if method in {"GET", "DELETE"} else b"{}")
+        if answer.status >= 400 and _no_such_call(answer):
+            told.append(f"{method} {path}: {answer.status} {answer.reason}")
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", f"{TOPIC}/nonsense"), ("PATCH", f"{TOPIC}/stats")]
+)
+async def test_a_call_that_pulsar_does_not_have_is_told_so(
+    ask: Any, one: Processes, method: str, path: str
+) -> None:
+    assert _no_such_call(await ask(one.front, method, path))
+
+
+def _no_such_call(answer: Any) -> bool:
+    """Whether an answer says that the path or its method does not exist."""
+    return answer.reason.startswith("there is no /") or "is not possible here" in answer.reason
+
+
+async def test_settings_of_a_running_broker_are_not_taken_for_a_cluster(
+    ask: Any, one: Processes
+) -> None:
+    for word in ("configuration", "backlog-quota-check"):
+        assert (await ask(one.front, "GET", f"/admin/v2/brokers/{word}")).status == 501
+    assert (await ask(one.front, "GET", "/admin/v2/brokers/west")).status == 404
+
+
+async def test_a_subscription_may_have_such_a_word_as_its_name(ask: Any, one: Processes) -> None:
+    answer = await ask(one.front, "PATCH", f"{TOPIC}/subscription/trim/skip_all")
+    assert answer.status == 405
 
 
 async def test_a_topic_may_have_such_a_word_as_its_name(ask: Any, one: Processes) -> None:

@@ -5,14 +5,17 @@ To clients all processes of a data folder are one broker: they share the HTTP po
 
 from starlette.responses import PlainTextResponse, Response
 
+from magnetar.broker.doors.admin.absent import BROKER_WORDS
 from magnetar.broker.doors.admin.call import Call, answer
 from magnetar.broker.doors.admin.errors import Refusal
-from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.doors.admin.routes import ADMIN, Right, Route, not_available
 
 
 async def list_brokers(call: Call) -> Response:
     """Return the one broker there is, as host and HTTP port."""
     cluster = call.parameters.get("cluster", call.context.cluster)
+    if cluster in BROKER_WORDS:
+        raise not_available(BROKER_WORDS[cluster])
     if cluster != call.context.cluster:
         raise Refusal(404, f"cluster {cluster!r} is not this one, {call.context.cluster}")
     return answer([call.context.broker_id])

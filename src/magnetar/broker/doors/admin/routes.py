@@ -116,14 +116,15 @@ class Routes(Generic[HandlerT]):
         """
         segments = split_path(raw_path)
         node, values = self._walk(self._root, segments, 0)
-        if node is None:
+        found = node.methods.get(method) if node is not None else None
+        if found is None:
             feature = missing_feature(segments)
             if feature is not None:
-                raise Refusal(501, f"not available in this version: {feature}")
+                raise not_available(feature)
+        if node is None:
             raise Refusal(
                 404, f"there is no {raw_path[:200]}; paths start with {ADMIN}/ or /lookup/v2/"
             )
-        found = node.methods.get(method)
         if found is None:
             allowed = ", ".join(sorted(node.methods))
             raise Refusal(405, f"{method} is not possible here, only {allowed}", allow=allowed)
@@ -147,6 +148,11 @@ class Routes(Generic[HandlerT]):
             if found is not None:
                 return found, [segments[index], *values]
         return None, []
+
+
+def not_available(feature: str) -> Refusal:
+    """Return the answer for what only Pulsar has."""
+    return Refusal(501, f"not available in this version: {feature}")
 
 
 def split_path(raw_path: str) -> list[str]:
