@@ -2,13 +2,17 @@
 
 import json
 import signal
+import threading
+import time
 from typing import Any
 
 import pulsar
 import pytest
 
 from magnetar.cli.consume import POLL_MS, QUIET_MS, End, receive_all
+from magnetar.cli.patience import Patience
 from magnetar.cli.verb import Asked
+from magnetar.client.admin import AdminError
 from magnetar.client.cluster import SubscriptionType
 
 
@@ -116,6 +120,31 @@ def test_a_start_before_1970_moves_the_subscription_to_the_very_beginning(
 ) -> None:
     assert run("consume", "t", "-s", "s", "--until-end", "--from", "99999d").code == 0
     assert cluster.opened["args"][3] == 0
+
+
+def test_who_is_waited_for_is_told_and_why_is_the_error(
+    run: Any, cluster: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def health() -> str:
+        asked.set()
+        raise AdminError(503, "the disk is full")
+
+    def never(*_: object, **__: object) -> None:
+        assert asked.wait(5)
+        time.sleep(0.05)
+        raise pulsar.Timeout("Pulsar error: TimeOut")
+
+    monkeypatch.setattr(Patience.__init__, "__defaults__", (0.02,))
+    monkeypatch.setattr(cluster, "consumer", never)
+    admin.answers["health"] = health
+    ended = run("consume", "t", "-s", "s")
+    assert ended.code == 4
+    assert ended.err.splitlines() == [
+        "magnetar: the broker takes nothing: the disk is full; still trying",
+        "magnetar: t: the broker takes nothing: the disk is full",
+    ]
 
 
 def test_a_subscription_is_required(run: Any) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,35 @@ def test_the_addresses_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("MAGNETAR_ADMIN_URL", f"http://127.0.0.1:{unused_port}")
     assert str(unused_port) in run("topics", "list").err
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"\0\0\0\x44\x1b[2Jframe", r"it answered '\x00\x00\x00D\x1b[2Jframe'"),
+        (b"", "it ended the connection without a word"),
+    ],
+)
+def test_a_port_that_does_not_speak_http_is_called_so_and_its_bytes_are_not_shown(
+    run: Any, answer: bytes, told: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        answering = threading.Thread(target=serve)
+        answering.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        ended = run("topics", "list", "--admin-url", url)
+        answering.join(5)
+    assert ended.code == 4
+    assert ended.err == (
+        f"magnetar: {url} is not an HTTP admin port, {told}; name another with --admin-url\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Whoever waits for a broker that takes nothing is told so, and why."""
 
+import socket
 import threading
 
 import pytest
@@ -31,16 +32,16 @@ def test_the_reason_of_the_broker_is_told_once_and_kept() -> None:
         assert told.any.wait(LONG_S)
         told.any.clear()
         assert not told.any.wait(5 * SOON_S)
-    assert told.lines == ["the broker takes nothing: the disk is full; still trying"]
+    assert told.lines == ["the disk is full; still trying"]
     assert patience.reason == "the disk is full"
 
 
 def test_a_broker_without_a_complaint_has_just_not_answered() -> None:
     told = Told()
-    with Patience(lambda: "", told, SOON_S) as patience:
+    with Patience(lambda: "", told, SOON_S, whom="the broker at pulsar://b") as patience:
         patience.expect()
         assert told.any.wait(LONG_S)
-    assert told.lines == ["no answer from the broker for 0.02 s; still trying"]
+    assert told.lines == ["no answer from the broker at pulsar://b for 0.02 s; still trying"]
     assert patience.reason == ""
 
 
@@ -68,7 +69,7 @@ def test_an_answer_takes_back_what_was_told_and_the_next_pause_is_told_again() -
     ("health", "reason"),
     [
         ("ok", ""),
-        (AdminError(503, "the disk is full"), "the disk is full"),
+        (AdminError(503, "the disk is full"), "the broker takes nothing: the disk is full"),
         (AdminError(0, "no broker answers"), ""),
         (AdminError(404, "there is no such path"), ""),
     ],
@@ -78,4 +79,28 @@ def test_only_what_the_broker_says_about_itself_is_a_complaint(
 ) -> None:
     admin = FakeAdmin()
     admin.answers["health"] = health
-    assert complaint(admin) == reason  # type: ignore[arg-type]  # a stand-in
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"pulsar://127.0.0.1:{silent.getsockname()[1]}"
+    assert complaint(admin, url) == reason  # type: ignore[arg-type]  # a stand-in
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_http"), [(b"HTTP/1.1 403 Forbidden\r\n\r\n", True), (b"\0\0\0\x44\0", False)]
+)
+def test_an_http_port_where_pulsar_was_expected_is_named(answer: bytes, is_http: bool) -> None:
+    admin = FakeAdmin()
+    admin.answers["health"] = AdminError(0, "no broker answers")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        answering = threading.Thread(target=serve)
+        answering.start()
+        where = f"127.0.0.1:{server.getsockname()[1]}"
+        told = complaint(admin, f"pulsar://{where}")  # type: ignore[arg-type]  # a stand-in
+        answering.join(LONG_S)
+    assert told == (f"{where} is no Pulsar port, HTTP answers there" if is_http else "")

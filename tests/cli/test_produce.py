@@ -25,6 +25,18 @@ def test_every_argument_is_a_message(run: Any, cluster: Any) -> None:
     assert "published 2 to persistent://public/default/t, last 7:1" in ended.out
 
 
+def test_of_nothing_to_publish_no_last_message_is_claimed(
+    run: Any, cluster: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").touch()
+    ended = run("produce", "t", "--file", str(tmp_path / "empty"))
+    assert ended.code == 0
+    assert ended.out == (
+        "published nothing to persistent://public/default/t:"
+        " the files and standard input had no lines\n"
+    )
+
+
 def test_in_json_it_tells_how_many_and_where(run: Any, cluster: Any) -> None:
     told = json.loads(run("produce", "t", "x", "--count", "3", "-o", "json").out)
     assert told["published"] == 3

@@ -19,13 +19,14 @@ import click
 import pulsar
 
 from magnetar.cli import values
-from magnetar.cli.errors import ExitCode
+from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.interrupt import between_steps
 from magnetar.cli.messages import received
+from magnetar.cli.patience import patient
 from magnetar.cli.progress import progress
 from magnetar.cli.verb import Asked, Verb, pass_asked
 from magnetar.client.admin import Admin, AdminError
-from magnetar.client.cluster import SubscriptionType
+from magnetar.client.cluster import Cluster, SubscriptionType
 from magnetar.client.follow import never
 
 POLL_MS = 250
@@ -158,14 +159,7 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
       magnetar consume orders -s audit --from 2026-01-31 --until-end --output json
     """  # noqa: D301 - click keeps the lines after a \b as they are
     with asked.cluster() as cluster, cluster.admin() as admin:
-        consumer = cluster.consumer(
-            topic,
-            subscription,
-            SubscriptionType(kind),
-            start,
-            # So that what is left of a batch comes again, and what was printed does not.
-            batch_index_ack_enabled=True,
-        )
+        consumer = _opened(asked, cluster, topic, subscription, SubscriptionType(kind), start)
         ended = None
         if until_end:
             ended = End(_last_id(consumer), backlog_check(admin, topic, subscription))
@@ -188,6 +182,38 @@ def consume(  # noqa: PLR0913, PLR0917 - one argument per option
             raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
         finally:
             consumer.close()  # sends the acknowledgements that still wait
+
+
+def _opened(  # noqa: PLR0913, PLR0917 - where, as whom, and from where
+    asked: Asked,
+    cluster: Cluster,
+    topic: str,
+    subscription: str,
+    kind: SubscriptionType,
+    start: str | int,
+) -> Any:
+    """Return a consumer of the official client.
+
+    Raises:
+        CommandError: nothing came, and it is known why.
+    """
+    with patient(asked) as patience:
+        patience.expect()
+        try:
+            return cluster.consumer(
+                topic,
+                subscription,
+                kind,
+                start,
+                # So that what is left of a batch comes again, and what was printed does not.
+                batch_index_ack_enabled=True,
+            )
+        except pulsar.PulsarException as error:
+            if patience.reason:
+                raise CommandError(
+                    f"{topic}: {patience.reason}", exit_code=ExitCode.NO_ANSWER
+                ) from error
+            raise
 
 
 def _last_id(consumer: Any) -> Any | None:

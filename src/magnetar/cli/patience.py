@@ -7,36 +7,48 @@ The official client tries for half a minute and more before it gives up, in sile
 to try; a person should know meanwhile that it does.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Self
 
+from magnetar.cli.verb import Asked
+from magnetar.client.address import service_addresses
 from magnetar.client.admin import Admin, AdminError
 
 AFTER_S = 3.0
 """How long nobody wonders."""
 POLL_S = 0.25
+PROBE_TIMEOUT_S = 2.0
+"""How long to wait for a port to say what it speaks."""
 
 
 class Patience:
     """Watches over what is expected from the broker. A context manager; safe in threads."""
 
     def __init__(
-        self, why: Callable[[], str], say: Callable[[str], None], after_s: float = AFTER_S
+        self,
+        why: Callable[[], str],
+        say: Callable[[str], None],
+        after_s: float = AFTER_S,
+        *,
+        whom: str = "the broker",
     ) -> None:
         """Take how to ask and how to tell.
 
         Args:
-            why: Returns what the broker complains about; empty: nothing, or it is not known.
+            why: Returns why nothing comes; empty: it is not known.
             say: Shows one line.
             after_s: How long nothing may come before it is told.
+            whom: Who is waited for.
         """
         self.reason = ""
-        """What the broker complained about when it was last asked, and nothing has come since."""
+        """Why nothing came when that was last asked, and nothing has come since."""
         self._why = why
         self._say = say
         self._after_s = after_s
+        self._whom = whom
         self._lock = threading.Lock()
         self._expected = 0
         self._since_s = 0.0
@@ -82,16 +94,39 @@ class Patience:
                 return  # something came meanwhile
             self._said, self.reason = True, reason
         if reason:
-            self._say(f"the broker takes nothing: {reason}; still trying")
+            self._say(f"{reason}; still trying")
         else:
-            self._say(f"no answer from the broker for {self._after_s:g} s; still trying")
+            self._say(f"no answer from {self._whom} for {self._after_s:g} s; still trying")
 
 
-def complaint(admin: Admin) -> str:
-    """Return why a broker cannot do its work; empty: it can, or it does not say."""
+def complaint(admin: Admin, url: str) -> str:
+    """Return why a broker does not answer; empty: it is well, or it does not say."""
     try:
         with admin:
             admin.health()
     except AdminError as error:
-        return error.reason if error.status == 503 else ""
+        return f"the broker takes nothing: {error.reason}" if error.status == 503 else misdial(url)
     return ""
+
+
+def misdial(url: str) -> str:
+    """Return what is wrong with an address at which HTTP answers; empty: none does."""
+    for host, port in service_addresses(url):
+        try:
+            with socket.create_connection((host, port), PROBE_TIMEOUT_S) as connection:
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                answer = connection.recv(5)
+        except OSError:
+            continue
+        if answer == b"HTTP/":
+            return f"{host}:{port} is no Pulsar port, HTTP answers there"
+    return ""
+
+
+def patient(asked: Asked) -> Patience:
+    """Return what watches over the broker of a command line."""
+    return Patience(
+        lambda: complaint(asked.admin(), asked.url),
+        asked.remark,
+        whom=f"the broker at {asked.url}",
+    )

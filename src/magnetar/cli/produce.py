@@ -22,7 +22,7 @@ import pulsar
 from magnetar.cli import values
 from magnetar.cli.errors import CommandError, ExitCode, client_error
 from magnetar.cli.messages import id_text
-from magnetar.cli.patience import Patience, complaint
+from magnetar.cli.patience import Patience, patient
 from magnetar.cli.progress import progress
 from magnetar.cli.verb import Asked, Verb, pass_asked
 
@@ -180,7 +180,7 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
     with (
         asked.cluster() as cluster,
         progress("publishing", known, quiet=asked.json) as meter,
-        Patience(lambda: complaint(asked.admin()), asked.remark) as patience,
+        patient(asked) as patience,
     ):
         producer = _opened(cluster, topic, patience, batch=batch)
         receipts = Receipts(meter.advance, patience)
@@ -201,7 +201,11 @@ def produce(  # noqa: PLR0913, PLR0917 - one argument per option
     }
     if receipts.error:
         raise _failure(topic, receipts.error, patience.reason, receipts.acknowledged)
-    asked.show_one(told, f"published {receipts.acknowledged:,} to {topic}, last {receipts.last_id}")
+    text = f"published {receipts.acknowledged:,} to {topic}, last {receipts.last_id}"
+    if not receipts.acknowledged:
+        text = f"published nothing to {topic}"
+        text += "" if interrupted else ": the files and standard input had no lines"
+    asked.show_one(told, text)
     if interrupted:
         raise click.exceptions.Exit(ExitCode.INTERRUPTED)
 
@@ -232,7 +236,7 @@ def _failure(topic: str, result: str, reason: str, published: int) -> CommandErr
     """Return the error for messages that were not taken: why, if the broker said so."""
     error = client_error(result, topic)
     if reason:
-        error = CommandError(f"{topic}: the broker takes nothing: {reason}")
+        error = CommandError(f"{topic}: {reason}")
     error.advice = f"{published} messages were published before that"
     return error
 

@@ -467,7 +467,15 @@ class Admin:
                 f"no broker answers at {self.url}; start one with `magnetar standalone`, "
                 "or name another with --admin-url",
             )
-        return AdminError(0, f"no broker answers at {self.url}: {error}")
+        if isinstance(error, http.client.RemoteDisconnected):
+            told = "it ended the connection without a word"
+        elif isinstance(error, http.client.HTTPException):
+            told = f"it answered {str(error)[:60]!a}"
+        else:
+            return AdminError(0, f"no broker answers at {self.url}: {error}")
+        return AdminError(
+            0, f"{self.url} is not an HTTP admin port, {told}; name another with --admin-url"
+        )
 
 
 def _reason(status: int, answer: bytes, method: str, path: str) -> str:
@@ -475,7 +483,7 @@ def _reason(status: int, answer: bytes, method: str, path: str) -> str:
         told = json.loads(answer)
         reason = told["reason"]
     except (ValueError, TypeError, KeyError):
-        reason = answer[:200].decode("utf-8", "replace").strip()
+        reason = " ".join(answer[:200].decode("utf-8", "replace").split())
     return str(reason) if reason else f"{method} {path} was refused with HTTP status {status}"
 
 
