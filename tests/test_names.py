@@ -10,6 +10,7 @@ from magnetar.names import (
     InvalidNameError,
     NamespaceName,
     TopicName,
+    check_new,
     check_subscription,
     check_tenant,
 )
@@ -89,3 +90,16 @@ def test_tenants_follow_the_narrow_grammar() -> None:
     assert check_tenant("acme-1") == "acme-1"
     with pytest.raises(InvalidNameError):
         check_tenant("ac/me")
+
+
+@pytest.mark.parametrize("name", ["café", "Москва", "a٣", "a b", "a/b", "", "x" * 1025])
+def test_a_new_name_has_only_the_letters_that_pulsar_takes(name: str) -> None:
+    assert check_new("tenant", "Acme-1=a:b.c_d") == "Acme-1=a:b.c_d"
+    with pytest.raises(InvalidNameError, match="tenant"):
+        check_new("tenant", name)
+
+
+def test_a_name_with_other_letters_that_is_stored_already_can_be_read() -> None:
+    name = "persistent://café/bücher/späße"
+    assert str(TopicName.parse(name)) == name
+    assert check_tenant("café") == "café"

@@ -17,6 +17,7 @@ NAME_LENGTH_MAX = 1024
 """Characters in one part of a name. Names become metadata keys; a bound keeps those small."""
 
 _PART = re.compile(r"[-=:.\w]+")
+_NEW_PART = re.compile(_PART.pattern, re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PARTITION = re.compile(r"-partition-(0|[1-9][0-9]*)$")
 
@@ -131,6 +132,21 @@ def check_tenant(name: str) -> str:
         InvalidNameError: it has a character it may not have.
     """
     return _part("tenant", name)
+
+
+def check_new(what: str, name: str) -> str:
+    """Return the name that a tenant, namespace or cluster is to be given, if Pulsar takes it.
+
+    Letters beyond ASCII are refused here alone: what was made under such a name can be used.
+
+    Raises:
+        InvalidNameError: it has a character it may not have.
+    """
+    if not _NEW_PART.fullmatch(_part(what, name)):
+        raise InvalidNameError(
+            f"{what} {name!r}: allowed are the letters a-z and A-Z, digits and - = : . _"
+        )
+    return name
 
 
 def _part(what: str, text: str) -> str:

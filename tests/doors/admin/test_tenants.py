@@ -7,7 +7,10 @@ import pytest
 
 from magnetar.broker.doors.admin.app import AdminApp
 from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.store import Store
+from magnetar.broker.metadata.tenants import Tenant, Tenants
+from magnetar.names import NamespaceName
 
 A = "/admin/v2"
 
@@ -109,6 +112,38 @@ async def test_other_clusters_can_be_made_known_and_forgotten(ask: Any, app: Adm
     assert (await ask(app, "GET", f"{A}/clusters/west")).json == changed
     assert (await ask(app, "DELETE", f"{A}/clusters/west")).status == 204
     assert (await ask(app, "GET", f"{A}/clusters/west")).status == 404
+
+
+@pytest.mark.parametrize(("method", "name"), [("PUT", "west"), ("POST", "standalone")])
+async def test_a_cluster_without_a_body_is_refused(
+    ask: Any, app: AdminApp, method: str, name: str
+) -> None:
+    before = (await ask(app, "GET", f"{A}/clusters/{name}")).body
+    answer = await ask(app, method, f"{A}/clusters/{name}")
+    assert (answer.status, answer.reason.split(";")[0]) == (400, "cluster: the body is missing")
+    assert (await ask(app, "GET", f"{A}/clusters/{name}")).body == before
+    assert (await ask(app, "GET", f"{A}/clusters")).json == ["standalone"]
+
+
+@pytest.mark.parametrize("path", ["clusters", "tenants", "namespaces/public"])
+async def test_nothing_new_is_named_with_letters_that_pulsar_refuses(
+    ask: Any, app: AdminApp, path: str
+) -> None:
+    body = {"allowedClusters": ["standalone"]} if path == "tenants" else {}
+    answer = await ask(app, "PUT", f"{A}/{path}/caf%C3%A9", body)
+    assert (answer.status, "'café': allowed are the letters a-z" in answer.reason) == (412, True)
+    assert (await ask(app, "PUT", f"{A}/{path}/caf-e.1:x=_", body)).status == 204
+
+
+async def test_what_was_named_so_before_can_be_used_and_removed(
+    ask: Any, app: AdminApp, store: Store
+) -> None:
+    await Tenants(store).create("café", Tenant(allowed_clusters=["standalone"]))
+    await Namespaces(store).create(NamespaceName("café", "bücher"))
+    assert (await ask(app, "GET", f"{A}/tenants/caf%C3%A9")).status == 200
+    assert (await ask(app, "GET", f"{A}/namespaces/caf%C3%A9")).json == ["café/bücher"]
+    assert (await ask(app, "DELETE", f"{A}/namespaces/caf%C3%A9/b%C3%BCcher")).status == 204
+    assert (await ask(app, "DELETE", f"{A}/tenants/caf%C3%A9")).status == 204
 
 
 async def test_this_cluster_cannot_be_deleted(ask: Any, app: AdminApp) -> None:

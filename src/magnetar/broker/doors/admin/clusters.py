@@ -6,6 +6,7 @@ from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.metadata.tenants import Cluster
+from magnetar.names import check_new
 
 
 async def list_clusters(call: Call) -> Response:
@@ -25,15 +26,14 @@ async def get_cluster(call: Call) -> Response:
 
 async def create_cluster(call: Call) -> Response:
     """Make another cluster known."""
-    cluster = call.document(Cluster, "cluster") or Cluster()
-    await call.context.clusters.create(call.parameters["cluster"], cluster)
+    name = check_new("cluster", call.parameters["cluster"])
+    await call.context.clusters.create(name, _cluster(call))
     return done()
 
 
 async def update_cluster(call: Call) -> Response:
     """Change where a cluster can be reached."""
-    cluster = call.document(Cluster, "cluster") or Cluster()
-    await call.context.clusters.replace(call.parameters["cluster"], cluster)
+    await call.context.clusters.replace(call.parameters["cluster"], _cluster(call))
     return done()
 
 
@@ -44,6 +44,13 @@ async def delete_cluster(call: Call) -> Response:
         raise Refusal(412, f"{name} is this very cluster; it cannot be deleted")
     await call.context.clusters.delete(name)
     return done()
+
+
+def _cluster(call: Call) -> Cluster:
+    cluster = call.document(Cluster, "cluster")
+    if cluster is None:
+        raise Refusal(400, "cluster: the body is missing; it says where the cluster is reached")
+    return cluster
 
 
 ROUTES = [

@@ -20,7 +20,7 @@ from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.metadata.namespaces import Policies
 from magnetar.broker.port import ListMode, SubscriptionNotFoundError
 from magnetar.broker.topics.subscription import Subscription
-from magnetar.names import TopicName, check_subscription
+from magnetar.names import TopicName, check_new, check_subscription
 
 PROPERTIES_MAX = 64
 PROPERTY_LENGTH_MAX = 1024
@@ -77,10 +77,12 @@ async def get_namespace(call: Call) -> Response:
 
 async def create_namespace(call: Call) -> Response:
     """Add a namespace, with the policies in the body if there are any."""
+    name = call.namespace
+    check_new("namespace", name.namespace)
     policies = call.document(Policies, "policies")
     if policies is not None:
         _bundles(policies, check=True)
-    await call.context.namespaces.create(call.namespace, policies)
+    await call.context.namespaces.create(name, policies)
     return done()
 
 

@@ -6,6 +6,7 @@ from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.metadata.tenants import Tenant
+from magnetar.names import check_new
 
 
 async def list_tenants(call: Call) -> Response:
@@ -22,7 +23,8 @@ async def get_tenant(call: Call) -> Response:
 
 async def create_tenant(call: Call) -> Response:
     """Add a tenant; without a body, one that may use this cluster."""
-    await call.context.tenants.create(call.tenant, await _tenant(call))
+    name = check_new("tenant", call.tenant)
+    await call.context.tenants.create(name, await _tenant(call))
     return done()
 
 
