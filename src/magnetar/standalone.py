@@ -29,6 +29,7 @@ from typing import Any, TextIO
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.broker.files import DiskFiles
+from magnetar.broker.logs import log_to_stderr
 from magnetar.broker.storage.folder import DataFolder, FolderError
 from magnetar.broker.supervisor import StartError, Supervisor, WorkerStart
 
@@ -83,11 +84,7 @@ def run(options: StandaloneOptions, out: TextIO = sys.stdout, *, as_json: bool =
     Raises:
         AddressError, ConfigError, FolderError, StartError: it cannot start, or go on.
     """
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr()
     return asyncio.run(_serve(options, out, as_json=as_json))
 
 

@@ -12,6 +12,7 @@ The next line that is written tells how many were not.
 
 import errno
 import logging
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -79,6 +80,17 @@ class Quiet(logging.Filter):
             window.began_s, window.written = now_s, 0
             self._windows.move_to_end(key)
         return window
+
+
+def log_to_stderr() -> None:
+    """Write what this process logs to its standard error, through a limit of its own."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Quiet())
+    logging.basicConfig(
+        level=logging.INFO,
+        handlers=[handler],
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
 
 
 def disk_trouble(error: BaseException | None) -> BaseException | None:

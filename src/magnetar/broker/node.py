@@ -35,7 +35,7 @@ from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.doors.listener import Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.files import DiskFiles, Files
-from magnetar.broker.logs import Quiet
+from magnetar.broker.logs import log_to_stderr
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.holdings import load_facts
 from magnetar.broker.metadata.namespaces import Namespaces
@@ -271,13 +271,7 @@ async def run(fd: int) -> int:
 
 def main() -> int:
     """Run as the process that a supervisor started; return the exit code."""
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(Quiet())
+    log_to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which tells us
     fd = int(sys.argv[1])
     with suppress(ImportError):
