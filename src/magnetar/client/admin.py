@@ -467,15 +467,14 @@ class Admin:
                 f"no broker answers at {self.url}; start one with `magnetar standalone`, "
                 "or name another with --admin-url",
             )
-        if isinstance(error, http.client.RemoteDisconnected):
-            told = "it ended the connection without a word"
-        elif isinstance(error, http.client.HTTPException):
-            told = f"it answered {str(error)[:60]!a}"
-        else:
-            return AdminError(0, f"no broker answers at {self.url}: {error}")
-        return AdminError(
-            0, f"{self.url} is not an HTTP admin port, {told}; name another with --admin-url"
-        )
+        # A broker that dies hangs up, too; only what is no HTTP says that this is another port.
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+            return AdminError(
+                0,
+                f"{self.url} is not an HTTP admin port, it answered {str(error)[:60]!a}; "
+                "name another with --admin-url",
+            )
+        return AdminError(0, f"no broker answers at {self.url}: {error}")
 
 
 def _reason(status: int, answer: bytes, method: str, path: str) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-import click
-
 from magnetar.cli.demo.checks import Check
+from magnetar.cli.errors import write_out
 from magnetar.cli.verb import table
 
 COLUMNS = ("check", "expected", "found", "again", "ok", "detail")
@@ -18,19 +17,19 @@ class Screen:
 
     def phase(self, text: str) -> None:
         """Say what happens now."""
-        click.echo(text)
+        write_out(text)
 
     def counts(self, done: Mapping[str, int], total: int) -> None:
         """Show how far everybody is."""
 
     def verdict(self, checks: Sequence[Check]) -> None:
         """Show the table."""
-        click.echo()
+        write_out("")
         rows = [
             {**each._asdict(), "ok": "ok" if each.ok else "WRONG", "detail": each.detail}
             for each in checks
         ]
-        click.echo(table(rows, COLUMNS), nl=False)
+        write_out(table(rows, COLUMNS), newline=False)
 
     def close(self) -> None:
         """Take down what moves."""
