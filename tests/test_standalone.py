@@ -28,7 +28,7 @@ def test_the_supervisor_writes_a_warning_once_a_minute(
 ) -> None:
     with bare_logging() as root:
         with pytest.raises(AddressError):
-            run(StandaloneOptions(data=tmp_path, listen="192.0.2.1"))
+            run(StandaloneOptions(data=tmp_path, listen="192.0.2.1"), say=pytest.fail)
         for _ in range(100):
             root.warning("socket.send() raised exception.")
             root.info("told as often as it happens")

@@ -18,13 +18,12 @@ import json
 import logging
 import signal
 import socket
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
@@ -73,22 +72,22 @@ STARTING_ERRORS = (AddressError, ConfigError, FolderError, StartError)
 """Why a broker does not start, or cannot go on. The message is for people."""
 
 
-def run(options: StandaloneOptions, out: TextIO = sys.stdout, *, as_json: bool = False) -> int:
+def run(options: StandaloneOptions, say: Callable[[str], None], *, as_json: bool = False) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the program.
 
     Args:
         options: What to start.
-        out: Where the banner goes.
+        say: Shows the banner.
         as_json: The banner is one line of JSON, for programs.
 
     Raises:
         AddressError, ConfigError, FolderError, StartError: it cannot start, or go on.
     """
     log_to_stderr()
-    return asyncio.run(_serve(options, out, as_json=as_json))
+    return asyncio.run(_serve(options, say, as_json=as_json))
 
 
-async def _serve(options: StandaloneOptions, out: TextIO, *, as_json: bool) -> int:
+async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_json: bool) -> int:
     _check_exposure(options)
     _worker_config(options, 0)  # a bad setting is refused before anything is touched
     stop = asyncio.Event()
@@ -108,8 +107,7 @@ async def _serve(options: StandaloneOptions, out: TextIO, *, as_json: bool) -> i
             sockets.http, folder.admin_sockets(options.workers), hosts=_http_hosts(options)
         )
         try:
-            out.write(banner(options, folder, as_json=as_json))
-            out.flush()
+            say(banner(options, folder, as_json=as_json))
             await _until_stopped(stop, supervisor)
         finally:
             await supervisor.stop()
@@ -332,7 +330,7 @@ def banner(options: StandaloneOptions, folder: DataFolder, *, as_json: bool = Fa
             "this_machine_only": is_loopback(options.listen),
             "warnings": list(folder.warnings()),
         }
-        return json.dumps(told, ensure_ascii=False) + "\n"
+        return json.dumps(told, ensure_ascii=False)
     lines = [
         "Magnetar is ready",
         f"  data        {folder.path}",
@@ -348,4 +346,4 @@ def banner(options: StandaloneOptions, folder: DataFolder, *, as_json: bool = Fa
         ),
         *(f"  warning     {warning}" for warning in folder.warnings()),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -17,13 +17,16 @@ from magnetar.cli.settings import Merged, SettingsError
 from magnetar.cli.standalone import DEFAULT_DATA, options_from
 from magnetar.standalone import StandaloneOptions
 
+FULL = Path("/dev/full")
+
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[StandaloneOptions]:
     """What would have been started."""
     found: list[StandaloneOptions] = []
 
-    def run(options: StandaloneOptions, *, as_json: bool) -> int:
+    def run(options: StandaloneOptions, say: object, *, as_json: bool) -> int:
+        assert callable(say)
         assert not as_json
         found.append(options)
         return 0
@@ -158,6 +161,22 @@ def test_in_json_the_banner_is_one_object_with_the_addresses(tmp_path: Path) -> 
     }
     assert refused.returncode == 1
     assert str(broker.pid) in json.loads(refused.stderr)["error"]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+def test_a_banner_that_cannot_be_written_ends_it_with_the_reason(tmp_path: Path) -> None:
+    starting = [sys.executable, "-m", "magnetar", "standalone", "--data", str(tmp_path / "data")]
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            [*starting, "--port-offset", str(free_ports(1).offset)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=25,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert "magnetar: cannot write to standard output: No space left on device" in ended.stderr
 
 
 @pytest.fixture

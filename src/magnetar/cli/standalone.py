@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from magnetar.broker.config import BrokerConfig, ConfigError
-from magnetar.cli.errors import CommandError, ExitCode
+from magnetar.cli.errors import CommandError, ExitCode, write_out
 from magnetar.cli.settings import Merged, SettingsError, kinds_of, merge
 from magnetar.cli.verb import Asked, LocalVerb, pass_asked
 from magnetar.standalone import STARTING_ERRORS, StandaloneOptions, run
@@ -78,7 +78,7 @@ def standalone(asked: Asked, /, config: Path | None, **flags: Any) -> int:
     for variable in merged.unknown_variables:
         click.echo(f"magnetar: {variable} is no setting, ignored", err=True)
     try:
-        return run(options, as_json=asked.json)
+        return run(options, write_out, as_json=asked.json)
     except STARTING_ERRORS as error:
         raise CommandError(str(error)) from None
 
