@@ -73,6 +73,15 @@ def test_a_restart_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> No
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("status", "lines"), [(501, 0), (404, 0), (500, 1)])
+def test_a_call_for_what_there_is_not_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, status: int, lines: int
+) -> None:
+    with caplog.at_level(logging.INFO):
+        refused(Refusal(status, "no"), "GET /x")
+    assert len(caplog.records) == lines
+
+
 def test_a_closer_row_wins_over_one_further_up() -> None:
     assert issubclass(TopicBusyError, port.NotAllowedError)
     assert (status_of(TopicBusyError("x"), _STATUS), status_of(port.NotAllowedError("x"))) == (

@@ -76,7 +76,8 @@ def refused(error: Exception, what: str, table: Table = STATUS) -> Response:
         logger.error("%s failed", what, exc_info=error)
         return reason(500, f"{what} failed inside the broker; its log says why")
     # While a process is restarted, everybody who asks for it gets 503; once is said elsewhere.
-    level = logging.WARNING if status >= 500 and status != 503 else logging.DEBUG
+    # What this version has not, 501, is the caller's matter.
+    level = logging.WARNING if status >= 500 and status not in {501, 503} else logging.DEBUG
     logger.log(level, "%s: %s", what, error)
     answer = reason(status, str(error))
     if isinstance(error, Refusal) and error.allow is not None:
