@@ -50,10 +50,10 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix $(CODE)
 
 crash: $(VENV)/installed-dev
-	MAGNETAR_KILLS=$(KILLS) MAGNETAR_CRASH_STATES=$(STATES) $(BIN)/python -m pytest -q $(CRASHES) $(ARGS)
+	TESTS_KILLS=$(KILLS) TESTS_CRASH_STATES=$(STATES) $(BIN)/python -m pytest -q $(CRASHES) $(ARGS)
 
 limits: $(VENV)/installed-dev
-	MAGNETAR_LIMITS=full $(BIN)/python -m pytest -q -o log_cli=true -o log_cli_level=WARNING tests/conformance/test_limits.py $(ARGS)
+	TESTS_LIMITS=full $(BIN)/python -m pytest -q -o log_cli=true -o log_cli_level=WARNING tests/conformance/test_limits.py $(ARGS)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -11,4 +11,4 @@ settings.register_profile(
 )
 # A build server draws the same examples every time, so that a change fails by its own fault.
 settings.register_profile("repeat", settings.get_profile("house"), derandomize=True)
-settings.load_profile(os.environ.get("MAGNETAR_EXAMPLES", "house"))
+settings.load_profile(os.environ.get("TESTS_EXAMPLES", "house"))

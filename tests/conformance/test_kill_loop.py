@@ -5,7 +5,7 @@ one of them to a namespace with deduplication; each topic has four subscriptions
 type, whose consumers acknowledge what they get. Every few hundred milliseconds the whole
 broker is killed, supervisor and workers, and started again on the same folder.
 
-    MAGNETAR_KILLS=60 pytest tests/conformance/test_kill_loop.py
+    TESTS_KILLS=60 pytest tests/conformance/test_kill_loop.py
 """
 
 import logging
@@ -32,7 +32,7 @@ from tests.conformance.histories import (
 
 logger = logging.getLogger(__name__)
 
-KILLS = int(os.environ.get("MAGNETAR_KILLS", "6"))
+KILLS = int(os.environ.get("TESTS_KILLS", "6"))
 KEYS = 16
 RATE = 1_500
 """Messages per second and producer, so that the client leaves the broker its share of the cores."""

@@ -3,7 +3,7 @@
 A whole broker runs as a child process, and the system says what its worker takes. Each test
 has a short form, for every change, and a long one with the numbers that the project promises:
 
-    MAGNETAR_LIMITS=full pytest tests/conformance/test_limits.py        (or: make limits)
+    TESTS_LIMITS=full pytest tests/conformance/test_limits.py        (or: make limits)
 """
 
 import logging
@@ -30,7 +30,7 @@ from tests.conformance.line import EXCLUSIVE, SHARED, Line
 
 logger = logging.getLogger(__name__)
 
-FULL = os.environ.get("MAGNETAR_LIMITS") == "full"
+FULL = os.environ.get("TESTS_LIMITS") == "full"
 CAP_BYTES = 512 * MIB * 115 // 100
 """What a process may take: 512 MiB, and 15 % for what an allocator cannot give back."""
 SMALL_CACHES = {"write_cache_bytes_max": 16 * MIB, "read_cache_bytes_max": 8 * MIB}

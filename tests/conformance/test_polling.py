@@ -2,7 +2,7 @@
 
 Its option for asking more often is not passed on (pulsar-client 3.13), so a test takes as long.
 
-    MAGNETAR_SLOW=1 pytest tests/conformance/test_polling.py
+    TESTS_SLOW=1 pytest tests/conformance/test_polling.py
 """
 
 import os
@@ -18,7 +18,7 @@ from tests.conformance.talk import eventually, send, take, texts
 pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.skipif(
-        not os.environ.get("MAGNETAR_SLOW"), reason="takes a minute; MAGNETAR_SLOW=1 runs it"
+        not os.environ.get("TESTS_SLOW"), reason="takes a minute; TESTS_SLOW=1 runs it"
     ),
 ]
 

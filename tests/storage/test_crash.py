@@ -3,7 +3,7 @@
 What the storage has written down of its own contents (see `stock`) is taken as durable the moment
 it is asked for, which is the earliest moment possible: no crash may make a loss of it.
 
-`MAGNETAR_CRASH_STATES` sets how many states are tried, `MAGNETAR_CRASH_SEEDS` on how many different
+`TESTS_CRASH_STATES` sets how many states are tried, `TESTS_CRASH_SEEDS` on how many different
 days; each failure names its seed and state.
 """
 
@@ -23,8 +23,8 @@ from magnetar.broker.storage.stock import shortage
 from tests.storage.disk import VARIANTS, CrashState, SimulatedDisk, SimulatedFile, crash_states
 from tests.storage.rig import Rig
 
-STATES = int(os.environ.get("MAGNETAR_CRASH_STATES", "6000"))
-SEEDS = int(os.environ.get("MAGNETAR_CRASH_SEEDS", "10"))
+STATES = int(os.environ.get("TESTS_CRASH_STATES", "6000"))
+SEEDS = int(os.environ.get("TESTS_CRASH_SEEDS", "10"))
 SECOND_CRASHES = 3
 """Crashes tried after each recovery, while the recovered store is used."""
 

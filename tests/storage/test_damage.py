@@ -11,7 +11,7 @@ from magnetar.broker.storage.errors import LedgerNotFoundError, QuarantinedError
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import DATA, Rig, body_of
 
-INJECTIONS = int(os.environ.get("MAGNETAR_DAMAGES", "1200"))
+INJECTIONS = int(os.environ.get("TESTS_DAMAGES", "1200"))
 SEEDS = 6
 LEDGERS = (1, 2, 3)
 

@@ -11,7 +11,7 @@ from tests.storage.disk import SimulatedDisk, crash_states
 from tests.storage.rig import Rig
 from tests.storage.test_crash import check, told
 
-CALLS = int(os.environ.get("MAGNETAR_FAULTS", "300"))
+CALLS = int(os.environ.get("TESTS_FAULTS", "300"))
 CRASHES_PER_FAULT = 2
 
 

@@ -33,7 +33,7 @@ from tests.storage.rig import inline_pools
 from tests.storage.system_calls import OPTIONS, Recorder
 from tests.storage.traced_writer import METADATA, TOPIC, body_of, config_of
 
-STATES = int(os.environ.get("MAGNETAR_TRACE_STATES", "250"))
+STATES = int(os.environ.get("TESTS_TRACE_STATES", "250"))
 MESSAGES = 80
 
 pytestmark = [

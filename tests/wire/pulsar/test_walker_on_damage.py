@@ -23,7 +23,7 @@ from magnetar.broker.wire.pulsar.walker import walk
 from tests.wire.pulsar import examples
 from tests.wire.pulsar.session import modelled, walked
 
-SESSIONS = int(os.environ.get("MAGNETAR_FUZZ_SESSIONS", "20000"))
+SESSIONS = int(os.environ.get("TESTS_FUZZ_SESSIONS", "20000"))
 """Sessions that the fuzz loop damages. A few seconds by default; set it for a long night."""
 SESSIONS_COMPARED = 4
 """Every so many sessions are compared with the model, which is slow."""
