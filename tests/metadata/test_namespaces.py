@@ -7,14 +7,9 @@ import pytest
 
 from magnetar.broker.metadata.documents import InvalidDocumentError
 from magnetar.broker.metadata.facts import AlreadyExistsError, NotEmptyError
-from magnetar.broker.metadata.namespaces import (
-    AutoTopicCreation,
-    BacklogQuota,
-    Namespaces,
-    Policies,
-    Retention,
-)
+from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.policies import AutoTopicCreation, BacklogQuota, Policies, Retention
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.metadata.tenants import Tenant, TenantNotFoundError, Tenants
 from magnetar.broker.port import NamespaceNotFoundError
@@ -52,7 +47,14 @@ PULSARS_OWN_JSON: dict[str, Any] = {
     "max_consumers_per_subscription": 7,
     "schema_compatibility_strategy": "FULL",
     "schema_validation_enforced": False,
-    "topicDispatchRate": {"standalone": {"dispatchThrottlingRateInMsg": 10}},
+    "topicDispatchRate": {
+        "standalone": {
+            "dispatchThrottlingRateInMsg": 10,
+            "dispatchThrottlingRateInByte": -1,
+            "relativeToPublishRate": False,
+            "ratePeriodInSecond": 1,
+        }
+    },
     "properties": {"team": "sensors"},
 }
 

@@ -5,13 +5,11 @@ from hypothesis import strategies as st
 
 from magnetar.broker.entry import EntryId
 from magnetar.broker.topics.backlog import (
-    Quota,
     QuotaPolicy,
     Retention,
     Span,
     backlog_bytes,
     evict_to,
-    over_quota,
     strictest,
     trimmable,
 )
@@ -137,16 +135,6 @@ def test_after_an_eviction_the_backlog_is_below_the_quota(
         assert sum(span.size_bytes for span in ledgers) <= limit
     else:
         assert backlog_bytes(ledgers, mark) <= limit
-
-
-def test_a_quota_counts_bytes_or_the_age_of_the_oldest_message() -> None:
-    by_size = Quota(QuotaPolicy.EXCEPTION, size_bytes=100)
-    assert not over_quota(by_size, 99, NOW_MS - HOUR_MS, NOW_MS)
-    assert over_quota(by_size, 100, None, NOW_MS)
-    by_age = Quota(QuotaPolicy.EXCEPTION, age_s=3600)
-    assert not over_quota(by_age, 10**12, NOW_MS - HOUR_MS, NOW_MS)
-    assert over_quota(by_age, 0, NOW_MS - HOUR_MS - 1, NOW_MS)
-    assert not over_quota(by_age, 0, None, NOW_MS)
 
 
 def test_refusing_producers_beats_evicting_consumers() -> None:

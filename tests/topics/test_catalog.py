@@ -8,7 +8,8 @@ import pytest
 
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.facts import AlreadyExistsError
-from magnetar.broker.metadata.namespaces import Namespaces, Policies
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.metadata.store import StoreUnavailableError
 from magnetar.broker.port import (
     ListMode,

@@ -12,8 +12,9 @@ from magnetar.broker.metadata.documents import encode
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.memory import MemoryStore
-from magnetar.broker.metadata.namespaces import AutoTopicCreation, Namespaces, Policies
+from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.policies import AutoTopicCreation, Policies
 from magnetar.broker.metadata.store import Put, Versioned
 from magnetar.broker.port import (
     ListMode,

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.metadata.namespaces import Policies
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.topics.backlog import Quota, QuotaPolicy, Retention
-from magnetar.broker.topics.policies import rules_of, with_topic
+from magnetar.broker.topics.policies import overlaid, rules_of
 
 
 def config(**settings: Any) -> BrokerConfig:
@@ -39,9 +39,30 @@ def test_a_policy_of_the_namespace_wins_over_the_setting() -> None:
 
 
 def test_a_topic_wins_over_its_namespace() -> None:
-    rules = rules_of(config(), Policies())
-    assert with_topic(rules, deduplication=True).deduplication
-    assert with_topic(rules, deduplication=None) is rules
+    namespace = policies(message_ttl_in_seconds=5, deduplicationEnabled=False)
+    topic = policies(deduplicationEnabled=True, max_producers_per_topic=0)
+    rules = rules_of(config(), namespace, topic)
+    assert (rules.ttl_s, rules.deduplication, rules.producers_max) == (5, True, 0)
+    nothing = rules_of(config(), namespace, Policies())
+    assert nothing == rules_of(config(), namespace)
+
+
+def test_a_topic_has_the_backlog_quotas_of_its_namespace_but_for_kinds_of_its_own() -> None:
+    def quotas(**limits: int) -> Policies:
+        return policies(backlog_quota_map={kind: {"limitSize": n} for kind, n in limits.items()})
+
+    both = overlaid(quotas(destination_storage=1, message_age=2), quotas(message_age=3))
+    assert {kind: each.limit_bytes for kind, each in both.backlog_quotas.items()} == {
+        "destination_storage": 1,
+        "message_age": 3,
+    }
+
+
+def test_a_limit_of_zero_on_a_topic_lifts_that_of_its_namespace() -> None:
+    namespace = policies(max_producers_per_topic=3, message_ttl_in_seconds=9)
+    topic = policies(max_producers_per_topic=0, message_ttl_in_seconds=0)
+    rules = rules_of(config(), namespace, topic)
+    assert (rules.producers_max, rules.ttl_s) == (0, 0)
 
 
 def test_topics_made_by_asking_are_partitioned_if_the_namespace_says_so() -> None:

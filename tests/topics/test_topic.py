@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from magnetar.broker.entry import EARLIEST, EntryId
-from magnetar.broker.metadata.namespaces import Namespaces, Policies
+from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import (
     AccessMode,
     ConsumerBusyError,

@@ -10,13 +10,8 @@ from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.holdings import Held, save_held
-from magnetar.broker.metadata.namespaces import (
-    BacklogQuota,
-    InactiveTopics,
-    Namespaces,
-    Policies,
-    Retention,
-)
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.policies import BacklogQuota, InactiveTopics, Policies, Retention
 from magnetar.broker.metadata.store import Put, numbered
 from magnetar.broker.port import PersistenceError, QuotaExceededError, TopicNotFoundError
 from magnetar.broker.topics.duties import SETTLED_S

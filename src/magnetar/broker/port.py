@@ -13,7 +13,7 @@ because they happen per socket read.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from magnetar.broker.entry import EntryId
 from magnetar.broker.run import Run
@@ -117,6 +117,14 @@ class ProducerEvents(Protocol):
 
     def closed(self, reason: PortError) -> None:
         """Report that the broker ended this producer; the client should look up and come again."""
+
+
+@runtime_checkable
+class ThrottledEvents(Protocol):
+    """What the events of a producer have besides, if its door can keep a client waiting."""
+
+    def throttle(self, seconds: float) -> None:
+        """Take nothing more from this producer for so long: it has sent more than it may."""
 
 
 @dataclass(frozen=True, slots=True)

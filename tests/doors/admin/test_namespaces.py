@@ -1,4 +1,4 @@
-"""Namespaces and their policies: Pulsar's shapes, and refusals that say what is allowed."""
+"""Namespaces: Pulsar's shapes, and refusals that say what is allowed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,6 @@ import pytest
 from magnetar.broker.doors.admin.app import AdminApp
 from magnetar.broker.doors.admin.bundles import boundaries, bundle_of
 from magnetar.broker.doors.admin.context import Context
-from magnetar.broker.doors.admin.policies import NOT_YET, POLICIES
 from magnetar.broker.doors.admin.slices import SLICE
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.store import Store
@@ -118,144 +117,6 @@ async def test_a_long_list_comes_in_slices_and_whole(ask: Any, app: AdminApp, na
     answer = await ask(app, "GET", f"{NS}/topics")
     assert answer.json == names.names
     assert answer.pieces >= 4
-
-
-# --- policies -----------------------------------------------------------------------------
-
-GOOD: dict[str, list[Any]] = {
-    "retention": [
-        {"retentionTimeInMinutes": 10, "retentionSizeInMB": -1},
-        {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0},
-    ],
-    "messageTTL": [0, 3600],
-    "deduplication": [True, False],
-    "persistence": [
-        {
-            "bookkeeperEnsemble": 3,
-            "bookkeeperWriteQuorum": 2,
-            "bookkeeperAckQuorum": 2,
-            "managedLedgerMaxMarkDeleteRate": 1.5,
-        }
-    ],
-    "autoTopicCreation": [
-        {
-            "allowAutoTopicCreation": True,
-            "topicType": "partitioned",
-            "defaultNumPartitions": 3,
-        },
-        {"allowAutoTopicCreation": False, "topicType": None, "defaultNumPartitions": None},
-    ],
-    "autoSubscriptionCreation": [{"allowAutoSubscriptionCreation": False}],
-    "delayedDelivery": [{"active": False, "tickTime": 100, "maxDeliveryDelayInMillis": 0}],
-    "inactiveTopicPolicies": [
-        {
-            "inactiveTopicDeleteMode": "delete_when_subscriptions_caught_up",
-            "maxInactiveDurationSeconds": 5,
-            "deleteWhileInactive": True,
-        }
-    ],
-    "subscriptionTypesEnabled": [["Shared", "Failover"]],
-    "encryptionRequired": [True],
-}
-BAD: dict[str, list[tuple[Any, int]]] = {
-    "retention": [
-        ({"retentionTimeInMinutes": 0, "retentionSizeInMB": 5}, 412),
-        ({"retentionTimeInMinutes": -2, "retentionSizeInMB": -2}, 412),
-        ({"retentionTimeInMinutes": "x"}, 400),
-        (5, 400),
-    ],
-    "deduplication": [(1, 400), ("true", 400)],
-    "autoTopicCreation": [
-        ({"allowAutoTopicCreation": True, "topicType": "round"}, 412),
-        ({"allowAutoTopicCreation": True, "topicType": "partitioned"}, 412),
-    ],
-    "subscriptionTypesEnabled": [(["Sideways"], 400), ("Shared", 400)],
-    "persistence": [([], 400)],
-    "autoSubscriptionCreation": [({"allowAutoSubscriptionCreation": "no"}, 400)],
-    "delayedDelivery": [({"active": 3}, 400)],
-    "inactiveTopicPolicies": [({"maxInactiveDurationSeconds": None}, 400)],
-    "encryptionRequired": [("yes", 400)],
-}
-COUNTS_GOOD: list[Any] = [0, 5]
-COUNTS_BAD: list[tuple[Any, int]] = [(-1, 400), (2**31, 400), ("5", 400), (1.5, 400), ({}, 400)]
-
-
-@pytest.mark.parametrize("name", [policy.name for policy in POLICIES])
-async def test_a_policy_is_unset_set_shown_and_unset_again(
-    ask: Any, app: AdminApp, name: str
-) -> None:
-    assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
-    for value in GOOD.get(name, COUNTS_GOOD):
-        for method in ("POST", "PUT"):
-            assert (await ask(app, method, f"{NS}/{name}", value)).status == 204
-            assert (await ask(app, "GET", f"{NS}/{name}")).json == value
-    assert (await ask(app, "DELETE", f"{NS}/{name}")).status == 204
-    assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
-
-
-@pytest.mark.parametrize("name", [policy.name for policy in POLICIES])
-async def test_a_policy_with_a_wrong_value_changes_nothing(
-    ask: Any, app: AdminApp, name: str
-) -> None:
-    for value, status in [*BAD.get(name, COUNTS_BAD), (b"", 400), (b"{]", 400)]:
-        headers = {"content-type": "application/json"}
-        answer = await ask(app, "POST", f"{NS}/{name}", value, headers)
-        assert answer.status == status, value
-        assert name in answer.reason
-        assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
-
-
-@pytest.mark.parametrize("name", ["retention", "dispatchRate", "backlogQuotaMap", "replication"])
-async def test_a_policy_of_no_namespace_is_refused(ask: Any, app: AdminApp, name: str) -> None:
-    path = f"/admin/v2/namespaces/public/nothing/{name}"
-    assert (await ask(app, "GET", path)).status == 404
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-async def test_a_policy_that_nobody_would_keep_is_refused_by_name(
-    ask: Any, app: AdminApp, name: str
-) -> None:
-    assert (await ask(app, "GET", f"{NS}/{name}")).status == 204
-    answer = await ask(app, "POST", f"{NS}/{name}", 1)
-    assert (answer.status, answer.reason) == (
-        405,
-        f"the policy {name} is not supported by this broker",
-    )
-
-
-async def test_backlog_quotas_are_kept_by_kind(ask: Any, app: AdminApp) -> None:
-    size = {"limitSize": 1024, "limitTime": -1, "policy": "producer_exception"}
-    age = {"limitSize": -1, "limitTime": 60, "policy": "consumer_backlog_eviction"}
-    assert (await ask(app, "POST", f"{NS}/backlogQuota", size)).status == 204
-    kind = "?backlogQuotaType=message_age"
-    assert (await ask(app, "POST", f"{NS}/backlogQuota{kind}", age)).status == 204
-    shown = (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json
-    assert shown == {"destination_storage": size, "message_age": age}
-    assert (await ask(app, "DELETE", f"{NS}/backlogQuota")).status == 204
-    assert (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json == {"message_age": age}
-
-
-@pytest.mark.parametrize(
-    ("query", "body", "status"),
-    [
-        ("?backlogQuotaType=colour", {"limitSize": 1}, 412),
-        ("", {"limitSize": 1, "policy": "shrug"}, 412),
-        ("?backlogQuotaType=message_age", {"limitSize": 1}, 412),
-        ("", b"", 400),
-        ("", {"limitSize": "much"}, 400),
-    ],
-)
-async def test_a_backlog_quota_that_cannot_be_is_refused(
-    ask: Any, app: AdminApp, query: str, body: object, status: int
-) -> None:
-    assert (await ask(app, "POST", f"{NS}/backlogQuota{query}", body)).status == status
-    assert (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json == {}
-
-
-async def test_a_namespace_lives_on_this_cluster_only(ask: Any, app: AdminApp) -> None:
-    assert (await ask(app, "GET", f"{NS}/replication")).json == ["standalone"]
-    assert (await ask(app, "POST", f"{NS}/replication", ["standalone"])).status == 204
-    assert (await ask(app, "POST", f"{NS}/replication", ["standalone", "mars"])).status == 412
 
 
 async def test_properties_are_added_shown_and_removed(ask: Any, app: AdminApp) -> None:

@@ -220,16 +220,6 @@ async def test_deduplication_of_one_topic_follows_the_switch(ask: Any, one: Proc
     assert (await ask(one.front, "GET", path)).status == 204
 
 
-async def test_a_policy_of_one_topic_that_nobody_would_keep_is_refused(
-    ask: Any, one: Processes
-) -> None:
-    await ask(one.front, "PUT", T)
-    answer = await ask(one.front, "POST", f"{T}/retention", {})
-    assert answer.status == 405
-    assert "namespace" in answer.reason
-    assert (await ask(one.front, "GET", f"{T}/retention")).status == 204
-
-
 async def test_a_lookup_says_who_serves_a_topic(ask: Any, two: Processes) -> None:
     urls = set()
     for i in range(10):

@@ -3,7 +3,8 @@
 from contextlib import suppress
 
 from magnetar.broker.metadata.facts import AlreadyExistsError
-from magnetar.broker.metadata.namespaces import Namespaces, Policies
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.metadata.tenants import Cluster, Clusters, Tenant, Tenants
 from magnetar.names import NamespaceName

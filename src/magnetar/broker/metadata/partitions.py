@@ -25,6 +25,7 @@ from magnetar.broker.metadata.store import (
     Store,
     number_of,
 )
+from magnetar.broker.metadata.topic_policies import TopicPolicies
 from magnetar.broker.port import NamespaceNotFoundError, TopicNotFoundError
 from magnetar.names import Domain, NamespaceName, TopicName
 
@@ -52,7 +53,7 @@ class TopicRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     terminated_at: EntryId | None = None
     """The last entry of a topic that was closed for good."""
     deduplication: bool | None = None
-    """None: as the namespace says."""
+    """None: as its namespace says, or the topic in `policies`, where newer versions write it."""
 
 
 class Partitions:
@@ -60,6 +61,7 @@ class Partitions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.policies = TopicPolicies(store)
 
     # --- partitioned topics
 
@@ -133,7 +135,9 @@ class Partitions:
         """
         key = paths.partitioned(topic)
         try:
-            await self._store.commit([Check(key, PRESENT), Delete(key)])
+            await self._store.commit(
+                [Check(key, PRESENT), Delete(key), Delete(paths.policies(topic))]
+            )
         except ConflictError:
             raise TopicNotFoundError(f"partitioned topic {topic} does not exist") from None
 
@@ -190,6 +194,7 @@ class Partitions:
                     DeleteAll(paths.sequences(topic)),
                     Delete(paths.owner(topic)),
                     Delete(paths.topic(topic)),
+                    *([] if topic.partition >= 0 else [Delete(paths.policies(topic))]),
                 ]
             )
         except ConflictError:

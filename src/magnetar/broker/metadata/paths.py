@@ -5,6 +5,7 @@
     namespaces/<tenant>/<namespace>          JSON: the policies
     partitioned/<topic>                      JSON: how many partitions
     topics/<topic>                           JSON: one per topic or partition
+    policies/<topic>                         JSON: what one topic, by its base name, says itself
     owners/<topic>                           number of the worker; its version is the epoch
     ledgers/<topic>/<ledger>                 JSON: one per ledger of the chain
     dropped/<ledger>                         a ledger that no topic has any more
@@ -27,6 +28,7 @@ TENANTS = "tenants/"
 NAMESPACES = "namespaces/"
 PARTITIONED = "partitioned/"
 TOPICS = "topics/"
+POLICIES = "policies/"
 LEDGERS = "ledgers/"
 DROPPED = "dropped/"
 HELD = "held/"
@@ -59,6 +61,11 @@ def partitioned(topic: TopicName) -> str:
 def topic(name: TopicName) -> str:
     """Return the key of a topic, or of one partition."""
     return TOPICS + _topic(name)
+
+
+def policies(topic: TopicName) -> str:
+    """Return the key of what a topic says itself. Its partitions have it in common."""
+    return POLICIES + _topic(topic.base)
 
 
 def owner(topic: TopicName) -> str:
@@ -102,7 +109,7 @@ def live(topic: TopicName) -> str:
 
 
 def in_namespace(kind: str, name: NamespaceName, domain: str) -> str:
-    """Return the prefix of the topics (`TOPICS`, `PARTITIONED` or `LIVE`) of a namespace."""
+    """Return the prefix of what a kind (`TOPICS`, `POLICIES`...) has of a namespace."""
     return f"{kind}{domain}/{name.tenant}/{name.namespace}/"
 
 

@@ -152,6 +152,8 @@ class Link(asyncio.Protocol):
         self.congested = False
         """Publish no more for now."""
         self.producers: dict[int, ProducerEnd] = {}
+        self.opened_by: dict[int, ProducerEnd] = {}
+        """The producers, by the request that opened each."""
         self.consumers: dict[int, ConsumerEnd] = {}
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._ids = count(1)
@@ -443,11 +445,10 @@ class Link(asyncio.Protocol):
             waiting.set_result(answer)
 
     def _admit(self, answer: api.CommandProducerSuccess) -> None:
-        """Hand on the second answer to PRODUCER: rare enough to look for who waits for it."""
-        for each in self.producers.values():
-            if each.request_id == answer.request_id:
-                each.admitted(answer)
-                return
+        """Hand on another answer to PRODUCER."""
+        producer = self.opened_by.get(answer.request_id)
+        if producer is not None:
+            producer.admitted(answer)
 
 
 def _sent_away() -> ServiceNotReadyError:

@@ -21,6 +21,7 @@ from magnetar.broker.port import (
     ProducerRequest,
     PublishDone,
     ServiceNotReadyError,
+    ThrottledEvents,
 )
 from magnetar.broker.remote import requests
 from magnetar.broker.remote.link import Link, Settled
@@ -77,6 +78,7 @@ class RemoteProducer:
 
         def command(request_id: int) -> bytes:
             self.request_id = request_id
+            self.link.opened_by[request_id] = self
             return requests.producer(request_id, self._id, request)
 
         self.link.producers[self._id] = self
@@ -160,7 +162,15 @@ class RemoteProducer:
         self._settle(sent, 1, _NOT_STORED, _NOT_STORED, error, settled)
 
     def admitted(self, answer: api.CommandProducerSuccess) -> None:
-        """Take the news that the wait for exclusive access is over."""
+        """Take the news that the wait for exclusive access is over.
+
+        Or that the owner takes no more of this producer's for some milliseconds: it has sent
+        more than its topic's rate allows.
+        """
+        if not answer.producer_ready:
+            if isinstance(self._events, ThrottledEvents):
+                self._events.throttle(answer.last_sequence_id / 1000)
+            return
         self.ready = True
         self.topic_epoch = answer.topic_epoch
         self._events.ready(answer.topic_epoch)
@@ -214,5 +224,6 @@ class RemoteProducer:
         if not self._left:
             self._left = True
             self.link.producers.pop(self._id, None)
+            self.link.opened_by.pop(self.request_id, None)
             self.link.endpoints -= 1
             self._when_left()

@@ -116,17 +116,6 @@ def evict_to(spans: Sequence[Span], limit_bytes: int) -> EntryId | None:
     return last if spans else None
 
 
-def over_quota(
-    quota: Quota, backlog_size_bytes: int, oldest_publish_ms: int | None, now_ms: int
-) -> bool:
-    """Return whether a backlog is over its quota, in size or in age of its oldest message."""
-    if 0 < quota.size_bytes <= backlog_size_bytes:
-        return True
-    if quota.age_s > 0 and oldest_publish_ms is not None:
-        return now_ms - oldest_publish_ms > quota.age_s * 1000
-    return False
-
-
 def strictest(policies: Sequence[QuotaPolicy]) -> QuotaPolicy:
     """Return which of several policies of full quotas wins: refusing beats evicting."""
     for policy in (QuotaPolicy.EXCEPTION, QuotaPolicy.HOLD):

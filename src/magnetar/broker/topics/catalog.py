@@ -53,7 +53,8 @@ from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
 from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
-from magnetar.broker.topics.policies import Rules, with_topic
+from magnetar.broker.topics.pacing import Shared
+from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
@@ -135,6 +136,8 @@ class Catalog:
         self._look_again_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[Callable[[], None]] = []
+        self._changes_seen = 0
+        """How often a policy, or the record of a topic, has changed."""
         self.publisher = Publisher(
             ledgers, clock, loop, metrics, held_bytes_max=config.unsynced_bytes_max
         )
@@ -142,6 +145,7 @@ class Catalog:
         self.publisher.on_failure = self.trouble.found
         ground = _Ground(config, clock, loop)
         self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
+        self.shared = Shared(clock.monotonic, config.workers)
         self._duties = Duties(self, ledgers, store, config, clock)
         ledgers.on_commit = self.publisher.committed
         ledgers.before_recycle = self._before_recycle
@@ -182,10 +186,12 @@ class Catalog:
             names=ProducerNames(self._config.cluster, start),
             quarantined=self._ledgers.stored.quarantined,
             address_of=self._address_of,
+            shared=self.shared,
         )
         self._watches += [
             self._existence.namespaces.watch(self._namespaces_changed),
             self._existence.partitions.watch(self._topics_changed),
+            self._existence.partitions.policies.watch(self._topic_policies_changed),
         ]
         self._duties.start(self._loop)
 
@@ -419,8 +425,12 @@ class Catalog:
                 closing = self._closing.get(name)
                 if closing is not None:
                     await asyncio.wait([closing])
+                changes = self._changes_seen
                 topic = await self._load(name)
             self._topics[name] = topic
+            if changes != self._changes_seen:
+                # What was read may be the old state, and nobody was there to be told of the new.
+                self._soon(self._apply_record(topic))
             return topic
         finally:
             self._loading.pop(name, None)
@@ -428,24 +438,29 @@ class Catalog:
     async def _load(self, name: TopicName) -> Topic:
         around = self._around
         assert around is not None
-        rules = await self._existence.rules_of(name.namespace_name)
+        existence = self._existence
         if not name.persistent:
-            await self._existence.live.add(name)
+            await existence.live.add(name)
             record = TopicRecord(created_ms=self._clock.wall_ms())
-            return Topic(around, name, record, rules, None)
-        found = await self._existence.partitions.topic(name)
+            own = await existence.said_by(name, None)
+            topic = Topic(around, name, record, await existence.rules_for(name, own), None)
+            topic.own = own
+            return topic
+        found = await existence.partitions.topic(name)
         if found is None:
             raise missing(name)
+        own = await existence.said_by(name, found)
+        rules = await existence.rules_for(name, own)
         if name in self._flush_first:
             await self._ledgers.flush()
             self._flush_first.discard(name)
         log = Log(self._ledgers, Chain(self._store, name), self._config, self._clock)
         await log.load()
-        topic = Topic(
-            around, name, found, with_topic(rules, deduplication=found.deduplication), log
-        )
+        topic = Topic(around, name, found, rules, log)
+        topic.own = own
         for subscription in await self.checkpoints.load(topic):
             topic.subscriptions[subscription.name] = subscription
+        topic.pace()
         if topic.rules.deduplication:
             left = self._left.pop(name, None)
             topic.inlet.sequences = left or Sequences(await load_sequences(self._store, name))
@@ -526,6 +541,7 @@ class Catalog:
 
     def _namespaces_changed(self, names: Sequence[NamespaceName]) -> None:
         """Apply new policies to the topics that are loaded."""
+        self._changes_seen += 1
         for name in names:
             self._existence.forget_rules(name)
             if any(topic.name.namespace_name == name for topic in self.loaded()):
@@ -533,29 +549,53 @@ class Catalog:
 
     async def _apply_rules(self, namespace: NamespaceName) -> None:
         try:
-            rules = await self._existence.rules_of(namespace)
+            for topic in self.loaded():
+                if topic.name.namespace_name == namespace:
+                    rules = await self._existence.rules_for(topic.name, topic.own)
+                    await self._apply_to(topic, rules)
         except NamespaceNotFoundError:
             return  # its topics went before it
-        for topic in self.loaded():
-            if topic.name.namespace_name == namespace:
-                await self._apply_to(topic, rules)
 
     def _topics_changed(self, names: Sequence[TopicName]) -> None:
+        self._changes_seen += 1
         for name in names:
             topic = self._topics.get(name)
             if topic is not None and not topic.closed:
                 self._soon(self._apply_record(topic))
 
+    def _topic_policies_changed(self, bases: Sequence[TopicName]) -> None:
+        self._changes_seen += 1
+        for base in bases:
+            self._soon(self._apply_policies(base))
+
+    async def _apply_policies(self, base: TopicName) -> None:
+        """Let hold what a topic says itself now, also for those of its partitions that are here."""
+        record = await self._existence.partitions.partitioned(base)
+        names = [base]
+        if record is not None:
+            names = [base.partition_name(index) for index in range(record.partitions)]
+        for name in names:
+            topic = self._topics.get(name)
+            if topic is not None and not topic.closed:
+                await self._apply_record(topic)
+
     async def _apply_record(self, topic: Topic) -> None:
-        record = await self._existence.partitions.topic(topic.name)
+        """Let hold what the metadata now say about one topic."""
+        existence, name = self._existence, topic.name
+        record = await existence.partitions.topic(name) if name.persistent else None
         if record is not None:
             topic.properties = record.properties
-            topic.own_deduplication = record.deduplication
-            await self._apply_to(topic, await self._existence.rules_of(topic.name.namespace_name))
+        elif name.persistent:
+            return  # it was deleted
+        topic.own = await existence.said_by(name, record)
+        try:
+            await self._apply_to(topic, await existence.rules_for(name, topic.own))
+        except NamespaceNotFoundError:
+            return
 
     async def _apply_to(self, topic: Topic, rules: Rules) -> None:
         """Let rules hold for a topic that is being used."""
-        topic.apply(with_topic(rules, deduplication=topic.own_deduplication))
+        topic.apply(rules)
         inlet, wanted = topic.inlet, topic.rules.deduplication
         if not topic.name.persistent or wanted == (inlet.sequences is not None):
             return

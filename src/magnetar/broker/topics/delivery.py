@@ -24,7 +24,8 @@ from magnetar.broker.storage.errors import Gap
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import Cursor
-from magnetar.broker.topics.reading import NEW, Ground, Log, Portion, Reading
+from magnetar.broker.topics.rates import Meters
+from magnetar.broker.topics.reading import NEW, Ground, Log, Portion, Reading, Timer
 from magnetar.broker.topics.redelivery import NOTHING
 
 
@@ -41,6 +42,8 @@ class Account(Protocol):
     def limits(self) -> Limits: ...
     @property
     def consumption(self) -> Consumption: ...
+    @property
+    def throttle(self) -> Meters | None: ...
     def wake(self) -> None: ...
     def pass_over(self, ledger: int, entry: int, messages: int) -> None:
         """Acknowledge an entry that is never delivered."""
@@ -55,7 +58,14 @@ class Account(Protocol):
 class Delivery:
     """What all kinds have in common."""
 
-    __slots__ = ("_account", "_reading", "consumers", "read_position", "unacked_messages")
+    __slots__ = (
+        "_account",
+        "_pause",
+        "_reading",
+        "consumers",
+        "read_position",
+        "unacked_messages",
+    )
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -63,6 +73,8 @@ class Delivery:
         self.consumers: dict[int, OpenConsumer] = {}
         self.read_position = account.cursor.next_unacknowledged(EARLIEST, account.log)
         self.unacked_messages = 0
+        self._pause: Timer | None = None
+        """Set while nothing is sent because of a rate."""
 
     # --- what each kind does its own way
 
@@ -106,6 +118,9 @@ class Delivery:
     def stop(self) -> None:
         """Let go of everything: nobody will call `dispatch` again."""
         self._reading.forget()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     @property
     def caught_up(self) -> bool:
@@ -143,6 +158,29 @@ class Delivery:
         return 0
 
     # --- what they share
+
+    def _room(self, throttle: Meters) -> int:
+        """Return how many messages the rates allow now; at 0 a timer will wake."""
+        messages, _ = throttle.room()
+        if not messages and self._pause is None:
+            loop = self._account.ground.loop
+            self._pause = loop.call_later(throttle.wait_s(), self._pause_is_over)
+        return messages
+
+    def _pause_is_over(self) -> None:
+        self._pause = None
+        self._account.wake()
+
+    def _within_rate(self, portion: Portion, rows: Sequence[int]) -> Sequence[int]:
+        """Return the first of these rows, as many as the rates allow; at least one."""
+        throttle = self._account.throttle
+        if throttle is None:
+            return rows
+        messages, size = throttle.room()
+        count, _ = fitting(portion.message_counts(rows), max(messages, 1))
+        lengths = portion.run.u32(LENGTH).tolist()
+        by_size, _ = fitting([lengths[row] for row in rows], max(size, 1))
+        return rows[: min(count, by_size)]
 
     def _read_new(self, entries_max: int) -> Portion | None:
         """Read at the read position; None: nothing there, or not yet."""
@@ -188,6 +226,8 @@ class Delivery:
         consumer.bytes_out += size
         consumer.last_sent_ms = account.ground.clock.wall_ms()
         account.count_out(len(rows), messages, size)
+        if account.throttle is not None:
+            account.throttle.take(messages, size)
         selection = Selection(ledger, first, rows, redeliveries, ack_sets, consumer.epoch)
         if not consumer.events.deliver(run, selection):
             consumer.congested = True

@@ -19,6 +19,7 @@ from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.live import Live
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.port import ListMode, NotAllowedError, TopicNotFoundError
 from magnetar.broker.topics.policies import Rules, rules_of
@@ -34,7 +35,7 @@ class Existence:
         self.live = Live(store)
         self._config = config
         self._clock = clock
-        self._rules: dict[NamespaceName, Rules] = {}
+        self._rules: dict[NamespaceName, tuple[Policies, Rules]] = {}
         self._forgotten = 0
 
     # --- namespaces ---------------------------------------------------------------------
@@ -45,14 +46,34 @@ class Existence:
         Raises:
             NamespaceNotFoundError: the tenant or the namespace is missing.
         """
-        rules = self._rules.get(namespace)
-        if rules is None:
+        return (await self._known(namespace))[1]
+
+    async def rules_for(self, topic: TopicName, own: Policies | None) -> Rules:
+        """Return what holds for a topic that says this itself.
+
+        Raises:
+            NamespaceNotFoundError: the tenant or the namespace is missing.
+        """
+        policies, rules = await self._known(topic.namespace_name)
+        return rules if own is None else rules_of(self._config, policies, own)
+
+    async def said_by(self, topic: TopicName, record: TopicRecord | None) -> Policies | None:
+        """Return what a topic says itself; None: nothing."""
+        own = await self.partitions.policies.get(topic)
+        if record is not None and own.deduplication is None:
+            own.deduplication = record.deduplication  # as older versions wrote it
+        return None if own == Policies() else own
+
+    async def _known(self, namespace: NamespaceName) -> tuple[Policies, Rules]:
+        known = self._rules.get(namespace)
+        if known is None:
             before = self._forgotten
-            rules = rules_of(self._config, await self.namespaces.get(namespace))
+            policies = await self.namespaces.get(namespace)
+            known = policies, rules_of(self._config, policies)
             if before == self._forgotten:
                 # Otherwise policies changed while these were read: they may be the old ones.
-                self._rules[namespace] = rules
-        return rules
+                self._rules[namespace] = known
+        return known
 
     def forget_rules(self, namespace: NamespaceName) -> None:
         """Read a namespace's policies anew next time: they have changed."""
@@ -65,6 +86,12 @@ class Existence:
         for namespace in await self.namespaces.list():
             if (await self.rules_of(namespace)).shrinks:
                 found += await self.partitions.list_topics(namespace)
+                continue
+            said = await self.partitions.policies.list(namespace)
+            some = {base for base, own in said if (await self.rules_for(base, own)).shrinks}
+            if some:
+                topics = await self.partitions.list_topics(namespace)
+                found += [topic for topic in topics if topic.base in some]
         return found
 
     # --- topics -------------------------------------------------------------------------

@@ -85,8 +85,9 @@ class KeyedDelivery(SharedDelivery):
             return 1
         portion = self._portion(*found)
         if portion.rows:
-            fits, messages = fitting(portion.message_counts(portion.rows), slot.permits)
-            rows = portion.rows[:fits]
+            slower = self._within_rate(portion, portion.rows)
+            fits, messages = fitting(portion.message_counts(slower), slot.permits)
+            rows = slower[:fits]
             for row in rows:
                 keyed_slot = self._keyed.unwait(position.ledger, position.entry + row)
                 self._keyed.hold(keyed_slot, slot.consumer)
@@ -96,6 +97,7 @@ class KeyedDelivery(SharedDelivery):
     def _deal(self, portion: Portion, rows: Sequence[int], slots: list[Slot]) -> int:
         if not rows:
             return 0
+        rows = self._within_rate(portion, rows)
         keyed, (ledger, first) = self._keyed, portion.at
         by_row = _slots_of(portion.run)
         state = KeyedState(

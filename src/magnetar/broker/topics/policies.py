@@ -1,22 +1,36 @@
-"""What holds for a topic: the broker's settings, with its namespace's policies over them. Pure.
+"""What holds for a topic. Pure.
+
+    the topic's own policies      policy by policy, the first of these that says something;
+    over its namespace's          backlog quotas: of each kind
+    over the broker's settings
 
 One `Rules` object is shared by all topics of a namespace, unless a topic says something of
-its own; a changed policy is a new object. A namespace's 0 means "no limit", as in Pulsar.
+its own; a changed policy is a new object. A limit of 0 means that there is none, as in Pulsar.
 """
 
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
 
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.metadata.namespaces import BacklogQuota, Policies
+from magnetar.broker.metadata.policies import (
+    BacklogQuota,
+    DispatchRate,
+    Policies,
+    PublishRate,
+    SubscribeRate,
+)
 from magnetar.broker.topics.backlog import Quota, QuotaPolicy, Retention
+from magnetar.broker.topics.rates import NO_LIMIT, Limit
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for the topics of one namespace. In every limit 0 means that there is none."""
+    """What holds for the topics of one namespace, or for one topic. In every limit 0 is none."""
 
     retention: Retention
     ttl_s: int
@@ -42,6 +56,17 @@ class Rules:
     delete_inactive_with_subscriptions: bool
     """Also while it has subscriptions, if they are caught up."""
     delayed_delivery: bool
+    delay_ms_max: int
+    message_bytes_max: int
+    publish_rate: Limit
+    dispatch_rate: Limit
+    """Of all subscriptions together,"""
+    subscription_dispatch_rate: Limit
+    """and of each of them."""
+    subscribe_rate: Limit
+    """Of each consumer."""
+    resource_group: str
+    """Whose rates it shares with others; empty: nobody's."""
 
     @property
     def shrinks(self) -> bool:
@@ -51,6 +76,7 @@ class Rules:
             or self.retention.time_min >= 0
             or self.retention.size_mib >= 0
             or self.delete_inactive_after_s
+            or any(quota.policy is QuotaPolicy.EVICTION for quota in self.quotas)
         )
 
 
@@ -58,8 +84,9 @@ INACTIVE_S = 60
 """How long a topic has to be idle before it is deleted, where that is on; Pulsar's default."""
 
 
-def rules_of(config: BrokerConfig, policies: Policies) -> Rules:
-    """Return what holds in a namespace with these policies."""
+def rules_of(config: BrokerConfig, namespace: Policies, topic: Policies | None = None) -> Rules:
+    """Return what holds in a namespace; or for a topic that says something itself."""
+    policies = namespace if topic is None else overlaid(namespace, topic)
     retention = Retention(config.retention_time_min, config.retention_size_mib)
     if policies.retention is not None:
         retention = Retention(policies.retention.time_min, policies.retention.size_mib)
@@ -103,14 +130,53 @@ def rules_of(config: BrokerConfig, policies: Policies) -> Rules:
             inactive is not None and inactive.mode == "delete_when_subscriptions_caught_up"
         ),
         delayed_delivery=policies.delayed_delivery is None or policies.delayed_delivery.active,
+        delay_ms_max=_longest_delay(policies),
+        message_bytes_max=policies.message_bytes_max or 0,
+        publish_rate=_publish_limit(policies.publish_rate, config.cluster),
+        dispatch_rate=_dispatch_limit(policies.dispatch_rate, config.cluster),
+        subscription_dispatch_rate=_dispatch_limit(
+            policies.subscription_dispatch_rate, config.cluster
+        ),
+        subscribe_rate=_subscribe_limit(policies.subscribe_rate, config.cluster),
+        resource_group=policies.resource_group or "",
     )
 
 
-def with_topic(rules: Rules, *, deduplication: bool | None) -> Rules:
-    """Return the rules of a namespace with what one of its topics says over them."""
-    if deduplication is None or deduplication == rules.deduplication:
-        return rules
-    return replace(rules, deduplication=deduplication)
+def overlaid(namespace: Policies, topic: Policies) -> Policies:
+    """Return the policies of a namespace with what one of its topics says over them."""
+    said = {each.name: getattr(topic, each.name) for each in msgspec.structs.fields(Policies)}
+    own: dict[str, Any] = {
+        name: value for name, value in said.items() if value is not None and value not in ([], {})
+    }
+    own["backlog_quotas"] = {**namespace.backlog_quotas, **topic.backlog_quotas}
+    return msgspec.structs.replace(namespace, **own)
+
+
+def _longest_delay(policies: Policies) -> int:
+    delayed = policies.delayed_delivery
+    return max(delayed.delay_ms_max, 0) if delayed is not None and delayed.active else 0
+
+
+def _publish_limit(rates: Mapping[str, PublishRate] | None, cluster: str) -> Limit:
+    rate = (rates or {}).get(cluster)
+    if rate is None:
+        return NO_LIMIT
+    return Limit(max(rate.messages_max, 0), max(rate.bytes_max, 0))
+
+
+def _dispatch_limit(rates: Mapping[str, DispatchRate] | None, cluster: str) -> Limit:
+    rate = (rates or {}).get(cluster)
+    if rate is None:
+        return NO_LIMIT
+    messages, size = max(rate.messages_max, 0), max(rate.bytes_max, 0)
+    return Limit(messages, size, max(rate.period_s, 1), rate.relative)
+
+
+def _subscribe_limit(rates: Mapping[str, SubscribeRate] | None, cluster: str) -> Limit:
+    rate = (rates or {}).get(cluster)
+    if rate is None or rate.subscribes_max <= 0:
+        return NO_LIMIT
+    return Limit(rate.subscribes_max, 0, max(rate.period_s, 1))
 
 
 def _quota(quota: BacklogQuota) -> Quota:

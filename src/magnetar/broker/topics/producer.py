@@ -22,10 +22,12 @@ from magnetar.broker.port import (
     ProducerEvents,
     ProducerRequest,
     PublishDone,
+    ThrottledEvents,
 )
 from magnetar.broker.run import OFFSET, Run
 from magnetar.broker.topics.deduplication import NO_SEQUENCE, Sequences
 from magnetar.broker.topics.figures import Rate
+from magnetar.broker.topics.gate import Gate
 from magnetar.broker.topics.tally import Tally
 
 NOT_STORED = EARLIEST.ledger
@@ -64,6 +66,7 @@ class Inlet:
         "bytes_in",
         "chunks_in",
         "entries_in",
+        "gate",
         "held",
         "last_publish_ms",
         "log",
@@ -92,6 +95,8 @@ class Inlet:
         self.sequences = sequences
         self.refusal: PortError | None = None
         """Why nothing may be published at the moment; None if it may."""
+        self.gate: Gate | None = None
+        """What is asked of each message; None: nothing."""
         self.held: deque[Held] | None = None
         self.opening: asyncio.Task[None] | None = None
         self.entries_in = 0
@@ -131,6 +136,7 @@ class OpenProducer:
         "ready",
         "refusal",
         "request",
+        "throttle",
         "topic_epoch",
     )
 
@@ -161,6 +167,8 @@ class OpenProducer:
         self.bytes_in = 0
         self.chunks_in = 0
         self.rate: Rate | None = None
+        self.throttle = events.throttle if isinstance(events, ThrottledEvents) else None
+        """Asks the door to take nothing from the client for some seconds."""
         self._leave: Callable[[OpenProducer], None] | None = leave
         self._idle: asyncio.Future[None] | None = None
 

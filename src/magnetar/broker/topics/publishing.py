@@ -20,7 +20,7 @@ import asyncio
 import logging
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from magnetar.broker.clock import Clock
@@ -49,6 +49,7 @@ from magnetar.broker.run import (
 )
 from magnetar.broker.storage.record import Part
 from magnetar.broker.topics.deduplication import NO_SEQUENCE, Judgement, Sequences
+from magnetar.broker.topics.gate import Gate
 from magnetar.broker.topics.producer import (
     NOT_STORED,
     AppendLog,
@@ -57,6 +58,7 @@ from magnetar.broker.topics.producer import (
     OpenProducer,
     detached,
 )
+from magnetar.broker.topics.rates import Meters
 from magnetar.broker.topics.tally import SIZE_BOUNDS_BYTES, SIZES_FROM, Tally, latency_bucket
 
 logger = logging.getLogger(__name__)
@@ -299,6 +301,7 @@ class Publisher:
             and not producer.closed
             and inlet.refusal is None
             and inlet.sequences is None
+            and inlet.gate is None
             and inlet.log is not None
             and not inlet.held
             and inlet.log.ready
@@ -385,6 +388,14 @@ class Publisher:
 
     def _hand_out(self, report: _Report, rows: _Rows) -> None:
         """Pass rows of a topic that keeps nothing straight to its subscriptions."""
+        gate = rows.producer.inlet.gate
+        if gate is None:
+            self._hand_out_all(report, rows)
+            return
+        for piece in self._through(gate, report, rows):
+            self._hand_out_all(report, piece)
+
+    def _hand_out_all(self, report: _Report, rows: _Rows) -> None:
         producer, slot, first_row, run = rows
         inlet = producer.inlet
         now_ms = self._clock.wall_ms()
@@ -396,12 +407,45 @@ class Publisher:
 
     def _admit(self, report: _Report, rows: _Rows, log: AppendLog) -> None:
         """Give rows their entry ids, apart from those that are stored already."""
-        producer, slot, first_row, run = rows
-        sequences = producer.inlet.sequences
-        if sequences is None:
+        inlet = rows.producer.inlet
+        if inlet.sequences is None and inlet.gate is None:
             log.wrote(*self._store(report, rows, log, NO_SEQUENCE))
             return
         written: list[tuple[int, int, int, int]] = []
+        pieces = [rows] if inlet.gate is None else self._through(inlet.gate, report, rows)
+        for piece in pieces:
+            if inlet.sequences is None:
+                written.append(self._store(report, piece, log, NO_SEQUENCE))
+            else:
+                self._store_new(report, piece, log, inlet.sequences, written)
+        if written:
+            # Told once, at the end: it may close the ledger, and these rows are judged already.
+            counts, sizes, first_ms, last_ms = zip(*written, strict=True)
+            log.wrote(sum(counts), sum(sizes), min(first_ms), max(last_ms))
+
+    def _through(self, gate: Gate, report: _Report, rows: _Rows) -> Iterator[_Rows]:
+        """Yield the rows that may pass the gate of a topic; refuse the others, in their turn."""
+        producer, slot, first_row, run = rows
+        for first, count, error in gate.judged(run, self._clock.wall_ms()):
+            whole = count == run.count
+            piece = (
+                rows if whole else _Rows(producer, slot, first_row + first, run.slice(first, count))
+            )
+            if error is not None:
+                self._refuse(report, piece, error)
+            else:
+                yield piece
+
+    def _store_new(
+        self,
+        report: _Report,
+        rows: _Rows,
+        log: AppendLog,
+        sequences: Sequences,
+        written: list[tuple[int, int, int, int]],
+    ) -> None:
+        """Store the rows that are not stored already."""
+        producer, slot, first_row, run = rows
         for judgement, first, count, highest in sequences.judge(producer.name, run):
             if judgement is Judgement.NEW:
                 piece = run if count == run.count else run.slice(first, count)
@@ -417,10 +461,6 @@ class Publisher:
                 )
             report.groups.append(Group(slot, first_row + first, count, NOT_STORED, NOT_STORED))
             self._count(report, producer)
-        if written:
-            # Told once, at the end: it may close the ledger, and these rows are judged already.
-            counts, sizes, first_ms, last_ms = zip(*written, strict=True)
-            log.wrote(sum(counts), sum(sizes), min(first_ms), max(last_ms))
 
     def _store(
         self, report: _Report, rows: _Rows, log: AppendLog, highest: int
@@ -457,6 +497,8 @@ class Publisher:
         if chunks:
             producer.chunks_in += chunks
             inlet.chunks_in += chunks
+        if inlet.gate is not None and inlet.gate.meters is not None:
+            _pace(inlet.gate.meters, producer, messages, size_bytes)
         self._entries.value += entries
         self._bytes.value += size_bytes
 
@@ -642,6 +684,14 @@ def _count_latency(entries: Mapping[Inlet, int], took_s: float) -> None:
     for inlet, count in entries.items():
         if inlet.tally is not None:
             inlet.tally.wrote(count, took_s, bucket)
+
+
+def _pace(meters: Meters, producer: OpenProducer, messages: int, size_bytes: int) -> None:
+    """Count what was taken, and keep its producer waiting if that was too much."""
+    meters.take(messages, size_bytes)
+    debt_s = meters.debt_s()
+    if debt_s > 0 and producer.throttle is not None:
+        producer.throttle(debt_s)
 
 
 def _ignore(reason: str) -> None:

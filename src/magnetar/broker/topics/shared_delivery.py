@@ -98,7 +98,10 @@ class SharedDelivery(Delivery):
 
     def _slots(self) -> list[Slot]:
         """Return who has room for how many messages."""
-        limits = self._account.limits
+        account = self._account
+        if account.throttle is not None and not self._room(account.throttle):
+            return []
+        limits = account.limits
         total_max = limits.unacked_per_subscription_max
         left = UNLIMITED
         if total_max:
@@ -118,6 +121,9 @@ class SharedDelivery(Delivery):
     def _step(self, slots: list[Slot], budget: int) -> int:
         """Send from one place; return how many entries were looked at, 0: nothing to do now."""
         room = sum(slot.permits for slot in slots)
+        throttle = self._account.throttle
+        if throttle is not None:
+            room = min(room, throttle.room()[0])
         found = self._replay.ready.first()
         if found is not None:
             ledger, first, count = found
@@ -194,6 +200,7 @@ class SharedDelivery(Delivery):
         """Send rows to consumers; return how many, from the first on, are dealt with."""
         if not rows:
             return 0
+        rows = self._within_rate(portion, rows)
         assigned, self._turn, taken = assign_shared(portion.message_counts(rows), slots, self._turn)
         for each in assigned:
             mine: Sequence[int] = each.rows

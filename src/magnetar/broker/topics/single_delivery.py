@@ -62,10 +62,16 @@ class SingleDelivery(Delivery):
         if consumer is None or self._take_over_timer is not None:
             return False
         budget = self._account.ground.config.dispatch_entries_max
+        throttle = self._account.throttle
         while consumer.permits > 0 and not consumer.congested:
             if budget <= 0:
                 return True
-            portion = self._read_new(min(budget, consumer.permits))
+            wanted = min(budget, consumer.permits)
+            if throttle is not None:
+                wanted = min(wanted, self._room(throttle))
+                if not wanted:
+                    return False
+            portion = self._read_new(wanted)
             if portion is None:
                 return False
             budget -= portion.run.count
@@ -95,7 +101,8 @@ class SingleDelivery(Delivery):
         self.read_position = EntryId(ledger, first + portion.run.count)
         if not rows:
             return
-        count, messages = fitting(portion.message_counts(rows), consumer.permits)
+        slower = self._within_rate(portion, rows)
+        count, messages = fitting(portion.message_counts(slower), consumer.permits)
         if count < len(rows):
             self.read_position = EntryId(ledger, first + rows[count])
             rows = rows[:count]

@@ -49,6 +49,7 @@ from magnetar.broker.topics.places import (
     read_one,
     start_at,
 )
+from magnetar.broker.topics.rates import Meters
 from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.shared_delivery import SharedDelivery
 from magnetar.broker.topics.single_delivery import SingleDelivery
@@ -103,6 +104,7 @@ class Subscription:
         "log",
         "name",
         "properties",
+        "throttle",
         "topic",
         "type",
     )
@@ -139,6 +141,8 @@ class Subscription:
         self.limits = limits or Limits(
             config.unacked_messages_per_consumer_max, config.unacked_messages_per_subscription_max
         )
+        self.throttle: Meters | None = None
+        """What its messages are measured against; None: they go as fast as they can."""
         self.type = SubscriptionType.EXCLUSIVE
         self._home = home
         self._spill = spill

@@ -25,6 +25,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import (
     Consumer,
     ConsumerBusyError,
@@ -36,6 +37,7 @@ from magnetar.broker.port import (
     ProducerBusyError,
     ProducerEvents,
     ProducerRequest,
+    QuotaExceededError,
     ServiceNotReadyError,
     SubscribeRequest,
     SubscriptionNotFoundError,
@@ -48,8 +50,10 @@ from magnetar.broker.topics.backlog import backlog_bytes
 from magnetar.broker.topics.checkpoints import Checkpoints, limits_of
 from magnetar.broker.topics.figures import TYPE_NAMES
 from magnetar.broker.topics.memory_topic import MemoryFan, MemorySubscription
+from magnetar.broker.topics.pacing import Pacing, Shared, asks_nothing
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.producer import Inlet, OpenProducer
+from magnetar.broker.topics.quotas import QuotaGuard
 from magnetar.broker.topics.subscription import StoredEntry, Subscription, read_one
 from magnetar.broker.topics.topic_stats import internal_stats, spans_of, topic_stats
 from magnetar.names import TopicName
@@ -95,6 +99,8 @@ class Surroundings:
     quarantined: Callable[[], Sequence[Gap]]
     address_of: Callable[[TopicName], str]
     """`host:port` of the HTTP address of who serves a topic."""
+    shared: Shared
+    """The meters of rates that topics have in common."""
 
 
 class Topic:
@@ -107,12 +113,14 @@ class Topic:
         "_deleting",
         "_log",
         "_numbers",
+        "_pacing",
         "_unused_since_s",
         "created_ms",
+        "guard",
         "idle_since_s",
         "inlet",
         "name",
-        "own_deduplication",
+        "own",
         "producers",
         "properties",
         "rules",
@@ -135,8 +143,8 @@ class Topic:
         self.created_ms = record.created_ms
         self.properties = record.properties
         self.terminated_at = record.terminated_at
-        self.own_deduplication = record.deduplication
-        """None: as the namespace says."""
+        self.own: Policies | None = None
+        """What this topic says itself, over what its namespace says; None: nothing."""
         self.subscriptions: dict[str, AnySubscription] = {}
         self.producers = Producers(record.topic_epoch, self._save_epoch)
         self._log = log
@@ -148,10 +156,14 @@ class Topic:
         self._creating: dict[str, asyncio.Task[AnySubscription]] | None = None
         self._deleting: set[str] | None = None
         self._numbers = 0
+        self._pacing: Pacing | None = None
+        self.guard: QuotaGuard | None = None
+        """Watches the backlog quotas; None: there are none."""
         self._unused_since_s: dict[str, float] | None = None
         self.idle_since_s = around.clock.monotonic()
         if self.terminated_at is not None:
             self.inlet.refusal = self._terminated()
+        self.pace()
 
     def __repr__(self) -> str:
         return f"<Topic {self.name}>"
@@ -182,11 +194,18 @@ class Topic:
         for subscription in self.subscriptions.values():
             if isinstance(subscription, Subscription):
                 subscription.wake()
+        if self.guard is not None:
+            self.guard.published()
 
     @property
     def readers(self) -> list[Subscription]:
         """Return the subscriptions that read a log: all of a persistent topic."""
         return [each for each in self.subscriptions.values() if isinstance(each, Subscription)]
+
+    @property
+    def durable(self) -> list[Subscription]:
+        """Return the subscriptions whose cursors hold back retention, and fill quotas."""
+        return [each for each in self.readers if each.durable]
 
     # --- producers ----------------------------------------------------------------------
 
@@ -201,6 +220,9 @@ class Topic:
             MetadataError: encryption is required, or a fact could not be written.
         """
         self._demand_open()
+        if self.guard is not None and self.guard.due:
+            await self.guard.look_quietly()
+            self._demand_open()
         if self.inlet.refusal is not None:
             raise self.inlet.refusal
         rules = self.rules
@@ -258,8 +280,9 @@ class Topic:
         types = self.rules.subscription_types
         if types is not None and TYPE_NAMES[request.type] not in types:
             raise NotAllowedError(
-                f"{TYPE_NAMES[request.type]} subscriptions are switched off in this namespace"
+                f"{TYPE_NAMES[request.type]} subscriptions are switched off for topic {self.name}"
             )
+        self._demand_patience(request)
         subscription = self.subscriptions.get(request.subscription)
         self._demand_room(subscription)
         if subscription is None:
@@ -377,6 +400,8 @@ class Topic:
                 checkpoints.forget([subscription])
             self._demand_open()
             self.subscriptions[name] = subscription
+            if self._pacing is not None and isinstance(subscription, Subscription):
+                subscription.throttle = self._pacing.throttle(self.rules, name)
             return subscription
         finally:
             if self._creating is not None:
@@ -402,6 +427,8 @@ class Topic:
             del self.subscriptions[subscription.name]
             if self._unused_since_s is not None:
                 self._unused_since_s.pop(subscription.name, None)
+            if self._pacing is not None:
+                self._pacing.forget(subscription.name)
         self._note_idle()
 
     # --- what its subscriptions ask (see `subscription.Home`) -------------------------------
@@ -409,6 +436,8 @@ class Topic:
     def cursor_changed(self, subscription: Subscription) -> None:
         """Write down soon what changed in a cursor."""
         self._around.checkpoints.changed(subscription)
+        if self.guard is not None:
+            self.guard.acknowledged()
 
     async def remove_subscription(self, subscription: Subscription) -> None:
         """Delete a subscription for good."""
@@ -518,7 +547,42 @@ class Topic:
         limits = limits_of(rules)
         for subscription in self.readers:
             subscription.limits = limits
+        self.pace()
+        for subscription in self.readers:
             subscription.wake()
+
+    def _watch_quotas(self) -> None:
+        """Watch the backlog quotas that the rules name."""
+        wanted = bool(self.rules.quotas) and self._log is not None and self._closed is None
+        if wanted and self.guard is None:
+            self.guard = QuotaGuard(self, self._around.clock, self._around.loop)
+        elif not wanted and self.guard is not None:
+            self.guard.stop()
+            self.guard = None
+            if isinstance(self.inlet.refusal, QuotaExceededError):
+                self.inlet.refusal = None
+        elif self.guard is not None:
+            self.guard.changed()
+
+    def pace(self) -> None:
+        """Let hold what the rules, and what topics have in common, say about rates and sizes."""
+        self._watch_quotas()
+        rules, shared = self.rules, self._around.shared
+        if asks_nothing(rules, shared):
+            if self._pacing is None:
+                return
+            self._pacing = None
+            self.inlet.gate = None
+            for subscription in self.readers:
+                subscription.throttle = None
+            return
+        pacing = self._pacing
+        if pacing is None:
+            pacing = self._pacing = Pacing(shared, self.inlet)
+        self.inlet.gate = pacing.gate(rules)
+        pacing.dispatch(rules)
+        for subscription in self.readers:
+            subscription.throttle = pacing.throttle(rules, subscription.name)
 
     async def terminate(self) -> EntryId:
         """Close the topic for good: nothing more is stored; return its last entry.
@@ -554,6 +618,8 @@ class Topic:
         if self._closed is not None:
             return
         self._closed = reason
+        if self.guard is not None:
+            self.guard.stop()
         self.inlet.refusal = self.inlet.refusal or reason
         producers = list(self.producers)
         self.producers.end_all(reason)
@@ -606,6 +672,18 @@ class Topic:
         if subscription is not None and 0 < limit <= len(subscription.consumers):
             raise ConsumerBusyError(
                 f"subscription {subscription.name!r} has {limit} consumers already"
+            )
+
+    def _demand_patience(self, request: SubscribeRequest) -> None:
+        """Check that a consumer does not subscribe again and again."""
+        limit = self.rules.subscribe_rate
+        if not limit.any or self._pacing is None:
+            return
+        who = request.client_address.rpartition(":")[0], request.consumer_name
+        if not self._pacing.turnstile.passes(who, limit, self._around.clock.monotonic()):
+            raise NotAllowedError(
+                f"consumer {request.consumer_name!r} has subscribed to topic {self.name}"
+                f" {limit.messages:g} times in {limit.period_s:g} s, which is the limit; wait"
             )
 
     def _demand_kept(self, subscription: AnySubscription) -> None:

@@ -1,7 +1,7 @@
 """What is done to a topic from time to time: expiry, retention, quotas.
 
     time to live   unacknowledged and older than this: acknowledged, on every subscription
-    quota full     producers refused, or the slowest cursors moved on
+    quota full     producers refused, or the slowest cursors moved on       `quotas`
     retention      whole sealed ledgers that everybody has passed, and that may go: dropped
     unused         subscriptions without consumers: expired ones go, and what readers left
     idle           nobody there for as long as configured: may be deleted, where that is on
@@ -11,23 +11,11 @@ may then be dropped in the same round.
 """
 
 import logging
-from collections.abc import Iterable
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.entry import EntryId
-from magnetar.broker.port import QuotaExceededError
-from magnetar.broker.topics.backlog import (
-    Quota,
-    QuotaPolicy,
-    Span,
-    backlog_bytes,
-    evict_to,
-    over_quota,
-    strictest,
-    trimmable,
-)
+from magnetar.broker.topics.backlog import trimmable
 from magnetar.broker.topics.policies import INACTIVE_S
-from magnetar.broker.topics.subscription import Subscription
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.topic_stats import spans_of
 
@@ -43,10 +31,8 @@ async def keep_up(topic: Topic, clock: Clock) -> int:
     topic.log.roll_if_old()
     if rules.ttl_s > 0:
         await expire(topic, rules.ttl_s)
-    if rules.quotas:
-        await apply_quotas(topic, rules.quotas, clock.wall_ms())
-    elif isinstance(topic.inlet.refusal, QuotaExceededError):
-        topic.inlet.refusal = None
+    if topic.guard is not None:
+        await topic.guard.look()
     if rules.retention.time_min < 0 and rules.retention.size_mib < 0:
         return 0
     return len(await trim(topic, clock.wall_ms()))
@@ -54,7 +40,7 @@ async def keep_up(topic: Topic, clock: Clock) -> int:
 
 async def expire(topic: Topic, ttl_s: int) -> None:
     """Acknowledge what is older than the time to live, on every subscription that is durable."""
-    for subscription in durable(topic):
+    for subscription in topic.durable:
         await subscription.expire(ttl_s)
 
 
@@ -66,20 +52,6 @@ async def trim(topic: Topic, now_ms: int) -> list[int]:
         return []
     before = EntryId(spans[dropped].ledger, 0) if dropped < len(spans) else topic.log.end
     return await topic.log.trim(before)
-
-
-async def apply_quotas(topic: Topic, quotas: Iterable[Quota], now_ms: int) -> None:
-    """Refuse producers, or let them in again, or move the slowest cursors on."""
-    spans = spans_of(topic.log)
-    full = [quota for quota in quotas if _is_full(topic, spans, quota, now_ms)]
-    policy = strictest([quota.policy for quota in full]) if full else None
-    if policy in {QuotaPolicy.HOLD, QuotaPolicy.EXCEPTION}:
-        _refuse(topic, hold=policy is QuotaPolicy.HOLD)
-        return
-    if isinstance(topic.inlet.refusal, QuotaExceededError):
-        topic.inlet.refusal = None
-    for quota in full:
-        await _evict(topic, spans, quota)
 
 
 async def remove_unused(topic: Topic, now_s: float) -> None:
@@ -107,59 +79,4 @@ def is_idle(topic: Topic, now_s: float) -> bool:
         return True
     if not rules.delete_inactive_with_subscriptions:
         return False
-    return all(not each.backlog_entries for each in durable(topic))
-
-
-def durable(topic: Topic) -> list[Subscription]:
-    """Return the subscriptions whose cursors hold back retention."""
-    return [
-        each
-        for each in topic.subscriptions.values()
-        if isinstance(each, Subscription) and each.durable
-    ]
-
-
-def _is_full(topic: Topic, spans: list[Span], quota: Quota, now_ms: int) -> bool:
-    slowest = topic.slowest
-    if slowest is None:
-        return False
-    return over_quota(quota, backlog_bytes(spans, slowest), _oldest_ms(topic, spans), now_ms)
-
-
-def _oldest_ms(topic: Topic, spans: list[Span]) -> int | None:
-    """Return about when the oldest message of the backlog was published; None: there is none.
-
-    As in Pulsar, to the ledger: its last publish time.
-    """
-    slowest = topic.slowest
-    if slowest is None:
-        return None
-    at = topic.log.next_position(EntryId(slowest.ledger, slowest.entry + 1))
-    if at >= topic.log.end:
-        return None
-    return next((span.last_publish_ms for span in spans if span.ledger == at.ledger), None)
-
-
-def _refuse(topic: Topic, *, hold: bool) -> None:
-    if topic.inlet.refusal is not None:
-        return
-    error = QuotaExceededError(
-        f"the backlog quota of topic {topic.name} is full; acknowledge or skip messages", hold=hold
-    )
-    topic.inlet.refusal = error
-    topic.producers.end_all(error)
-
-
-async def _evict(topic: Topic, spans: list[Span], quota: Quota) -> None:
-    mark = evict_to(spans, quota.size_bytes) if quota.size_bytes > 0 else None
-    for subscription in durable(topic):
-        if quota.age_s > 0:
-            await subscription.expire(quota.age_s)
-        if mark is not None and subscription.cursor.mark_delete < mark:
-            logger.warning(
-                "topic %s: the backlog quota is full, subscription %s skips to %s",
-                topic.name,
-                subscription.name,
-                mark,
-            )
-            await subscription.expire_to(mark)
+    return all(not each.backlog_entries for each in topic.durable)

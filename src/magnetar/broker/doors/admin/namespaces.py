@@ -15,9 +15,10 @@ from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import pass_on
 from magnetar.broker.doors.admin.policies import NAMESPACE
+from magnetar.broker.doors.admin.policy_table import wrong_with
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.slices import listed
-from magnetar.broker.metadata.namespaces import Policies
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import ListMode, SubscriptionNotFoundError
 from magnetar.broker.topics.subscription import Subscription
 from magnetar.names import TopicName, check_new, check_subscription
@@ -82,6 +83,9 @@ async def create_namespace(call: Call) -> Response:
     policies = call.document(Policies, "policies")
     if policies is not None:
         _bundles(policies, check=True)
+        complaint = wrong_with(policies, call.context.cluster)
+        if complaint:
+            raise Refusal(412, complaint)
     await call.context.namespaces.create(name, policies)
     return done()
 

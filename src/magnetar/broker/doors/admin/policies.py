@@ -1,103 +1,148 @@
-"""Policies of a namespace, one resource each.
+"""Policies of namespaces and topics, one resource each.
 
     GET     .../retention      {"retentionTimeInMinutes": 60, ...}, or 204: unset
+            ?applied=true      what holds: the topic's, else the namespace's, else the broker's
     POST    .../retention      sets it; a few of Pulsar's take PUT instead, here all take both
-    DELETE  .../retention      unsets it: the broker's own setting applies again
+    DELETE  .../retention      unsets it: what stands above it holds again
 
-One line of `POLICIES` makes the three routes. Loaded topics follow a change within a second,
-in every process, because they watch the metadata. What we do not do yet is refused by
-name, not quietly stored: a limit that is set and not kept is worse than none.
+`policy_table` says which there are. Loaded topics follow a change within a second, in every
+process, because they watch the metadata. What is set on a partition is set on its topic. What
+we do not do yet is refused by name, not quietly stored: a limit that is set and not kept is
+worse than none.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.responses import Response
 
 from magnetar.broker.doors.admin.call import Call, answer, done
+from magnetar.broker.doors.admin.context import in_parallel
 from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.policy_table import (
+    NOT_YET,
+    POLICIES,
+    QUOTA_KINDS,
+    Policy,
+    contradiction,
+    wrong_quota,
+)
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.metadata.documents import Document
-from magnetar.broker.metadata.namespaces import (
-    AutoSubscriptionCreation,
-    AutoTopicCreation,
-    BacklogQuota,
-    DelayedDelivery,
-    InactiveTopics,
-    Persistence,
-    Policies,
-    Retention,
-)
+from magnetar.broker.metadata.partitions import TopicRecord
+from magnetar.broker.metadata.policies import BacklogQuota, Policies
+from magnetar.broker.port import TopicNotFoundError
+from magnetar.broker.topics.policies import overlaid
+from magnetar.names import TopicName
 
 NAMESPACE = f"{ADMIN}/namespaces/{{tenant}}/{{namespace}}"
+TOPIC = f"{ADMIN}/{{domain}}/{{tenant}}/{{namespace}}/{{topic}}"
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-
-SubscriptionTypeName = Literal["Exclusive", "Shared", "Failover", "Key_Shared"]
-
-QUOTA_KINDS = ("destination_storage", "message_age")
-QUOTA_POLICIES = ("producer_request_hold", "producer_exception", "consumer_backlog_eviction")
+Handler = Callable[[Call], Awaitable[Response]]
+Change = Callable[[Policies], None]
 
 
-class Policy(NamedTuple):
-    """One resource: its last path segment, the field of `Policies`, and its JSON."""
+class Level(NamedTuple):
+    """Where policies are set: how they are read there, and changed."""
 
-    name: str
-    field: str
-    shape: Any
-
-
-POLICIES = (
-    Policy("retention", "retention", Retention),
-    Policy("messageTTL", "message_ttl_s", Count),
-    Policy("deduplication", "deduplication", bool),
-    Policy("persistence", "persistence", Persistence),
-    Policy("autoTopicCreation", "auto_topic_creation", AutoTopicCreation),
-    Policy("autoSubscriptionCreation", "auto_subscription_creation", AutoSubscriptionCreation),
-    Policy("delayedDelivery", "delayed_delivery", DelayedDelivery),
-    Policy("inactiveTopicPolicies", "inactive_topics", InactiveTopics),
-    Policy("maxProducersPerTopic", "producers_per_topic_max", Count),
-    Policy("maxConsumersPerTopic", "consumers_per_topic_max", Count),
-    Policy("maxConsumersPerSubscription", "consumers_per_subscription_max", Count),
-    Policy("maxSubscriptionsPerTopic", "subscriptions_per_topic_max", Count),
-    Policy("maxTopicsPerNamespace", "topics_per_namespace_max", Count),
-    Policy("maxUnackedMessagesPerConsumer", "unacked_per_consumer_max", Count),
-    Policy("maxUnackedMessagesPerSubscription", "unacked_per_subscription_max", Count),
-    Policy("subscriptionExpirationTime", "subscription_expiration_min", Count),
-    Policy("subscriptionTypesEnabled", "subscription_types_enabled", list[SubscriptionTypeName]),
-    Policy("encryptionRequired", "encryption_required", bool),
-)
-
-NOT_YET = (
-    "antiAffinity",
-    "clusterAntiAffinity",
-    "compactionThreshold",
-    "deduplicationSnapshotInterval",
-    "dispatchRate",
-    "entryFilters",
-    "isAllowAutoUpdateSchema",
-    "offloadDeletionLagMs",
-    "offloadPolicies",
-    "offloadThreshold",
-    "offloadThresholdInSeconds",
-    "publishRate",
-    "replicatorDispatchRate",
-    "resourcegroup",
-    "schemaAutoUpdateCompatibilityStrategy",
-    "schemaCompatibilityStrategy",
-    "schemaValidationEnforced",
-    "subscribeRate",
-    "subscriptionAuthMode",
-    "subscriptionDispatchRate",
-)
-"""Pulsar's, which nothing here acts on. Asking is answered with `unset`, setting is refused."""
+    template: str
+    read: Callable[[Call], Awaitable[Policies]]
+    applied: Callable[[Call], Awaitable[Policies]]
+    """Returns them with those of what stands above."""
+    update: Callable[[Call, Change], Awaitable[None]]
 
 
-def _get(policy: Policy) -> Callable[[Call], Awaitable[Response]]:
+# --- namespaces ---------------------------------------------------------------------------
+
+
+async def _of_namespace(call: Call) -> Policies:
+    return await call.context.namespaces.get(call.namespace)
+
+
+async def _update_namespace(call: Call, change: Change) -> None:
+    await call.context.namespaces.update(call.namespace, _checked(change))
+
+
+# --- topics -------------------------------------------------------------------------------
+
+
+async def _of_topic(call: Call) -> Policies:
+    context, topic = call.context, call.topic
+    try:
+        await context.partitions.policies.anchor(topic)
+    except TopicNotFoundError:
+        await context.namespaces.get(call.namespace)  # is it that which is missing?
+        raise
+    said = await context.partitions.policies.get(topic)
+    if said.deduplication is None:
+        record = await context.partitions.topic(topic)
+        said.deduplication = None if record is None else record.deduplication
+    return said
+
+
+async def _of_topic_applied(call: Call) -> Policies:
+    return overlaid(await _of_namespace(call), await _of_topic(call))
+
+
+async def _update_topic(call: Call, change: Change) -> None:
+    namespace = await _of_namespace(call)
+    policies = call.context.partitions.policies
+    said = await policies.update(call.topic, _checked(change, below=namespace))
+    if said.deduplication is None:
+        await _forget_old_deduplication(call)
+
+
+async def _forget_old_deduplication(call: Call) -> None:
+    """Remove what older versions wrote for each partition, which would show through now."""
+    partitions = call.context.partitions
+
+    def forget(record: TopicRecord) -> None:
+        record.deduplication = None
+
+    async def look(name: TopicName) -> None:
+        record = await partitions.topic(name)
+        if record is not None and record.deduplication is not None:
+            await partitions.update_topic(name, forget)
+
+    names = await call.context.partition_names(call.topic.base) or [call.topic]
+    await in_parallel([look(name) for name in names])
+
+
+LEVELS = {
+    "namespace": Level(NAMESPACE, _of_namespace, _of_namespace, _update_namespace),
+    "topic": Level(TOPIC, _of_topic, _of_topic_applied, _update_topic),
+}
+
+
+def _checked(change: Change, below: Policies | None = None) -> Change:
+    """Return a change that is refused if it makes two policies contradict each other.
+
+    Raises:
+        Refusal: 412, with what to do. It comes out of the update, and nothing is changed.
+    """
+
+    def checked(policies: Policies) -> None:
+        before = contradiction(policies if below is None else overlaid(below, policies))
+        change(policies)
+        after = contradiction(policies if below is None else overlaid(below, policies))
+        if after and after != before:
+            raise Refusal(412, after)
+
+    return checked
+
+
+# --- one policy ---------------------------------------------------------------------------
+
+
+def _get(policy: Policy, level: Level) -> Handler:
     async def get(call: Call) -> Response:
-        policies = await call.context.namespaces.get(call.namespace)
-        value = getattr(policies, policy.field)
+        context = call.context
+        if call.flag("applied"):
+            value = policy.get(await level.applied(call), context.cluster)
+            value = policy.default(context.config) if value is None else value
+        else:
+            value = policy.get(await level.read(call), context.cluster)
         if value is None:
             return done()
         return answer(whole(value) if isinstance(value, Document) else value)
@@ -105,34 +150,45 @@ def _get(policy: Policy) -> Callable[[Call], Awaitable[Response]]:
     return get
 
 
-def _set(policy: Policy) -> Callable[[Call], Awaitable[Response]]:
+def _set(policy: Policy, level: Level) -> Handler:
     async def set_policy(call: Call) -> Response:
         value = _value(call, policy)
-        await call.context.namespaces.update(
-            call.namespace, lambda policies: setattr(policies, policy.field, value)
-        )
+        await level.read(call)  # is there what it is to be set on?
+        await level.update(call, lambda policies: policy.put(policies, call.context.cluster, value))
         return done()
 
     return set_policy
 
 
-def _unset(policy: Policy) -> Callable[[Call], Awaitable[Response]]:
+def _unset(policy: Policy, level: Level) -> Handler:
     async def unset(call: Call) -> Response:
-        await call.context.namespaces.update(
-            call.namespace, lambda policies: setattr(policies, policy.field, None)
-        )
+        await level.read(call)
+        await level.update(call, lambda policies: policy.put(policies, call.context.cluster, None))
         return done()
 
     return unset
 
 
 def _value(call: Call, policy: Policy) -> object:
+    """Return the value that a call sets, from its body or, as Pulsar's tools do, from the query.
+
+    Raises:
+        Refusal: 400, there is none or it has another shape; 412, it cannot be.
+    """
+    name = call.path.rstrip("/").rpartition("/")[2]
+    value: object
     if isinstance(policy.shape, type) and issubclass(policy.shape, Document):
-        value: object = call.document(policy.shape, policy.name)
-        if value is None:
-            raise Refusal(400, f"{policy.name}: the body is missing")
-        return value
-    return call.needed_json(policy.shape, policy.name)
+        value = call.document(policy.shape, name)
+    elif policy.shape is int and call.word(name):
+        value = call.query_number(name, 0, -(2**31), 2**63 - 1)
+    else:
+        value = call.json(policy.shape, name)
+    if value is None:
+        raise Refusal(400, f"{name}: the body is missing")
+    complaint = policy.wrong(value)
+    if complaint:
+        raise Refusal(412, f"{name}: {complaint}")
+    return value
 
 
 def whole(document: Document) -> dict[str, Any]:
@@ -149,47 +205,62 @@ async def _refuse(call: Call) -> Response:
     raise Refusal(405, f"the policy {name} is not supported by this broker")
 
 
-async def _unknown_is_unset(call: Call) -> Response:
-    await call.context.namespaces.get(call.namespace)
-    return done()
+def _unknown(level: Level) -> Handler:
+    async def nothing(call: Call) -> Response:
+        await level.read(call)
+        return done()
+
+    return nothing
 
 
-# --- backlog quotas: one policy, a map --------------------------------------------------
+# --- backlog quotas: one policy, a map ----------------------------------------------------
 
 
-async def get_quotas(call: Call) -> Response:
-    """Return the backlog quotas by kind."""
-    policies = await call.context.namespaces.get(call.namespace)
-    return answer({kind: whole(quota) for kind, quota in policies.backlog_quotas.items()})
+def _get_quotas(level: Level) -> Handler:
+    async def get_quotas(call: Call) -> Response:
+        applied = call.flag("applied")
+        policies = await (level.applied if applied else level.read)(call)
+        return answer({kind: whole(quota) for kind, quota in policies.backlog_quotas.items()})
+
+    return get_quotas
 
 
-async def set_quota(call: Call) -> Response:
-    """Set the quota of one kind."""
-    kind = quota_kind(call)
-    quota = call.document(BacklogQuota, "backlogQuota")
-    if quota is None:
-        raise Refusal(400, "backlogQuota: the body is missing")
-    if quota.policy not in QUOTA_POLICIES:
-        raise Refusal(412, f"policy is {quota.policy!r}, allowed: {', '.join(QUOTA_POLICIES)}")
-    if kind == "message_age" and quota.limit_seconds <= 0:
-        raise Refusal(412, f"limitTime is {quota.limit_seconds} s; message_age needs more than 0")
+def _set_quota(level: Level) -> Handler:
+    async def set_quota(call: Call) -> Response:
+        kind = quota_kind(call)
+        quota = call.document(BacklogQuota, "backlogQuota")
+        if quota is None:
+            raise Refusal(400, "backlogQuota: the body is missing")
+        old_limit = quota.unknown.get("limit")  # what limitSize was called before
+        if quota.limit_bytes < 0 and isinstance(old_limit, int):
+            quota.limit_bytes = old_limit
+        complaint = wrong_quota(kind, quota)
+        if complaint:
+            raise Refusal(412, complaint)
 
-    def change(policies: Policies) -> None:
-        policies.backlog_quotas = {**policies.backlog_quotas, kind: quota}
+        def change(policies: Policies) -> None:
+            policies.backlog_quotas = {**policies.backlog_quotas, kind: quota}
 
-    await call.context.namespaces.update(call.namespace, change)
-    return done()
+        await level.read(call)
+        await level.update(call, change)
+        return done()
+
+    return set_quota
 
 
-async def remove_quota(call: Call) -> Response:
-    """Remove the quota of one kind."""
-    kind = quota_kind(call)
+def _remove_quota(level: Level) -> Handler:
+    async def remove_quota(call: Call) -> Response:
+        kind = quota_kind(call)
 
-    def change(policies: Policies) -> None:
-        policies.backlog_quotas = {k: v for k, v in policies.backlog_quotas.items() if k != kind}
+        def change(policies: Policies) -> None:
+            rest = {k: quota for k, quota in policies.backlog_quotas.items() if k != kind}
+            policies.backlog_quotas = rest
 
-    await call.context.namespaces.update(call.namespace, change)
-    return done()
+        await level.read(call)
+        await level.update(call, change)
+        return done()
+
+    return remove_quota
 
 
 def quota_kind(call: Call) -> str:
@@ -204,50 +275,82 @@ def quota_kind(call: Call) -> str:
     return kind
 
 
-# --- replication: this cluster and no other, for now -------------------------------------
+# --- replication: this cluster and no other, for now --------------------------------------
 
 
-async def get_replication(call: Call) -> Response:
-    """Return the clusters a namespace lives on."""
-    policies = await call.context.namespaces.get(call.namespace)
-    return answer(policies.replication_clusters or [call.context.cluster])
+def _get_replication(level: Level) -> Handler:
+    async def get_replication(call: Call) -> Response:
+        applied = level is LEVELS["namespace"] or call.flag("applied")
+        clusters = (await (level.applied if applied else level.read)(call)).replication_clusters
+        if not clusters and not applied:
+            return done()
+        return answer(clusters or [call.context.cluster])
+
+    return get_replication
 
 
-async def set_replication(call: Call) -> Response:
-    """Set the clusters a namespace lives on; it can be only this one."""
-    clusters: list[str] = call.needed_json(list[str], "replication")
-    if clusters != [call.context.cluster]:
-        raise Refusal(412, f"replication is not supported; expected [{call.context.cluster!r}]")
-    await call.context.namespaces.update(
-        call.namespace, lambda policies: setattr(policies, "replication_clusters", clusters)
-    )
+def _set_replication(level: Level) -> Handler:
+    async def set_replication(call: Call) -> Response:
+        clusters: list[str] = call.needed_json(list[str], "replication")
+        if clusters != [call.context.cluster]:
+            raise Refusal(412, f"replication is not supported; expected [{call.context.cluster!r}]")
+        await level.read(call)
+        await level.update(call, lambda policies: _replicate(policies, clusters))
+        return done()
+
+    return set_replication
+
+
+def _remove_replication(level: Level) -> Handler:
+    async def remove_replication(call: Call) -> Response:
+        await level.read(call)
+        await level.update(call, lambda policies: _replicate(policies, []))
+        return done()
+
+    return remove_replication
+
+
+def _replicate(policies: Policies, clusters: list[str]) -> None:
+    policies.replication_clusters = clusters
+
+
+async def _remove_offload(call: Call) -> Response:
+    level = LEVELS["namespace"]
+    await level.update(call, lambda policies: setattr(policies, "offload", None))
     return done()
 
 
+# --- the routes ---------------------------------------------------------------------------
+
+
+def _routes(level: Level, name: str, handlers: dict[str, Handler]) -> list[Route[Handler]]:
+    return [
+        Route(method, f"{level.template}/{name}", handler, Right.NAMESPACE)
+        for method, handler in handlers.items()
+    ]
+
+
+def _routes_of(level_name: str, level: Level) -> list[Route[Handler]]:
+    routes: list[Route[Handler]] = []
+    for policy in POLICIES:
+        name = getattr(policy, level_name)
+        if name:
+            change = _set(policy, level)
+            methods = {"GET": _get(policy, level), "POST": change, "PUT": change}
+            routes += _routes(level, name, {**methods, "DELETE": _unset(policy, level)})
+    for name in NOT_YET[level_name]:
+        refused = dict.fromkeys(("POST", "PUT", "DELETE"), _refuse)
+        routes += _routes(level, name, {"GET": _unknown(level), **refused})
+    routes += _routes(level, "backlogQuotaMap", {"GET": _get_quotas(level)})
+    set_quota, remove_quota = _set_quota(level), _remove_quota(level)
+    routes += _routes(level, "backlogQuota", {"POST": set_quota, "DELETE": remove_quota})
+    replication = {"GET": _get_replication(level), "POST": _set_replication(level)}
+    routes += _routes(level, "replication", {**replication, "DELETE": _remove_replication(level)})
+    return routes
+
+
 ROUTES = [
-    *(
-        Route(method, f"{NAMESPACE}/{policy.name}", handler, Right.NAMESPACE)
-        for policy in POLICIES
-        for method, handler in (
-            ("GET", _get(policy)),
-            ("POST", _set(policy)),
-            ("PUT", _set(policy)),
-            ("DELETE", _unset(policy)),
-        )
-    ),
-    *(
-        Route(
-            method,
-            f"{NAMESPACE}/{name}",
-            _unknown_is_unset if method == "GET" else _refuse,
-            Right.NAMESPACE,
-        )
-        for name in NOT_YET
-        for method in ("GET", "POST", "PUT", "DELETE")
-    ),
-    Route("GET", f"{NAMESPACE}/backlogQuotaMap", get_quotas, Right.NAMESPACE),
-    Route("POST", f"{NAMESPACE}/backlogQuota", set_quota, Right.NAMESPACE),
-    Route("DELETE", f"{NAMESPACE}/backlogQuota", remove_quota, Right.NAMESPACE),
-    Route("GET", f"{NAMESPACE}/replication", get_replication, Right.NAMESPACE),
-    Route("POST", f"{NAMESPACE}/replication", set_replication, Right.NAMESPACE),
+    *_routes_of("namespace", LEVELS["namespace"]),
+    *_routes_of("topic", LEVELS["topic"]),
+    Route("DELETE", f"{NAMESPACE}/removeOffloadPolicies", _remove_offload, Right.NAMESPACE),
 ]

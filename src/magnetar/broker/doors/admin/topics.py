@@ -25,38 +25,6 @@ from magnetar.names import Domain, TopicName
 LIST = f"{ADMIN}/{{domain}}/{{tenant}}/{{namespace}}"
 TOPIC = f"{LIST}/{{topic}}"
 
-NOT_YET = (
-    "backlogQuota",
-    "backlogQuotaMap",
-    "compactionThreshold",
-    "deduplicationSnapshotInterval",
-    "delayedDelivery",
-    "dispatchRate",
-    "entryFilters",
-    "inactiveTopicPolicies",
-    "maxConsumers",
-    "maxConsumersPerSubscription",
-    "maxMessageSize",
-    "maxProducers",
-    "maxSubscriptionsPerTopic",
-    "maxUnackedMessagesOnConsumer",
-    "maxUnackedMessagesOnSubscription",
-    "messageTTL",
-    "offloadPolicies",
-    "persistence",
-    "publishRate",
-    "replication",
-    "replicatorDispatchRate",
-    "retention",
-    "schemaCompatibilityStrategy",
-    "schemaValidationEnforced",
-    "subscribeRate",
-    "subscriptionDispatchRate",
-    "subscriptionTypesEnabled",
-    "autoSubscriptionCreation",
-)
-"""Pulsar's policies of one topic, which here are those of its namespace."""
-
 
 def position_json(entry: EntryId, topic: TopicName) -> dict[str, int]:
     """Return a message id as Pulsar writes it in JSON."""
@@ -300,47 +268,6 @@ async def terminate_partitions(call: Call) -> Response:
     return answer({str(index): part for index, part in enumerate(parts)})
 
 
-# --- policies of one topic ----------------------------------------------------------------
-
-
-async def get_deduplication(call: Call) -> Response:
-    """Return whether deduplication was switched on or off for this topic; 204: neither."""
-    record = await _record(call)
-    value = record.deduplication if isinstance(record, TopicRecord) else None
-    return done() if value is None else answer(value)
-
-
-async def set_deduplication(call: Call) -> Response:
-    """Switch deduplication on or off for this topic, whatever its namespace says."""
-    return await _switch(call, call.needed_json(bool, "deduplicationEnabled"))
-
-
-async def unset_deduplication(call: Call) -> Response:
-    """Let the namespace decide again."""
-    return await _switch(call, None)
-
-
-async def _switch(call: Call, value: bool | None) -> Response:
-    context = call.context
-
-    def change(record: TopicRecord) -> None:
-        record.deduplication = value
-
-    for name in await context.partition_names(call.topic) or [call.topic]:
-        await context.partitions.update_topic(name, change)
-    return done()
-
-
-async def _refuse(call: Call) -> Response:
-    name = call.path.rstrip("/").rpartition("/")[2]
-    raise Refusal(405, f"{name} cannot be set for one topic; set it for its namespace")
-
-
-async def _unset(call: Call) -> Response:
-    await _record(call)
-    return done()
-
-
 ROUTES = [
     Route("GET", LIST, list_topics, Right.LOOKUP),
     Route("PUT", TOPIC, create_topic, Right.NAMESPACE),
@@ -359,12 +286,4 @@ ROUTES = [
     Route("PUT", f"{TOPIC}/backlogSize", backlog_size, Right.READ),
     Route("POST", f"{TOPIC}/terminate", terminate, Right.NAMESPACE),
     Route("POST", f"{TOPIC}/terminate/partitions", terminate_partitions, Right.NAMESPACE),
-    Route("GET", f"{TOPIC}/deduplicationEnabled", get_deduplication, Right.NAMESPACE),
-    Route("POST", f"{TOPIC}/deduplicationEnabled", set_deduplication, Right.NAMESPACE),
-    Route("DELETE", f"{TOPIC}/deduplicationEnabled", unset_deduplication, Right.NAMESPACE),
-    *(
-        Route(method, f"{TOPIC}/{name}", _unset if method == "GET" else _refuse, Right.NAMESPACE)
-        for name in NOT_YET
-        for method in ("GET", "POST", "PUT", "DELETE")
-    ),
 ]

@@ -35,6 +35,18 @@ from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)
 
+THROTTLE_STEP_S = 10.0
+"""A client that is kept waiting for longer is shown that we are still there."""
+
+PACED_FOR_S = 10.0
+"""How long after a wait a connection is read in small pieces, so that waits come in time."""
+
+PACED_BYTES_MIN, PACED_BYTES_MAX = 1024, 1024 * 1024
+"""How small these pieces are: the smaller, the longer the waits are."""
+
+PACED_WAIT_S = 0.05
+"""Waits shorter than this need no smaller pieces."""
+
 CLOSED_IDS_MAX = 1_000
 """Producer ids closed by the broker whose late SENDs are dropped in silence."""
 
@@ -71,6 +83,11 @@ class Endpoint:
         """Tell the client that it got the exclusive access it waited for."""
         if self.phase is Phase.OPEN and self.slot is None:
             self._producers.admit(self, topic_epoch)
+
+    def throttle(self, seconds: float) -> None:
+        """Take nothing more from the client for a while."""
+        if self.phase is Phase.OPEN:
+            self._producers.throttle(self, seconds)
 
     def closed(self, reason: PortError) -> None:
         """Tell the client to look the topic up and come again."""
@@ -114,12 +131,16 @@ class Producers:
         "_gone",
         "_ids",
         "_line",
+        "_paced_bytes",
+        "_paced_until_s",
         "_pending_bytes",
         "_pending_bytes_max",
         "_port",
         "_producers",
         "_requests",
         "_retired",
+        "_throttled_until_s",
+        "_timer",
         "_turns",
         "_waits_for_disk",
         "client_version",
@@ -145,6 +166,10 @@ class Producers:
         self._pending_bytes = 0
         self._closed_ids: dict[int, None] = {}
         self._waits_for_disk = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._throttled_until_s = 0.0
+        self._paced_until_s = 0.0
+        self._paced_bytes = 0
         self._gone = False
 
     def __len__(self) -> int:
@@ -244,6 +269,8 @@ class Producers:
     def disconnected(self) -> None:
         """Close every producer: the client is gone. Those being opened close once they are."""
         self._gone = True
+        if self._timer is not None:
+            self._timer.cancel()
         self.slots.clear()
         for endpoint in self._by_id.values():
             if endpoint.producer is not None and endpoint.phase is Phase.OPEN:
@@ -285,6 +312,45 @@ class Producers:
     def _disk_is_clear(self) -> None:
         self._waits_for_disk = False
         self._line.release(Hold.PUBLISHING)
+
+    # --- rates
+
+    @property
+    def paced_bytes(self) -> int:
+        """How much of the connection to look at before it may have to wait; 0: all there is."""
+        if self._paced_bytes and asyncio.get_running_loop().time() > self._paced_until_s:
+            self._paced_bytes = 0
+        return self._paced_bytes
+
+    def throttle(self, endpoint: Endpoint, seconds: float) -> None:
+        """Take nothing from the connection for a while, as Pulsar does.
+
+        A sibling process passes on what many clients send: it is told which of them to stop.
+        """
+        if is_sibling(self.client_version):
+            self._line.send(_wait(endpoint, seconds))
+            return
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        self._throttled_until_s = max(self._throttled_until_s, now_s + seconds)
+        self._paced_until_s = self._throttled_until_s + PACED_FOR_S
+        paced = self._paced_bytes or PACED_BYTES_MAX
+        paced = paced // 2 if seconds > PACED_WAIT_S else paced * 2
+        self._paced_bytes = min(max(paced, PACED_BYTES_MIN), PACED_BYTES_MAX)
+        self._line.hold(Hold.RATE)
+        if self._timer is None:
+            self._timer = loop.call_later(min(seconds, THROTTLE_STEP_S), self._has_waited)
+
+    def _has_waited(self) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = self._throttled_until_s - loop.time()
+        self._timer = None
+        if left_s <= 0:
+            self._line.release(Hold.RATE)
+            return
+        if left_s > THROTTLE_STEP_S / 2:
+            self._line.send(commands.ping())
+        self._timer = loop.call_later(min(left_s, THROTTLE_STEP_S), self._has_waited)
 
     def _refuse_broken(self, broken: Broken) -> None:
         endpoint = self._by_slot[broken.slot]
@@ -407,6 +473,23 @@ def _success(endpoint: Endpoint, topic_epoch: int | None = None) -> bytes:
         topic_epoch=producer.topic_epoch if topic_epoch is None else topic_epoch,
         ready=producer.ready or topic_epoch is not None,
     )
+
+
+def is_sibling(client_version: str) -> bool:
+    """Return whether a client says that it is a process of this broker.
+
+    One that says so falsely is told how long to wait, instead of being kept waiting.
+    """
+    return client_version.startswith("Magnetar ") and ", worker " in client_version
+
+
+def _wait(endpoint: Endpoint, seconds: float) -> bytes:
+    """Return what tells a sibling how long one of its producers has to wait.
+
+    The answer to PRODUCER once more, not ready, with the milliseconds in place of a sequence id.
+    """
+    wait_ms = max(int(seconds * 1000), 1)
+    return commands.producer_success(endpoint.request_id, "", last_sequence_id=wait_ms, ready=False)
 
 
 def _request(command: api.CommandProducer, address: str, version: str) -> ProducerRequest:

@@ -91,6 +91,8 @@ class Hold:
     TURN = 16
     """It is the turn of others; the rest of what was read comes in the next turn of the loop."""
     CLOSING = 32
+    RATE = 64
+    """A producer has sent more than its topic's rate allows."""
 
 
 class Requests:

@@ -97,7 +97,8 @@ class Session:
         cold = 0
         more = True
         while more and not self._line.held:
-            taken = walk(buffer, start, end, producers.slots, self._frame_bytes_max)
+            stop = end if not producers.paced_bytes else self._paced(buffer, start, end)
+            taken = walk(buffer, start, stop, producers.slots, self._frame_bytes_max)
             check_walk(self._state, taken)
             # Permits first: who allowed messages before one was sent must get it also where
             # nothing is kept, on a non-persistent topic.
@@ -118,8 +119,13 @@ class Session:
                     self._line.hold(Hold.TURN)
                     self._line.release(Hold.TURN)
                     return taken.consumed
-            start, more = taken.consumed, taken.more
+            start, more = taken.consumed, taken.more or stop < end
         return start
+
+    def _paced(self, buffer: memoryview, start: int, end: int) -> int:
+        """Return how far to look into what was read, where what follows may have to wait."""
+        first_frame = 4 + int.from_bytes(buffer[start : start + 4])
+        return min(end, start + max(self.producers.paced_bytes, first_frame))
 
     def refuse(self, error: Exception) -> None:
         """Tell a client why it has to go."""
