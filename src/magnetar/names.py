@@ -21,6 +21,18 @@ _NEW_PART = re.compile(_PART.pattern, re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PARTITION = re.compile(r"-partition-(0|[1-9][0-9]*)$")
 
+_SYSTEM = frozenset(
+    {
+        "__change_events",
+        "__transaction_buffer_snapshot",
+        "__transaction_buffer_snapshot_segments",
+        "__transaction_buffer_snapshot_indexes",
+    }
+)
+_SYSTEM_ENDING = "__transaction_pending_ack"
+_SYSTEM_BEGINNINGS = ("transaction_coordinator_assign", "__transaction_log_")
+"""Of topics in the namespace `pulsar/system`."""
+
 
 class InvalidNameError(ValueError):
     """A name that Pulsar's grammar does not allow. The message says which part and why."""
@@ -55,6 +67,10 @@ class NamespaceName(NamedTuple):
         return cls(_part("tenant", parts[0]), _part("namespace", parts[1]))
 
 
+SYSTEM_NAMESPACE = NamespaceName("pulsar", "system")
+"""What Pulsar keeps for itself lies here, as far as it belongs to no other namespace."""
+
+
 class TopicName(NamedTuple):
     """The full name of a topic, or of one partition of it."""
 
@@ -81,6 +97,14 @@ class TopicName(NamedTuple):
         """The partition this name stands for; -1 if it is no partition."""
         match = _PARTITION.search(self.local)
         return int(match[1]) if match else -1
+
+    @property
+    def system(self) -> bool:
+        """Whether the name is one of those that Pulsar keeps for itself, and does not list."""
+        base = self.base.local
+        if base in _SYSTEM or base.endswith(_SYSTEM_ENDING):
+            return True
+        return self.namespace_name == SYSTEM_NAMESPACE and base.startswith(_SYSTEM_BEGINNINGS)
 
     @property
     def base(self) -> "TopicName":

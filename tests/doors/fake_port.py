@@ -32,6 +32,7 @@ from magnetar.broker.port import (
     Selection,
     SubscribeRequest,
     SubscriptionType,
+    TopicNews,
 )
 from magnetar.broker.run import LENGTH, MESSAGES, OFFSET, PRODUCER, ROW_SIZE, Run
 from magnetar.names import NamespaceName, TopicName
@@ -251,6 +252,7 @@ class FakePort:
         self.congested = False
         self.published_runs = 0
         self.resumed = 0
+        self.watches: list[tuple[str, TopicNews]] = []
         self.held: list[_Held] = []
         self.opened: list[FakeProducer] = []
         self.subscribed: list[FakeConsumer] = []
@@ -289,6 +291,23 @@ class FakePort:
             ListMode.ALL: (f"persistent://{namespace}/", f"non-persistent://{namespace}/"),
         }[mode]
         return [name for name in self.topic_table if name.startswith(prefix)]
+
+    def watch_topics(self, namespace: NamespaceName, news: TopicNews) -> Callable[[], None]:
+        watch = (str(namespace), news)
+        self.watches.append(watch)
+        return lambda: self.watches.remove(watch)
+
+    def tell(self, **there: bool) -> None:
+        """Say that topics of the default namespace have come or gone, in lists and to watchers."""
+        names = {str(TopicName.parse(name)): is_there for name, is_there in there.items()}
+        for name, is_there in names.items():
+            if is_there:
+                self.topic(name)
+            else:
+                self.topic_table.pop(name, None)
+        for namespace, news in list(self.watches):
+            if namespace == "public/default":
+                news(names)
 
     async def open_producer(self, request: ProducerRequest, events: ProducerEvents) -> Producer:
         await self.pass_gate("open_producer")

@@ -344,6 +344,10 @@ class Consumer(Protocol):
         """Leave. What was delivered and not acknowledged goes back to the subscription."""
 
 
+TopicNews = Callable[[Mapping[str, bool]], None]
+"""Is called with full names of topics that may have come or gone, and whether each is there."""
+
+
 # --- the port --------------------------------------------------------------------------
 
 
@@ -382,6 +386,14 @@ class Port(Protocol):
 
     async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
         """Return the full names of a namespace's topics, partitions included, system topics not."""
+        ...
+
+    def watch_topics(self, namespace: NamespaceName, news: TopicNews) -> Callable[[], None]:
+        """Tell soon which topics of a namespace come and go; return how to stop that.
+
+        Partitions are told one by one, of all processes, system topics not. What is told may be
+        known already: a topic is told again when it changed in another way.
+        """
         ...
 
     async def open_producer(self, request: ProducerRequest, events: ProducerEvents) -> Producer: ...

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from magnetar.broker.doors.pulsar.lookup import matching
+from magnetar.broker.doors.pulsar.lookup import compiled, matching
 from magnetar.broker.doors.pulsar.requests import REQUESTS_IN_FLIGHT_MAX
 from magnetar.broker.port import MetadataError, TopicNotFoundError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
@@ -122,10 +122,10 @@ async def test_a_bad_pattern_is_an_error_and_nothing_worse(rig: Rig, pattern: st
 
 async def test_a_pattern_has_to_fit_the_whole_name_without_domain_and_partition() -> None:
     names = [f"persistent://public/default/{each}" for each in ("a", "ab", "a-partition-7")]
-    assert await matching(names, "public/default/a") == [names[0], names[2]]
-    assert await matching(names, "public/default/a.*") == names
+    assert await matching(names, compiled("public/default/a")) == [names[0], names[2]]
+    assert await matching(names, compiled("public/default/a.*")) == names
     with pytest.raises(MetadataError):
-        await matching(names, "[")
+        compiled("[")
 
 
 async def test_there_are_no_schemas_and_clients_are_told_so_in_their_words(rig: Rig) -> None:

@@ -26,6 +26,7 @@ from magnetar.broker.port import (
     ProducerRequest,
     PublishDone,
     SubscribeRequest,
+    TopicNews,
 )
 from magnetar.broker.remote.producer import RemoteProducer
 from magnetar.broker.remote.remote import Remote
@@ -60,6 +61,10 @@ class Front:
     async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
         """Return the topics of a namespace, as `port.Port.topics` says."""
         return await self._here.topics(namespace, mode)
+
+    def watch_topics(self, namespace: NamespaceName, news: TopicNews) -> Callable[[], None]:
+        """Tell which topics of a namespace come and go, as `port.Port.watch_topics` says."""
+        return self._here.watch_topics(namespace, news)
 
     async def open_producer(self, request: ProducerRequest, events: ProducerEvents) -> Producer:
         """Open a producer where its topic is."""

@@ -43,6 +43,7 @@ from magnetar.broker.port import (
     PublishDone,
     ServiceNotReadyError,
     SubscribeRequest,
+    TopicNews,
     TopicNotFoundError,
 )
 from magnetar.broker.run import Run
@@ -50,6 +51,7 @@ from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers, Recovered
 from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
+from magnetar.broker.topics.comings import Comings
 from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
@@ -122,6 +124,7 @@ class Catalog:
         self._clock = clock
         self._loop = loop
         self._existence = Existence(store, config, clock)
+        self._comings = Comings(store, self._existence.is_there, loop)
         self._topics: dict[TopicName, Topic] = {}
         self._loading: dict[TopicName, asyncio.Task[Topic]] = {}
         self._closing: dict[TopicName, asyncio.Task[None]] = {}
@@ -204,6 +207,7 @@ class Catalog:
         for stop in self._watches:
             stop()
         await self._duties.stop()
+        self._comings.stop()
         for task in [*self._loading.values(), *self._tasks]:
             task.cancel()
         await asyncio.gather(*self._loading.values(), *self._tasks, return_exceptions=True)
@@ -267,9 +271,15 @@ class Catalog:
         """Return how many partitions a topic has, as `port.Port.partitions` says."""
         return await self._existence.count(topic, create=create)
 
-    async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
-        """Return the topics of a namespace, as `port.Port.topics` says."""
-        return await self._existence.list(namespace, mode)
+    async def topics(
+        self, namespace: NamespaceName, mode: ListMode, *, system: bool = False
+    ) -> list[str]:
+        """Return the topics of a namespace, as `port.Port.topics` says; `system`: those too."""
+        return await self._existence.list(namespace, mode, system=system)
+
+    def watch_topics(self, namespace: NamespaceName, news: TopicNews) -> Callable[[], None]:
+        """Tell which topics of a namespace come and go, as `port.Port.watch_topics` says."""
+        return self._comings.watch(namespace, news)
 
     # --- the port: clients --------------------------------------------------------------
 

@@ -6,9 +6,9 @@
     partitioned topic         it has a record of its own kind; used through its partitions only
     non-persistent topic      some process has it in memory
 
-A topic that is not there may be made by asking for it, where the namespace allows that;
-topics whose name starts with two underscores are the broker's own, always made when needed
-and never listed.
+A topic that is not there may be made by asking for it, where the namespace allows that.
+System topics (`TopicName.system`) are always made when needed, count towards no limit, and are
+listed only for who asks for them too.
 """
 
 from collections.abc import Mapping
@@ -102,7 +102,7 @@ class Existence:
         record = await self.partitions.partitioned(topic)
         if record is not None:
             return record.partitions
-        if await self._is_there(topic) or await self._in_range(topic):
+        if await self.is_there(topic) or await self._in_range(topic):
             return 0
         if not create or not _may_create(topic, rules):
             raise missing(topic, creation_off=create)
@@ -114,8 +114,10 @@ class Existence:
             return await self.count(topic, create=False)  # two asked at the same time
         return rules.auto_topic_partitions
 
-    async def list(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
-        """Return the topics of a namespace, as `port.Port.topics` says.
+    async def list(
+        self, namespace: NamespaceName, mode: ListMode, *, system: bool = False
+    ) -> list[str]:
+        """Return the topics of a namespace, as `port.Port.topics` says; `system`: those too.
 
         Non-persistent ones are listed while they are loaded, in whatever process serves them.
         """
@@ -125,7 +127,7 @@ class Existence:
             names += await self.partitions.list_topics(namespace)
         if mode is not ListMode.PERSISTENT:
             names += await self.live.list(namespace)
-        return sorted(str(name) for name in names if not _is_system(name))
+        return sorted(str(name) for name in names if system or not name.system)
 
     async def demand(self, name: TopicName, *, create: bool) -> None:
         """Make sure that there is a topic of this name that can be loaded.
@@ -137,7 +139,7 @@ class Existence:
         rules = await self.rules_of(name.namespace_name)
         if await self.partitions.partitioned(name) is not None:
             raise NotAllowedError(f"topic {name} is partitioned: use one of its partitions")
-        if await self._is_there(name):
+        if await self.is_there(name):
             return
         # A partition that is in range belongs to a topic that was created; only its record is
         # missing, because it was deleted alone, or is of a non-persistent topic.
@@ -146,7 +148,7 @@ class Existence:
             raise missing(name, creation_off=create)
         if not name.persistent:
             return
-        if not in_range:
+        if not in_range and not name.system:
             await self._check_room(name.namespace_name, rules, 1)
         try:
             await self.partitions.create_topic(name, TopicRecord(created_ms=self._clock.wall_ms()))
@@ -180,7 +182,8 @@ class Existence:
             name, partitions, self._clock.wall_ms(), properties
         )
 
-    async def _is_there(self, name: TopicName) -> bool:
+    async def is_there(self, name: TopicName) -> bool:
+        """Return whether a topic or partition can be asked for without making it."""
         if not name.persistent:
             return await self.live.has(name)
         return await self.partitions.topic(name) is not None
@@ -205,7 +208,8 @@ class Existence:
     async def _check_room(self, namespace: NamespaceName, rules: Rules, wanted: int) -> None:
         if not rules.topics_max:
             return
-        there = len(await self.partitions.list_topics(namespace))
+        topics = await self.partitions.list_topics(namespace)
+        there = sum(not topic.system for topic in topics)
         if there + wanted > rules.topics_max:
             raise NotAllowedError(
                 f"namespace {namespace} has {there} topics, the limit is {rules.topics_max}"
@@ -222,8 +226,4 @@ def missing(name: TopicName, *, creation_off: bool = False) -> TopicNotFoundErro
 
 
 def _may_create(name: TopicName, rules: Rules) -> bool:
-    return rules.auto_topic_creation or _is_system(name)
-
-
-def _is_system(name: TopicName) -> bool:
-    return name.local.startswith("__")
+    return rules.auto_topic_creation or name.system

@@ -9,7 +9,7 @@ Each answer has its own way to say no. Source: the Pulsar binary protocol, "Topi
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 
 from magnetar.broker.doors.pulsar.pattern import Pattern, PatternError
@@ -29,25 +29,29 @@ WORK_PER_NAME = 20
 _PARTITION = re.compile(r"-partition-[0-9]+$")
 
 
-async def matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the topics whose name, without domain and partition suffix, fits a pattern.
+def compiled(pattern: str) -> Pattern:
+    """Return a pattern of topics, ready for use. A domain in front of it is left out.
 
     Raises:
         MetadataError: the pattern is no regular expression.
     """
     try:
-        compiled = Pattern(pattern.rpartition("://")[2])
+        return Pattern(pattern.rpartition("://")[2])
     except PatternError as error:
         raise MetadataError(f"topic pattern {pattern!r}: {error}") from error
+
+
+async def matching(names: Iterable[str], pattern: Pattern) -> list[str]:
+    """Return the topics whose name, without domain and partition suffix, fits a pattern."""
     matched: list[str] = []
     for name in names:
-        here = compiled.start
+        here = pattern.start
         for char in _PARTITION.sub("", name.partition("://")[2]):
-            here = here.to.get(char) or compiled.step(here, char)
-            if compiled.work > WORK_PER_TURN:
-                compiled.work = 0
+            here = here.to.get(char) or pattern.step(here, char)
+            if pattern.work > WORK_PER_TURN:
+                pattern.work = 0
                 await asyncio.sleep(0)
-        compiled.work += WORK_PER_NAME
+        pattern.work += WORK_PER_NAME
         if here.accepts:
             matched.append(name)
     return matched
@@ -122,7 +126,7 @@ class Lookup:
         namespace = NamespaceName.parse(command.namespace)
         names = await self._port.topics(namespace, ListMode(command.mode))
         if command.topics_pattern:
-            names = await matching(names, command.topics_pattern)
+            names = await matching(names, compiled(command.topics_pattern))
         return commands.topics_of_namespace(
             command.request_id,
             names,

@@ -21,6 +21,7 @@ from magnetar.broker.doors.pulsar.lookup import Lookup, Lookups
 from magnetar.broker.doors.pulsar.publish import Producers
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
 from magnetar.broker.doors.pulsar.subscribe import Consumers
+from magnetar.broker.doors.pulsar.watchers import Views, Watchers
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Port
 from magnetar.broker.wire.pulsar import commands
@@ -54,6 +55,7 @@ class Service:
         self.server_version = server_version
         self.frame_bytes_max = config.message_bytes_max + FRAME_OVERHEAD_MAX
         self.lookups = Lookups(metrics)
+        self.views = Views(port, loop)
         self.discarded = metrics.counter(
             "magnetar_messages_discarded_total", "Messages that a client could not use and gave up."
         )
@@ -71,6 +73,7 @@ class Session:
         "consumers",
         "lookup",
         "producers",
+        "watchers",
     )
 
     def __init__(self, line: Line, service: Service) -> None:
@@ -81,6 +84,7 @@ class Session:
         self.producers = Producers(line, self._requests, service.port, service.config)
         self.consumers = Consumers(line, self._requests, service.port, service.discarded)
         self.lookup = Lookup(line, self._requests, service.port, service.lookups)
+        self.watchers = Watchers(line, self._requests, service.views)
         self._frame_bytes_max = CONNECT_BYTES_MAX
 
     # --- the connection calls these
@@ -135,6 +139,7 @@ class Session:
     def resume(self) -> None:
         """Go on delivering: the socket has room again."""
         self.consumers.resume()
+        self.watchers.resume()
 
     def ping(self) -> None:
         """Ask whether the client is there."""
@@ -160,6 +165,7 @@ class Session:
         self._state = State.CLOSED
         self.producers.disconnected()
         self.consumers.disconnected()
+        self.watchers.disconnected()
 
     # --- commands
 
@@ -243,6 +249,12 @@ class Session:
         api.BaseCommand.LOOKUP: lambda session, command: session.lookup.locate(command.lookupTopic),
         api.BaseCommand.GET_TOPICS_OF_NAMESPACE: (
             lambda session, command: session.lookup.topics(command.getTopicsOfNamespace)
+        ),
+        api.BaseCommand.WATCH_TOPIC_LIST: lambda session, command: session.watchers.open(
+            command.watchTopicList
+        ),
+        api.BaseCommand.WATCH_TOPIC_LIST_CLOSE: lambda session, command: session.watchers.close(
+            command.watchTopicListClose
         ),
         api.BaseCommand.GET_SCHEMA: lambda session, command: session.lookup.schema(
             command.getSchema

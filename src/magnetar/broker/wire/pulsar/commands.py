@@ -43,7 +43,8 @@ def connected(
     flags.supports_auth_refresh = True
     flags.supports_broker_entry_metadata = False
     flags.supports_partial_producer = True
-    flags.supports_topic_watchers = False
+    flags.supports_topic_watchers = True
+    flags.supports_topic_watcher_reconcile = True
     flags.supports_get_partitioned_metadata_without_auto_creation = True
     flags.supports_scalable_topics = False
     return encode_command(command)
@@ -178,6 +179,30 @@ def topics_of_namespace(
     response.filtered = filtered
     if response.changed:
         response.topics.extend(topics)
+    return encode_command(command)
+
+
+def topic_list(request_id: int, watcher_id: int, topics: Iterable[str], current_hash: str) -> bytes:
+    """Say that a watcher was made, and which topics there are that it did not know of."""
+    command = api.BaseCommand(type=api.BaseCommand.WATCH_TOPIC_LIST_SUCCESS)
+    response = command.watchTopicListSuccess
+    response.request_id = request_id
+    response.watcher_id = watcher_id
+    response.topic.extend(topics)
+    response.topics_hash = current_hash
+    return encode_command(command)
+
+
+def topic_update(
+    watcher_id: int, new: Iterable[str], deleted: Iterable[str], current_hash: str
+) -> bytes:
+    """Tell a watcher which topics came and went."""
+    command = api.BaseCommand(type=api.BaseCommand.WATCH_TOPIC_UPDATE)
+    update = command.watchTopicUpdate
+    update.watcher_id = watcher_id
+    update.new_topics.extend(new)
+    update.deleted_topics.extend(deleted)
+    update.topics_hash = current_hash
     return encode_command(command)
 
 

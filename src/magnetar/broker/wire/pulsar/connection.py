@@ -50,6 +50,8 @@ _SERVED = frozenset(
         BaseCommand.GET_SCHEMA,
         BaseCommand.GET_OR_CREATE_SCHEMA,
         BaseCommand.AUTH_RESPONSE,
+        BaseCommand.WATCH_TOPIC_LIST,
+        BaseCommand.WATCH_TOPIC_LIST_CLOSE,
     }
 )
 
@@ -62,8 +64,6 @@ NOT_SUPPORTED: Mapping[int, str] = {
     BaseCommand.END_TXN_ON_PARTITION: "endTxnOnPartition",
     BaseCommand.END_TXN_ON_SUBSCRIPTION: "endTxnOnSubscription",
     BaseCommand.TC_CLIENT_CONNECT_REQUEST: "tcClientConnectRequest",
-    BaseCommand.WATCH_TOPIC_LIST: "watchTopicList",
-    BaseCommand.WATCH_TOPIC_LIST_CLOSE: "watchTopicListClose",
     BaseCommand.SCALABLE_TOPIC_SUBSCRIBE: "scalableTopicSubscribe",
 }
 
