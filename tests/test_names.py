@@ -31,6 +31,27 @@ def test_short_forms_mean_the_full_name(text: str, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "system"),
+    [
+        ("public/default/__change_events", True),
+        ("public/default/__change_events-partition-3", True),
+        ("a/b/__transaction_buffer_snapshot", True),
+        ("a/b/orders-billing__transaction_pending_ack", True),
+        ("pulsar/system/transaction_coordinator_assign-partition-1", True),
+        ("pulsar/system/__transaction_log_7", True),
+        ("a/b/transaction_coordinator_assign", False),
+        ("a/b/__transaction_log_7", False),
+        ("a/b/__mine", False),
+        ("pulsar/system/mine", False),
+    ],
+)
+def test_the_topics_that_pulsar_keeps_for_itself_are_known_by_name(
+    text: str, *, system: bool
+) -> None:
+    assert TopicName.parse(text).system is system
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

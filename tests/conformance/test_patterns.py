@@ -2,13 +2,18 @@
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pulsar import ConsumerType as Type
 from pulsar import RegexSubscriptionMode as Mode
 
+from magnetar.broker.wire.pulsar.frames import encode_command
+from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand
 from magnetar.client.admin import Admin
+from tests.above.conftest import Addresses
 from tests.conformance.conftest import Connect
+from tests.conformance.line import Line
 from tests.conformance.talk import assert_quiet, receive, send, take, text
 
 
@@ -55,6 +60,39 @@ def test_a_pattern_means_stored_topics_or_those_in_memory_or_both(
     assert {text(each) for each in messages} == wanted
     assert {each.topic_name() for each in messages} == {names[word] for word in wanted}
     assert_quiet(consumer, 50)
+
+
+def test_who_watches_is_told_of_topics_as_they_come_and_go(
+    addresses: Addresses, admin: Admin, namespace: str
+) -> None:
+    """By frames: the clients for C++ and Python ask again every minute instead."""
+    port = urlsplit(addresses.url).port
+    assert port is not None
+    pattern = f"persistent://{namespace}/log-.*"
+    wanted = {f"persistent://{namespace}/log-{i}" for i in range(6)}
+    with Line(port) as line:
+        watch = BaseCommand(type=BaseCommand.WATCH_TOPIC_LIST)
+        watch.watchTopicList.request_id, watch.watchTopicList.watcher_id = 1, 7
+        watch.watchTopicList.namespace, watch.watchTopicList.topics_pattern = namespace, pattern
+        told = line.ask(encode_command(watch), BaseCommand.WATCH_TOPIC_LIST_SUCCESS)
+        assert list(told.watchTopicListSuccess.topic) == []
+        for name in (*wanted, f"persistent://{namespace}/other"):
+            admin.create_topic(name)
+        assert heard(line, len(wanted)) == (wanted, set())
+        for name in wanted:
+            admin.delete_topic(name)
+        assert heard(line, len(wanted)) == (set(), wanted)
+
+
+def heard(line: Line, count: int) -> tuple[set[str], set[str]]:
+    """Return the next so many topics that a watcher is told of: those that came, and went."""
+    new, deleted = set[str](), set[str]()
+    while len(new) + len(deleted) < count:
+        update = line.frame(5).command.watchTopicUpdate
+        assert update.watcher_id == 7
+        new.update(update.new_topics)
+        deleted.update(update.deleted_topics)
+    return new, deleted
 
 
 def test_a_topic_that_is_deleted_is_let_go_and_the_others_are_read_on(

@@ -93,7 +93,7 @@ async def test_creating_a_topic_twice_is_refused(core: Core) -> None:
 
 async def test_listing_shows_partitions_and_hides_system_topics(core: Core) -> None:
     await core.catalog.create_partitioned(named("p"), 2)
-    await core.producer("__internal")
+    await core.producer("__change_events")
     await core.producer("non-persistent://public/default/n")
     persistent = [f"persistent://public/default/p-partition-{i}" for i in range(2)]
     memory = ["non-persistent://public/default/n"]

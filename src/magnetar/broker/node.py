@@ -40,6 +40,7 @@ from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.holdings import load_facts
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.placement import Placement
 from magnetar.broker.metadata.sqlite import SqliteStore
 from magnetar.broker.metadata.store import StoreError
 from magnetar.broker.metadata.tenants import Clusters, Tenants
@@ -171,6 +172,7 @@ class Node:
             namespaces=Namespaces(store),
             tenants=Tenants(store),
             clusters=Clusters(store),
+            placement=Placement(store),
             ownership=self._ownership,
             siblings=Siblings(self._admin_sockets, own=config.worker),
             config=config,

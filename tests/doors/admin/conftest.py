@@ -18,6 +18,7 @@ from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.placement import Placement
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
@@ -117,6 +118,7 @@ def new_context() -> Callable[..., Context]:
             "namespaces": Namespaces(store),
             "tenants": Tenants(store),
             "clusters": Clusters(store),
+            "placement": Placement(store),
             "ownership": Ownership(worker, [ADDRESS] * len(siblings)),
             "siblings": siblings,
             "config": BrokerConfig(data=Path("/data"), worker=worker, workers=len(siblings)),

@@ -23,6 +23,7 @@ from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.placement import Placement
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
@@ -198,6 +199,7 @@ async def _start(
         namespaces=Namespaces(store),
         tenants=Tenants(store),
         clusters=Clusters(store),
+        placement=Placement(store),
         ownership=ownership,
         siblings=Siblings(sockets, own=worker),
         config=config,

@@ -36,6 +36,7 @@ broker-stats/topics                                 GET
 broker-stats/destinations                           GET
 broker-stats/load-report                            GET
 broker-stats/allocator-stats/default                GET
+broker-stats/bookieops                              GET
 broker-stats/broker-resource-availability/acme/shop GET
 bookies/all                                         GET
 bookies/racks-info                                  GET
@@ -50,8 +51,6 @@ clusters/west/namespaceIsolationPolicies            GET
 clusters/west/namespaceIsolationPolicies/one        GET POST DELETE
 clusters/west/namespaceIsolationPolicies/brokers    GET
 clusters/west/namespaceIsolationPolicies/brokers/b  GET
-proxy-stats/connections                             GET
-proxy-stats/topics                                  GET
 resource-quotas                                     GET POST
 resource-quotas/acme/shop/0x00000000_0x40000000     GET POST DELETE
 resourcegroups                                      GET

@@ -16,19 +16,12 @@ NAMESPACE = "/admin/v2/namespaces/public/default"
     ("method", "path", "feature"),
     [
         ("GET", "/admin/v2/schemas/public/default/t/schema", "schemas"),
-        ("GET", "/admin/v2/broker-stats/topics", "see /metrics"),
-        ("GET", "/admin/v2/bookies/racks-info", "bookies"),
-        ("GET", "/admin/v2/resource-quotas", "resource quotas"),
-        ("GET", "/admin/v2/worker/cluster", "functions"),
-        ("POST", "/admin/v3/functions/public/default/f", "functions"),
-        ("GET", "/admin/v3/sinks/public/default", "connectors"),
         ("GET", "/admin/v3/transactions/coordinatorStats", "transactions"),
         ("GET", f"{NAMESPACE}/permissions", "permissions"),
         ("POST", f"{NAMESPACE}/permissions/role", "permissions"),
         ("PUT", f"{TOPIC}/compaction", "compaction"),
         ("GET", f"{TOPIC}/permissions", "permissions"),
-        ("PUT", f"{TOPIC}/offload", "tiered storage"),
-        ("GET", f"{TOPIC}/subscription/s/analyzeBacklog", "analysing a backlog"),
+        ("POST", "/admin/v2/brokers/shutdown", "SIGTERM"),
         ("GET", "/ws/v2/producer/persistent/public/default/t", "WebSocket"),
         ("POST", "/topics/persistent/public/default/t", "publishing over HTTP"),
     ],
@@ -43,9 +36,28 @@ async def test_what_pulsar_has_is_not_available_in_this_version(
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/admin/v2/worker/cluster", 409),
+        ("GET", "/admin/v2/worker-stats/metrics", 409),
+        ("POST", "/admin/v3/functions/public/default/f", 409),
+        ("GET", "/admin/v2/functions/public/default", 409),
+        ("GET", "/admin/v3/sources/builtinsources", 409),
+        ("GET", "/admin/v3/sinks/public/default", 409),
+        ("GET", "/admin/v3/packages/function/public/default", 503),
+    ],
+)
+async def test_what_pulsar_has_only_where_it_is_switched_on_is_answered_as_if_it_was_not(
+    ask: Any, one: Processes, method: str, path: str, status: int
+) -> None:
+    answer = await ask(one.front, method, path)
+    assert (answer.status, answer.reason.endswith("not enabled in this broker")) == (status, True)
+
+
+@pytest.mark.parametrize(
     "path",
-    ["/", "/admin/v3/nonsense", f"{TOPIC}/nonsense", "/admin/v2/nonsense", "/ws/v9/x",
-     "/admin/v2/namespaces//default/permissions"],
+    ["/", "/admin/v2/proxy-stats/connections", "/admin/v3/nonsense", f"{TOPIC}/nonsense",
+     "/admin/v2/nonsense", "/ws/v9/x", "/admin/v2/namespaces//default/permissions"],
 )  # fmt: skip
 async def test_what_nobody_has_is_not_there(ask: Any, one: Processes, path: str) -> None:
     assert (await ask(one.front, "GET", path)).status == 404
@@ -77,8 +89,8 @@ def _no_such_call(answer: Any) -> bool:
 async def test_settings_of_a_running_broker_are_not_taken_for_a_cluster(
     ask: Any, one: Processes
 ) -> None:
-    for word in ("configuration", "backlog-quota-check"):
-        assert (await ask(one.front, "GET", f"/admin/v2/brokers/{word}")).status == 501
+    assert (await ask(one.front, "GET", "/admin/v2/brokers/configuration")).status == 501
+    assert (await ask(one.front, "GET", "/admin/v2/brokers/backlog-quota-check")).status == 204
     assert (await ask(one.front, "GET", "/admin/v2/brokers/west")).status == 404
 
 

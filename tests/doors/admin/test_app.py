@@ -79,7 +79,7 @@ async def test_a_handler_that_takes_too_long_is_given_up(
 ) -> None:
     monkeypatch.setattr(app_module, "HANDLER_TIMEOUT_S", 0.05)
 
-    async def forever(*_: object) -> None:
+    async def forever(*_: object, **__: object) -> None:
         await asyncio.sleep(3600)
 
     monkeypatch.setattr(one.all[0].catalog, "topics", forever)

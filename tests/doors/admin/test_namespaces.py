@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from magnetar.broker.doors.admin.app import AdminApp
-from magnetar.broker.doors.admin.bundles import boundaries, bundle_of
+from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.slices import SLICE
 from magnetar.broker.metadata.namespaces import Namespaces
@@ -23,7 +23,9 @@ class Names:
     def __init__(self, names: list[str]) -> None:
         self.names = names
 
-    async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
+    async def topics(
+        self, namespace: NamespaceName, mode: ListMode, *, system: bool = False
+    ) -> list[str]:
         prefixes = {
             ListMode.PERSISTENT: ("persistent:",),
             ListMode.NON_PERSISTENT: ("non-persistent:",),
@@ -158,22 +160,8 @@ async def test_a_change_that_comes_in_between_is_not_lost(
     assert (await ask(app, "GET", f"{NS}/deduplication")).json is True
 
 
-@pytest.mark.parametrize("bundles", [1, 2, 3, 4, 7, 128])
-def test_every_topic_lies_in_exactly_one_bundle(bundles: int) -> None:
-    borders = [int(border, 16) for border in boundaries(bundles)]
-    assert borders == sorted(set(borders))
-    for i in range(200):
-        topic = TopicName.parse(f"topic-{i}")
-        low, high = (int(border, 16) for border in bundle_of(topic, bundles).split("_"))
-        assert borders.index(high) == borders.index(low) + 1
-
-
-def test_bundles_of_the_default_namespace_are_pulsars() -> None:
-    assert boundaries(4) == ["0x00000000", "0x40000000", "0x80000000", "0xc0000000", "0xffffffff"]
-
-
 async def test_bundles_are_shown_and_a_topic_has_one(ask: Any, app: AdminApp) -> None:
     assert (await ask(app, "GET", f"{NS}/bundles")).json["numBundles"] == 4
     path = "/lookup/v2/topic/persistent/public/default/orders/bundle"
     shown = (await ask(app, "GET", path)).json
-    assert shown == bundle_of(TopicName.parse("orders"), 4)
+    assert shown == Bundles.equal(4).of_topic(TopicName.parse("orders"))

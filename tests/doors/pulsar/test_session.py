@@ -89,10 +89,6 @@ async def test_the_first_requests_may_follow_connect_in_one_packet(rig: Rig) -> 
         ("NEW_TXN", {}),
         ("END_TXN", {"txn_action": api.COMMIT}),
         ("TC_CLIENT_CONNECT_REQUEST", {"tc_id": 0}),
-        (
-            "WATCH_TOPIC_LIST",
-            {"watcher_id": 1, "namespace": "public/default", "topics_pattern": ".*"},
-        ),
     ],
 )
 async def test_what_is_not_there_yet_is_refused_by_name(

@@ -31,7 +31,8 @@ def test_connected_tells_what_this_broker_can_and_cannot_do() -> None:
     assert flags.supports_partial_producer
     assert flags.supports_get_partitioned_metadata_without_auto_creation
     assert not flags.supports_broker_entry_metadata
-    assert not flags.supports_topic_watchers
+    assert flags.supports_topic_watchers
+    assert flags.supports_topic_watcher_reconcile
     assert not flags.supports_scalable_topics
 
 

@@ -16,7 +16,7 @@ import msgspec
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.documents import decode, encode
-from magnetar.broker.metadata.facts import commit_where_present
+from magnetar.broker.metadata.facts import commit_where_present, revise
 from magnetar.broker.metadata.store import (
     PRESENT,
     Append,
@@ -129,6 +129,19 @@ class Cursors:
             raise TopicNotFoundError(f"topic {self._topic} does not exist") from None
         assert number is not None
         return CursorRecord(id=number, **msgspec.structs.asdict(cursor))
+
+    async def set_properties(self, cursor: int, properties: Mapping[str, str]) -> None:
+        """Replace what was noted about a cursor. Durable when it returns.
+
+        Raises:
+            NotFoundError: it was deleted.
+        """
+
+        def change(stored: _Cursor) -> None:
+            stored.properties = dict(properties)
+
+        key = numbered(self._prefix, cursor)
+        await revise(self._store, "the subscription", key, _Cursor, change)
 
     async def delete(self, cursor: int) -> None:
         """Remove a cursor with its pages."""

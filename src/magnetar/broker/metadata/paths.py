@@ -14,6 +14,7 @@
     pages/<cursor>/<ledger>/<page>           bytes: acknowledged entries ahead of the mark
     sequences/<topic>/<producer>             JSON: what deduplication must not forget
     live/<topic>                             nothing: a topic in some process's memory only
+    placement/<kind>/<scope>/<name>          JSON: where things should be (see `placement`)
     counters/ledger, counters/cursor         the last number given out
 
 A topic is written `domain/tenant/namespace/local`; none of its parts has a slash. Names
@@ -34,6 +35,7 @@ DROPPED = "dropped/"
 HELD = "held/"
 SYNCED = "synced/"
 LIVE = "live/"
+PLACEMENT = "placement/"
 LEDGER_COUNTER = "counters/ledger"
 CURSOR_COUNTER = "counters/cursor"
 

@@ -3,6 +3,8 @@
 JSON field names are those of Pulsar's admin REST (TenantInfo, ClusterData).
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from magnetar.broker.metadata import facts, paths
@@ -24,6 +26,8 @@ class Cluster(Document):
     service_url_tls: str | None = msgspec.field(default=None, name="serviceUrlTls")
     broker_service_url: str | None = msgspec.field(default=None, name="brokerServiceUrl")
     broker_service_url_tls: str | None = msgspec.field(default=None, name="brokerServiceUrlTls")
+    peers: list[str] | None = msgspec.field(default=None, name="peerClusterNames")
+    """Clusters that could serve in its place; none of a namespace's clusters may be a peer."""
 
 
 class Tenant(Document):
@@ -71,6 +75,16 @@ class Clusters:
             NotFoundError: there is none of that name.
         """
         await facts.replace(self._store, f"cluster {name}", paths.cluster(name), cluster)
+
+    async def update(self, name: str, change: Callable[[Cluster], None]) -> Cluster:
+        """Let `change` edit what is known of a cluster in place; return it as stored.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return await facts.revise(
+            self._store, f"cluster {name}", paths.cluster(name), Cluster, change
+        )
 
     async def delete(self, name: str) -> None:
         """Forget a cluster.

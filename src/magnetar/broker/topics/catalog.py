@@ -373,6 +373,10 @@ class Catalog:
             topic.demand_unused()
         await self._close(topic, TopicNotFoundError(f"topic {name} was deleted"), delete=True)
 
+    async def keep_up(self) -> None:
+        """Apply time to live, retention and quotas to every topic that is loaded, now."""
+        await self._duties.keep_up()
+
     async def unload(self, name: TopicName) -> None:
         """Close a topic, if it is loaded: its clients come back, and it is loaded anew."""
         topic = self._topics.get(name)

@@ -160,6 +160,18 @@ class Checkpoints:
             await Cursors(self._store, kept.topic).delete(kept.record.id)
             self.forget([subscription])
 
+    async def set_properties(
+        self, subscription: Subscription, properties: Mapping[str, str]
+    ) -> None:
+        """Replace what was noted about a subscription. Durable when it returns, if it is."""
+        kept = self._kept.get(subscription)
+        if kept is not None:
+            # What a snapshot writes from now on is right, also one that is taken meanwhile.
+            kept.record.properties.clear()
+            kept.record.properties.update(properties)
+            await Cursors(self._store, kept.topic).set_properties(kept.record.id, properties)
+        subscription.properties = dict(properties)
+
     def forget(self, subscriptions: Iterable[Subscription]) -> None:
         """Write nothing more of these: they are deleted, saved, or their topic is gone."""
         for each in subscriptions:

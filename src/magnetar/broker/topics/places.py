@@ -66,7 +66,7 @@ async def read_one(log: Log, position: EntryId) -> StoredEntry:
     Raises:
         PersistenceError: it is damaged, gone, or could not be read.
     """
-    found = await _read(log, position, 1, ONE_ENTRY_BYTES)
+    found = await read_some(log, position, 1, ONE_ENTRY_BYTES)
     if isinstance(found, Gap):
         raise PersistenceError(f"entry {position} is damaged: {found.reason}")
     at, run = found
@@ -75,10 +75,10 @@ async def read_one(log: Log, position: EntryId) -> StoredEntry:
     return StoredEntry(at, run.envelope(0), bytes(run.body(0)))
 
 
-async def _read(
+async def read_some(
     log: Log, position: EntryId, entries_max: int, bytes_max: int
 ) -> tuple[EntryId, Run] | Gap:
-    """Read, from memory or disk.
+    """Read entries from a position on, from memory or disk; damage comes as a gap.
 
     Raises:
         PersistenceError: the disk did not let us.
@@ -100,12 +100,12 @@ async def last_readable(log: Log) -> tuple[EntryId, Envelope] | None:
     """
     position, step = log.last, 1
     while position > EARLIEST and position >= log.first:
-        if not isinstance(await _read(log, position, 1, ONE_ENTRY_BYTES), Gap):
+        if not isinstance(await read_some(log, position, 1, ONE_ENTRY_BYTES), Gap):
             break
         position, step = _back(log, position, step), 2 * step
     best: tuple[EntryId, Envelope] | None = None
     while EARLIEST < position < log.end:
-        found = await _read(log, position, SOME_ENTRIES, SOME_BYTES)
+        found = await read_some(log, position, SOME_ENTRIES, SOME_BYTES)
         if isinstance(found, Gap):
             last = found.last
         else:

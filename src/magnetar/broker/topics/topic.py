@@ -324,6 +324,20 @@ class Topic:
             )
         await self._remove(subscription)
 
+    async def set_subscription_properties(self, name: str, properties: Mapping[str, str]) -> None:
+        """Replace what was noted about a subscription. Durable when it returns, if it is.
+
+        Raises:
+            SubscriptionNotFoundError: there is none.
+        """
+        subscription = self.subscriptions.get(name)
+        if subscription is None:
+            raise SubscriptionNotFoundError(f"topic {self.name} has no subscription {name!r}")
+        if isinstance(subscription, Subscription):
+            await self._around.checkpoints.set_properties(subscription, properties)
+        else:
+            subscription.properties = dict(properties)
+
     async def _create_for(self, request: SubscribeRequest) -> AnySubscription:
         """Make the subscription that a consumer asks for."""
         name = request.subscription

@@ -17,14 +17,20 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from magnetar.broker.doors.admin import (
+    backlogs,
+    bookies,
+    broker_stats,
     brokers,
     clusters,
+    isolation,
     lookup,
     messages,
     metrics,
     namespaces,
     partitions,
     policies,
+    quotas,
+    ranges,
     subscriptions,
     tenants,
     topics,
@@ -33,7 +39,8 @@ from magnetar.broker.doors.admin.call import Call
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.errors import STATUS, refused
 from magnetar.broker.doors.admin.guard import read_body
-from magnetar.broker.doors.admin.routes import Routes
+from magnetar.broker.doors.admin.openapi import describing
+from magnetar.broker.doors.admin.routes import Route, Routes
 from magnetar.broker.doors.admin.server import HttpServer
 from magnetar.broker.doors.admin.siblings import SiblingDownError
 from magnetar.broker.topics.topic import TopicBusyError
@@ -44,19 +51,29 @@ HANDLER_TIMEOUT_S = 55.0
 Handler = Callable[[Call], Awaitable[Response]]
 
 NOUNS = (
+    backlogs,
+    bookies,
+    broker_stats,
     brokers,
     clusters,
+    isolation,
     lookup,
     messages,
     metrics,
     namespaces,
     partitions,
     policies,
+    quotas,
+    ranges,
     subscriptions,
     tenants,
     topics,
 )
 
+
+_NAMED: list[Route[Handler]] = [route for noun in NOUNS for route in noun.ROUTES]
+TABLE: list[Route[Handler]] = [*_NAMED, *describing(_NAMED)]
+"""Every call there is."""
 
 _STATUS = STATUS | {TopicBusyError: 409, SiblingDownError: 503}
 """The table, with the rows for what only a process that serves topics can raise."""
@@ -67,7 +84,7 @@ class AdminApp:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._routes: Routes[Handler] = Routes([route for noun in NOUNS for route in noun.ROUTES])
+        self._routes: Routes[Handler] = Routes(TABLE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

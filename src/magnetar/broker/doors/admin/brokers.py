@@ -6,9 +6,12 @@ To clients all processes of a data folder are one broker: they share the HTTP po
 from starlette.responses import PlainTextResponse, Response
 
 from magnetar.broker.doors.admin.absent import BROKER_WORDS
-from magnetar.broker.doors.admin.call import Call, answer
+from magnetar.broker.doors.admin.broker_stats import bundles_in_use
+from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
-from magnetar.broker.doors.admin.routes import ADMIN, Right, Route, not_available
+from magnetar.broker.doors.admin.owners import pass_on
+from magnetar.broker.doors.admin.routes import ADMIN, Right, Route, Text, not_available
+from magnetar.broker.doors.admin.shapes import BrokerInfo, Owned, StoreShown
 
 
 async def list_brokers(call: Call) -> Response:
@@ -16,9 +19,30 @@ async def list_brokers(call: Call) -> Response:
     cluster = call.parameters.get("cluster", call.context.cluster)
     if cluster in BROKER_WORDS:
         raise not_available(BROKER_WORDS[cluster])
-    if cluster != call.context.cluster:
-        raise Refusal(404, f"cluster {cluster!r} is not this one, {call.context.cluster}")
+    _demand_here(call, cluster)
     return answer([call.context.broker_id])
+
+
+def _demand_here(call: Call, cluster: str) -> None:
+    if cluster != call.context.cluster:
+        raise Refusal(404, f"cluster {cluster[:200]!r} is not this one, {call.context.cluster}")
+
+
+async def owned_namespaces(call: Call) -> Response:
+    """Return the bundles in use: this broker owns all of them."""
+    context, cluster, broker = call.context, call.parameters["cluster"], call.parameters["broker"]
+    _demand_here(call, cluster)
+    if broker != context.broker_id:
+        raise Refusal(404, f"broker {broker[:200]!r} is not there; there is {context.broker_id}")
+    status = Owned("shared", is_controlled=False, is_active=True)
+    return answer(dict.fromkeys(await bundles_in_use(call), status))
+
+
+async def check_quotas(call: Call) -> Response:
+    """Apply time to live, retention and quotas now; they are applied every few seconds anyway."""
+    await call.context.catalog.keep_up()
+    await pass_on(call)
+    return done()
 
 
 async def leader(call: Call) -> Response:
@@ -58,14 +82,22 @@ async def internal_configuration(call: Call) -> Response:
     )
 
 
+BROKERS = f"{ADMIN}/brokers"
+
 ROUTES = [
-    Route("GET", f"{ADMIN}/brokers", list_brokers, Right.SUPERUSER),
-    Route("GET", f"{ADMIN}/brokers/health", health, Right.OPEN),
-    Route("GET", f"{ADMIN}/brokers/ready", ready, Right.OPEN),
-    Route("GET", f"{ADMIN}/brokers/version", version, Right.OPEN),
-    Route("GET", f"{ADMIN}/brokers/leaderBroker", leader, Right.SUPERUSER),
+    Route("GET", BROKERS, list_brokers, Right.SUPERUSER, answer=list[str]),
+    Route("GET", f"{BROKERS}/health", health, Right.OPEN, answer=Text, query={"topicVersion": str}),
+    Route("GET", f"{BROKERS}/ready", ready, Right.OPEN, answer=Text),
+    Route("GET", f"{BROKERS}/version", version, Right.OPEN, answer=Text),
+    Route("GET", f"{BROKERS}/leaderBroker", leader, Right.SUPERUSER, answer=BrokerInfo),
     Route(
-        "GET", f"{ADMIN}/brokers/internal-configuration", internal_configuration, Right.SUPERUSER
+        "GET", f"{BROKERS}/internal-configuration", internal_configuration, Right.SUPERUSER,
+        answer=StoreShown,
     ),
-    Route("GET", f"{ADMIN}/brokers/{{cluster}}", list_brokers, Right.SUPERUSER),
-]
+    Route("GET", f"{BROKERS}/backlog-quota-check", check_quotas, Right.SUPERUSER),
+    Route("GET", f"{BROKERS}/{{cluster}}", list_brokers, Right.SUPERUSER, answer=list[str]),
+    Route(
+        "GET", f"{BROKERS}/{{cluster}}/{{broker}}/ownedNamespaces", owned_namespaces,
+        Right.SUPERUSER, answer=dict[str, Owned],
+    ),
+]  # fmt: skip

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN
+from magnetar.broker.doors.admin.siblings import HERE
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.documents import Document
 from magnetar.names import NamespaceName, TopicName, check_subscription, check_tenant
@@ -65,6 +66,11 @@ class Call:
     body: bytes
     """As it came, at most BODY_BYTES_MAX."""
     context: Context
+
+    @property
+    def here(self) -> bool:
+        """Whether a sibling passed the call on: it concerns only what this process owns."""
+        return HERE in self.request.headers
 
     # --- path ---------------------------------------------------------------------------
 

@@ -1,12 +1,18 @@
-"""Clusters: this one, and others it knows by name."""
+"""Clusters: this one, and others it knows by name, and which of them stand in for each other."""
 
 from starlette.responses import Response
 
 from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.metadata.store import ConflictError
 from magnetar.broker.metadata.tenants import Cluster
 from magnetar.names import check_new
+
+PEERS_MAX = 100
+
+CLUSTERS = f"{ADMIN}/clusters"
+CLUSTER = f"{CLUSTERS}/{{cluster}}"
 
 
 async def list_clusters(call: Call) -> Response:
@@ -38,11 +44,19 @@ async def update_cluster(call: Call) -> Response:
 
 
 async def delete_cluster(call: Call) -> Response:
-    """Forget another cluster."""
-    name = call.parameters["cluster"]
-    if name == call.context.cluster:
+    """Forget another cluster that no tenant may use and no isolation policy is about."""
+    context, name = call.context, call.parameters["cluster"]
+    if name == context.cluster:
         raise Refusal(412, f"{name} is this very cluster; it cannot be deleted")
-    await call.context.clusters.delete(name)
+    await context.clusters.get(name)
+    for tenant in await context.tenants.list():
+        if name in (await context.tenants.get(tenant)).allowed_clusters:
+            raise Refusal(412, f"cluster {name} is not empty: tenant {tenant} may use it")
+    try:
+        await context.placement.forget_cluster(name)
+    except ConflictError:
+        raise Refusal(412, f"cluster {name} is not empty: it has isolation policies") from None
+    await context.clusters.delete(name)
     return done()
 
 
@@ -53,10 +67,40 @@ def _cluster(call: Call) -> Cluster:
     return cluster
 
 
+# --- peers ----------------------------------------------------------------------------------
+
+
+async def get_peers(call: Call) -> Response:
+    """Return which clusters could stand in for a cluster."""
+    return answer((await call.context.clusters.get(call.parameters["cluster"])).peers or [])
+
+
+async def set_peers(call: Call) -> Response:
+    """Say which clusters could stand in for a cluster."""
+    name = call.parameters["cluster"]
+    peers: list[str] = list(dict.fromkeys(call.json(list[str], "peers") or []))
+    if len(peers) > PEERS_MAX:
+        raise Refusal(412, f"{len(peers)} peers, the limit is {PEERS_MAX}")
+    known = await call.context.clusters.list()
+    for peer in peers:
+        if peer == name:
+            raise Refusal(412, f"cluster {name} cannot stand in for itself")
+        if peer not in known:
+            raise Refusal(412, f"peer cluster {peer} does not exist")
+
+    def change(cluster: Cluster) -> None:
+        cluster.peers = peers or None
+
+    await call.context.clusters.update(name, change)
+    return done()
+
+
 ROUTES = [
-    Route("GET", f"{ADMIN}/clusters", list_clusters, Right.OPEN),
-    Route("GET", f"{ADMIN}/clusters/{{cluster}}", get_cluster, Right.SUPERUSER),
-    Route("PUT", f"{ADMIN}/clusters/{{cluster}}", create_cluster, Right.SUPERUSER),
-    Route("POST", f"{ADMIN}/clusters/{{cluster}}", update_cluster, Right.SUPERUSER),
-    Route("DELETE", f"{ADMIN}/clusters/{{cluster}}", delete_cluster, Right.SUPERUSER),
+    Route("GET", CLUSTERS, list_clusters, Right.OPEN, answer=list[str]),
+    Route("GET", CLUSTER, get_cluster, Right.SUPERUSER, answer=Cluster),
+    Route("PUT", CLUSTER, create_cluster, Right.SUPERUSER, body=Cluster),
+    Route("POST", CLUSTER, update_cluster, Right.SUPERUSER, body=Cluster),
+    Route("DELETE", CLUSTER, delete_cluster, Right.SUPERUSER),
+    Route("GET", f"{CLUSTER}/peers", get_peers, Right.SUPERUSER, answer=list[str]),
+    Route("POST", f"{CLUSTER}/peers", set_peers, Right.SUPERUSER, body=list[str] | None),
 ]

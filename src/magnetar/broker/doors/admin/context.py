@@ -13,13 +13,14 @@ from urllib.parse import quote, urlsplit
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.doors.admin.bundles import bundle_count
+from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN
 from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.metadata.facts import NotEmptyError
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
+from magnetar.broker.metadata.placement import Placement
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
@@ -48,6 +49,7 @@ class Context:
     namespaces: Namespaces
     tenants: Tenants
     clusters: Clusters
+    placement: Placement
     ownership: Ownership
     siblings: Siblings
     config: BrokerConfig
@@ -71,10 +73,10 @@ class Context:
 
     # --- namespaces -----------------------------------------------------------------------
 
-    async def bundles(self, namespace: NamespaceName) -> int:
-        """Return how many bundles a namespace is shown in."""
+    async def bundles(self, namespace: NamespaceName) -> Bundles:
+        """Return the bundles a namespace is shown in."""
         policies = await self.namespaces.get(namespace)
-        return bundle_count(policies.unknown.get("bundles"))
+        return Bundles.of(policies.unknown.get("bundles"))
 
     async def delete_namespace(self, namespace: NamespaceName) -> None:
         """Delete a namespace with all its topics, whoever owns them.
@@ -92,6 +94,15 @@ class Context:
                     raise
             else:
                 return
+
+    async def delete_system_topics(self, namespace: NamespaceName) -> None:
+        """Delete the topics of a namespace if nothing but system topics is left in it."""
+        topics = await self.partitions.list_topics(namespace)
+        if topics and all(topic.system for topic in topics):
+            for name in await self.partitions.list_partitioned(namespace):
+                if name.system:
+                    await self.partitions.delete_partitioned(name)
+            await in_parallel([self.delete_if_there(name, force=True) for name in topics])
 
     async def _delete_topics(self, namespace: NamespaceName) -> None:
         for domain in Domain:

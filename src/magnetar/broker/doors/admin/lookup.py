@@ -2,9 +2,9 @@
 
 from starlette.responses import Response
 
-from magnetar.broker.doors.admin.bundles import bundle_of
 from magnetar.broker.doors.admin.call import Call, answer
 from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.shapes import Located
 
 LOOKUP = "/lookup/v2/topic/{domain}/{tenant}/{namespace}/{topic}"
 
@@ -17,24 +17,28 @@ async def lookup(call: Call) -> Response:
     listener = call.word("listenerName") or call.request.headers.get("x-pulsar-listenername")
     location = await call.context.catalog.locate(call.topic, listener or None)
     return answer(
-        {
-            "brokerUrl": location.url,
-            "brokerUrlTls": "",
-            "httpUrl": location.http_url,
-            "httpUrlTls": "",
-            "nativeUrl": location.url,
-            "brokerUrlSsl": "",
-        }
+        Located(
+            broker_url=location.url,
+            broker_url_tls="",
+            http_url=location.http_url,
+            http_url_tls="",
+            native_url=location.url,
+            broker_url_ssl="",
+        )
     )
 
 
 async def bundle(call: Call) -> Response:
     """Return the bundle a topic lies in."""
     topic = call.topic
-    return answer(bundle_of(topic, await call.context.bundles(topic.namespace_name)))
+    bundles = await call.context.bundles(topic.namespace_name)
+    return answer(bundles.of_topic(topic))
 
 
 ROUTES = [
-    Route("GET", LOOKUP, lookup, Right.LOOKUP),
-    Route("GET", f"{LOOKUP}/bundle", bundle, Right.LOOKUP),
-]
+    Route(
+        "GET", LOOKUP, lookup, Right.LOOKUP, answer=Located,
+        query={"listenerName": str, "authoritative": bool},
+    ),
+    Route("GET", f"{LOOKUP}/bundle", bundle, Right.LOOKUP, answer=str),
+]  # fmt: skip

@@ -263,7 +263,16 @@ def _header(value: object) -> str:
 
 
 ROUTES = [
-    Route("GET", f"{SUBSCRIPTION}/position/{{position}}", peek, Right.CONSUME),
-    Route("GET", f"{TOPIC}/ledger/{{ledger}}/entry/{{entry}}", entry_at, Right.READ),
-    Route("GET", f"{TOPIC}/examinemessage", examine, Right.READ),
-]
+    Route(
+        "GET", f"{SUBSCRIPTION}/position/{{position}}", peek, Right.CONSUME, answer=bytes,
+        query={"format": str},
+    ),
+    Route(
+        "GET", f"{TOPIC}/ledger/{{ledger}}/entry/{{entry}}", entry_at, Right.READ, answer=bytes,
+        query={"format": str},
+    ),
+    Route(
+        "GET", f"{TOPIC}/examinemessage", examine, Right.READ, answer=bytes,
+        query={"initialPosition": str, "messagePosition": int, "format": str},
+    ),
+]  # fmt: skip

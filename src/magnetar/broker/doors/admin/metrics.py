@@ -34,7 +34,7 @@ from magnetar.broker.doors.admin.exposition import (
     name_of,
     sample,
 )
-from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.routes import Right, Route, Text
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.topics.tally import LATENCY_SUM, SIZES_FROM
 
@@ -407,4 +407,4 @@ async def metrics(call: Call) -> Response:
     return StreamingResponse(scrape.text(), media_type=CONTENT_TYPE)
 
 
-ROUTES = [Route("GET", "/metrics", metrics, Right.READ)]
+ROUTES = [Route("GET", "/metrics", metrics, Right.READ, answer=Text)]

@@ -10,13 +10,14 @@ from typing import Any
 
 from starlette.responses import Response
 
-from magnetar.broker.doors.admin.bundles import boundaries, bundle_count, bundle_of, check_bundle
+from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import pass_on
 from magnetar.broker.doors.admin.policies import NAMESPACE
 from magnetar.broker.doors.admin.policy_table import wrong_with
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.doors.admin.shapes import BundlesShown, Json
 from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import ListMode, SubscriptionNotFoundError
@@ -69,10 +70,9 @@ async def list_namespaces(call: Call) -> Response:
 async def get_namespace(call: Call) -> Response:
     """Return everything that is set on a namespace."""
     policies = await call.context.namespaces.get(call.namespace)
-    count = _bundles(policies)
     shown = _UNSET | policies.to_dict()
     shown["replication_clusters"] = policies.replication_clusters or [call.context.cluster]
-    shown["bundles"] = {"boundaries": boundaries(count), "numBundles": count}
+    shown["bundles"] = Bundles.of(policies.unknown.get("bundles")).to_json()
     return answer(shown)
 
 
@@ -82,7 +82,7 @@ async def create_namespace(call: Call) -> Response:
     check_new("namespace", name.namespace)
     policies = call.document(Policies, "policies")
     if policies is not None:
-        _bundles(policies, check=True)
+        Bundles.of(policies.unknown.get("bundles"), check=True)
         complaint = wrong_with(policies, call.context.cluster)
         if complaint:
             raise Refusal(412, complaint)
@@ -92,10 +92,12 @@ async def create_namespace(call: Call) -> Response:
 
 async def delete_namespace(call: Call) -> Response:
     """Remove a namespace; with `force`, its topics too."""
+    context, name = call.context, call.namespace
     if call.flag("force"):
-        await call.context.delete_namespace(call.namespace)
+        await context.delete_namespace(name)
     else:
-        await call.context.namespaces.delete(call.namespace)
+        await context.delete_system_topics(name)
+        await context.namespaces.delete(name)
     return done()
 
 
@@ -105,18 +107,14 @@ async def list_topics(call: Call) -> Response:
     modes = [mode.name for mode in ListMode]
     if word not in modes:
         raise Refusal(412, f"mode is {word!r}, allowed: {', '.join(modes)}")
-    names = await call.context.catalog.topics(call.namespace, ListMode[word])
+    system = call.flag("includeSystemTopic")
+    names = await call.context.catalog.topics(call.namespace, ListMode[word], system=system)
     return await listed(names)
 
 
 async def get_bundles(call: Call) -> Response:
     """Return the hash ranges that a namespace is shown in."""
-    count = await call.context.bundles(call.namespace)
-    return answer({"boundaries": boundaries(count), "numBundles": count})
-
-
-def _bundles(policies: Policies, *, check: bool = False) -> int:
-    return bundle_count(policies.unknown.get("bundles"), check=check)
+    return answer((await call.context.bundles(call.namespace)).to_json())
 
 
 # --- properties ---------------------------------------------------------------------------
@@ -227,9 +225,9 @@ async def unsubscribe(call: Call) -> Response:
 async def _own_topics(call: Call, *, loaded: bool = False) -> list[TopicName]:
     """Return the topics of the namespace, or of one bundle, that this process owns, or serves."""
     context, namespace = call.context, call.namespace
-    count = await context.bundles(namespace)
+    bundles = await context.bundles(namespace)
     bundle = call.parameters.get("bundle")
-    wanted = None if bundle is None else check_bundle(bundle, count)
+    wanted = None if bundle is None else bundles.check(bundle)
     names = [topic.name for topic in context.catalog.loaded()]
     if not loaded:
         names = [*map(TopicName.parse, await context.catalog.topics(namespace, ListMode.ALL))]
@@ -238,31 +236,41 @@ async def _own_topics(call: Call, *, loaded: bool = False) -> list[TopicName]:
         for name in names
         if name.namespace_name == namespace
         and context.ownership.mine(name)
-        and wanted in {None, bundle_of(name, count)}
+        and (wanted is None or wanted == bundles.of_topic(name))
     ]
 
 
 BUNDLE = f"{NAMESPACE}/{{bundle}}"
 
+BUNDLE = f"{NAMESPACE}/{{bundle}}"
+
+_Properties = dict[str, str]
+_N = Right.NAMESPACE
+
 ROUTES = [
-    Route("GET", f"{ADMIN}/namespaces/{{tenant}}", list_namespaces, Right.TENANT),
-    Route("GET", NAMESPACE, get_namespace, Right.NAMESPACE),
-    Route("PUT", NAMESPACE, create_namespace, Right.TENANT),
-    Route("DELETE", NAMESPACE, delete_namespace, Right.TENANT),
-    Route("GET", f"{NAMESPACE}/topics", list_topics, Right.LOOKUP),
-    Route("GET", f"{NAMESPACE}/bundles", get_bundles, Right.NAMESPACE),
-    Route("GET", f"{NAMESPACE}/properties", get_properties, Right.NAMESPACE),
-    Route("PUT", f"{NAMESPACE}/properties", set_properties, Right.NAMESPACE),
-    Route("DELETE", f"{NAMESPACE}/properties", clear_properties, Right.NAMESPACE),
-    Route("GET", f"{NAMESPACE}/property/{{key}}", get_property, Right.NAMESPACE),
-    Route("PUT", f"{NAMESPACE}/property/{{key}}/{{value}}", set_property, Right.NAMESPACE),
-    Route("DELETE", f"{NAMESPACE}/property/{{key}}", remove_property, Right.NAMESPACE),
-    Route("PUT", f"{NAMESPACE}/unload", unload, Right.NAMESPACE),
-    Route("PUT", f"{BUNDLE}/unload", unload, Right.NAMESPACE),
-    Route("POST", f"{NAMESPACE}/clearBacklog", clear_backlog, Right.NAMESPACE),
-    Route("POST", f"{NAMESPACE}/clearBacklog/{{subscription}}", clear_backlog, Right.NAMESPACE),
-    Route("POST", f"{BUNDLE}/clearBacklog", clear_backlog, Right.NAMESPACE),
-    Route("POST", f"{BUNDLE}/clearBacklog/{{subscription}}", clear_backlog, Right.NAMESPACE),
-    Route("POST", f"{NAMESPACE}/unsubscribe/{{subscription}}", unsubscribe, Right.NAMESPACE),
-    Route("POST", f"{BUNDLE}/unsubscribe/{{subscription}}", unsubscribe, Right.NAMESPACE),
-]
+    Route(
+        "GET", f"{ADMIN}/namespaces/{{tenant}}", list_namespaces, Right.TENANT, answer=list[str]
+    ),
+    Route("GET", NAMESPACE, get_namespace, _N, answer=Json),
+    Route("PUT", NAMESPACE, create_namespace, Right.TENANT, body=Policies | None),
+    Route("DELETE", NAMESPACE, delete_namespace, Right.TENANT, query={"force": bool}),
+    Route(
+        "GET", f"{NAMESPACE}/topics", list_topics, Right.LOOKUP, answer=list[str],
+        query={"mode": str, "includeSystemTopic": bool},
+    ),
+    Route("GET", f"{NAMESPACE}/bundles", get_bundles, _N, answer=BundlesShown),
+    Route("GET", f"{NAMESPACE}/properties", get_properties, _N, answer=_Properties),
+    Route("PUT", f"{NAMESPACE}/properties", set_properties, _N, body=_Properties),
+    Route("DELETE", f"{NAMESPACE}/properties", clear_properties, _N),
+    Route("GET", f"{NAMESPACE}/property/{{key}}", get_property, _N, answer=str | None),
+    Route("PUT", f"{NAMESPACE}/property/{{key}}/{{value}}", set_property, _N),
+    Route("DELETE", f"{NAMESPACE}/property/{{key}}", remove_property, _N, answer=str | None),
+    Route("PUT", f"{NAMESPACE}/unload", unload, _N),
+    Route("PUT", f"{BUNDLE}/unload", unload, _N),
+    Route("POST", f"{NAMESPACE}/clearBacklog", clear_backlog, _N),
+    Route("POST", f"{NAMESPACE}/clearBacklog/{{subscription}}", clear_backlog, _N),
+    Route("POST", f"{BUNDLE}/clearBacklog", clear_backlog, _N),
+    Route("POST", f"{BUNDLE}/clearBacklog/{{subscription}}", clear_backlog, _N),
+    Route("POST", f"{NAMESPACE}/unsubscribe/{{subscription}}", unsubscribe, _N),
+    Route("POST", f"{BUNDLE}/unsubscribe/{{subscription}}", unsubscribe, _N),
+]  # fmt: skip

@@ -10,7 +10,6 @@ from typing import TypeVar, cast
 
 from magnetar.broker.doors.admin.call import Call
 from magnetar.broker.doors.admin.context import in_parallel, topic_path
-from magnetar.broker.doors.admin.siblings import HERE
 from magnetar.names import TopicName
 
 T = TypeVar("T")
@@ -51,9 +50,25 @@ async def on_partitions(
     return await in_parallel([at_owner(name) for name in names])
 
 
+async def from_all(
+    call: Call, here: Callable[[], Awaitable[T]], path: str | None = None
+) -> list[T]:
+    """Return what every process has to say, this one first; passed on to us: only that.
+
+    `here` returns what the call answers when it is passed on, as JSON values. The call is the
+    same everywhere, or another one, given by its `path`.
+    """
+    own = await here()
+    if call.here:
+        return [own]
+    siblings, target = call.context.siblings, path or call.target
+    others = [siblings.ask(worker, "GET", target) for worker in siblings.others]
+    return [own, *cast("list[T]", await in_parallel(others))]
+
+
 async def pass_on(call: Call) -> None:
     """Make the same call to every other process, unless it was passed on to us."""
-    if HERE in call.request.headers:
+    if call.here:
         return
     siblings = call.context.siblings
     for worker in siblings.others:

@@ -4,6 +4,7 @@ persistent://public/default/orders          what clients name
 persistent://public/default/orders-partition-0 ...    what is stored, each with its own owner
 """
 
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -14,10 +15,12 @@ from magnetar.broker.doors.admin.context import in_parallel
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.namespaces import check_properties
 from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.shapes import PartitionsShown
 from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.doors.admin.subscriptions import create_where_missing, names_of
 from magnetar.broker.doors.admin.topics import LIST, TOPIC
-from magnetar.broker.metadata.partitions import PARTITIONS_MAX
+from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.metadata.partitions import PARTITIONS_MAX, TopicRecord
 from magnetar.broker.port import TopicNotFoundError
 from magnetar.names import Domain
 
@@ -36,7 +39,8 @@ async def list_partitioned(call: Call) -> Response:
     await call.context.namespaces.get(call.namespace)
     domain = Domain(call.parameters["domain"])
     found = await call.context.partitions.list_partitioned(call.namespace, domain)
-    return await listed([str(name) for name in found])
+    system = call.flag("includeSystemTopic")
+    return await listed([str(name) for name in found if system or not name.system])
 
 
 async def get_partitions(call: Call) -> Response:
@@ -56,7 +60,7 @@ async def get_partitions(call: Call) -> Response:
         await context.namespaces.get(call.namespace)  # is it that which is missing?
         raise TopicNotFoundError(f"topic {topic} does not exist")
     properties = record.properties if record is not None else {}
-    return answer({"partitions": count, "deleted": False, "properties": properties})
+    return answer(PartitionsShown(count, deleted=False, properties=properties))
 
 
 async def _exists(call: Call) -> bool:
@@ -110,6 +114,21 @@ async def delete_partitioned(call: Call) -> Response:
     return done()
 
 
+async def create_missed(call: Call) -> Response:
+    """Make the partitions of a partitioned topic anew that are missing."""
+    context, topic = call.context, call.topic
+    names = await context.partition_names(topic)
+    if names is None:
+        raise TopicNotFoundError(f"topic {topic} is not partitioned")
+    if topic.persistent:  # the others are made when somebody uses them
+        record = TopicRecord(created_ms=context.clock.wall_ms())
+        for name in names:
+            if await context.partitions.topic(name) is None:
+                with suppress(AlreadyExistsError):
+                    await context.partitions.create_topic(name, record)
+    return done()
+
+
 def _wanted(call: Call) -> Wanted:
     wanted: Wanted | int = call.needed_json(Wanted | Number, "partitions")
     if isinstance(wanted, int):
@@ -121,10 +140,19 @@ def _wanted(call: Call) -> Wanted:
     return wanted
 
 
+PARTITIONS = f"{TOPIC}/partitions"
+
 ROUTES = [
-    Route("GET", f"{LIST}/partitioned", list_partitioned, Right.LOOKUP),
-    Route("GET", f"{TOPIC}/partitions", get_partitions, Right.LOOKUP),
-    Route("PUT", f"{TOPIC}/partitions", create_partitioned, Right.NAMESPACE),
-    Route("POST", f"{TOPIC}/partitions", grow, Right.NAMESPACE),
-    Route("DELETE", f"{TOPIC}/partitions", delete_partitioned, Right.NAMESPACE),
-]
+    Route(
+        "GET", f"{LIST}/partitioned", list_partitioned, Right.LOOKUP, answer=list[str],
+        query={"includeSystemTopic": bool},
+    ),
+    Route(
+        "GET", PARTITIONS, get_partitions, Right.LOOKUP, answer=PartitionsShown,
+        query={"checkAllowAutoCreation": bool},
+    ),
+    Route("PUT", PARTITIONS, create_partitioned, Right.NAMESPACE, body=Wanted | Number),
+    Route("POST", PARTITIONS, grow, Right.NAMESPACE, body=Wanted | Number),
+    Route("DELETE", PARTITIONS, delete_partitioned, Right.NAMESPACE, query={"force": bool}),
+    Route("POST", f"{TOPIC}/createMissedPartitions", create_missed, Right.NAMESPACE),
+]  # fmt: skip

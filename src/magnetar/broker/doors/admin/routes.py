@@ -9,12 +9,12 @@ segment, and a `%2F` in a topic's name never moves the borders between segments.
 segment wins over a parameter. Matching takes one dictionary look-up per segment.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from magnetar.broker.doors.admin.absent import missing_feature
+from magnetar.broker.doors.admin.absent import missing_feature, not_enabled
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.names import Domain, InvalidNameError, TopicName
 
@@ -50,6 +50,18 @@ class Route(NamedTuple, Generic[HandlerT]):
     """Segments; `{name}` is a parameter. `{domain}` stands for both kinds of topics."""
     handler: HandlerT
     right: Right
+    body: Any = None
+    """What its JSON body must be, as a type that msgspec knows; None: it takes none."""
+    answer: Any = None
+    """What it answers, likewise, or `Text` or `bytes`. `None`, alone or as one of several: 204."""
+    query: Mapping[str, type] = {}
+    """What it understands in the query, and whether that is a `bool`, an `int` or a `str`."""
+
+
+class Text(str):
+    """An answer that is plain text."""
+
+    __slots__ = ()
 
 
 class Match(NamedTuple, Generic[HandlerT]):
@@ -118,6 +130,9 @@ class Routes(Generic[HandlerT]):
         node, values = self._walk(self._root, segments, 0)
         found = node.methods.get(method) if node is not None else None
         if found is None:
+            refusal = not_enabled(segments)
+            if refusal is not None:
+                raise refusal
             feature = missing_feature(segments)
             if feature is not None:
                 raise not_available(feature)

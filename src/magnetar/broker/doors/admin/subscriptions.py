@@ -233,18 +233,33 @@ async def get_properties(call: Call) -> Response:
     return answer(parts[0])
 
 
+async def set_properties(call: Call) -> Response:
+    """Replace what is noted about a subscription."""
+    properties: dict[str, str] = call.json(dict[str, str], "properties") or {}
+    check_properties(properties)
+
+    async def here(topic: TopicName) -> None:
+        found = await call.context.catalog.topic(topic)
+        await found.set_subscription_properties(call.subscription, properties)
+
+    await everywhere(call, here)
+    return done()
+
+
+_C = Right.CONSUME
+_Properties = dict[str, str]
+
 ROUTES = [
-    Route("GET", f"{TOPIC}/subscriptions", list_subscriptions, Right.READ),
-    Route("PUT", SUBSCRIPTION, create_subscription, Right.CONSUME),
-    Route("DELETE", SUBSCRIPTION, delete_subscription, Right.CONSUME),
-    Route("GET", f"{SUBSCRIPTION}/properties", get_properties, Right.READ),
-    Route("POST", f"{SUBSCRIPTION}/skip/{{count}}", skip, Right.CONSUME),
-    Route("POST", f"{SUBSCRIPTION}/skip_all", skip_all, Right.CONSUME),
-    Route("POST", f"{SUBSCRIPTION}/expireMessages", expire_to, Right.CONSUME),
-    Route("POST", f"{SUBSCRIPTION}/expireMessages/{{seconds}}", expire, Right.CONSUME),
-    Route(
-        "POST", f"{TOPIC}/all_subscription/expireMessages/{{seconds}}", expire_all, Right.CONSUME
-    ),
-    Route("POST", f"{SUBSCRIPTION}/resetcursor", reset_to, Right.CONSUME),
-    Route("POST", f"{SUBSCRIPTION}/resetcursor/{{time}}", reset_to_time, Right.CONSUME),
+    Route("GET", f"{TOPIC}/subscriptions", list_subscriptions, Right.READ, answer=list[str]),
+    Route("PUT", SUBSCRIPTION, create_subscription, _C, body=Position | str | None),
+    Route("DELETE", SUBSCRIPTION, delete_subscription, _C, query={"force": bool}),
+    Route("GET", f"{SUBSCRIPTION}/properties", get_properties, Right.READ, answer=_Properties),
+    Route("PUT", f"{SUBSCRIPTION}/properties", set_properties, _C, body=_Properties | None),
+    Route("POST", f"{SUBSCRIPTION}/skip/{{count}}", skip, _C),
+    Route("POST", f"{SUBSCRIPTION}/skip_all", skip_all, _C),
+    Route("POST", f"{SUBSCRIPTION}/expireMessages", expire_to, _C, body=Position),
+    Route("POST", f"{SUBSCRIPTION}/expireMessages/{{seconds}}", expire, _C),
+    Route("POST", f"{TOPIC}/all_subscription/expireMessages/{{seconds}}", expire_all, _C),
+    Route("POST", f"{SUBSCRIPTION}/resetcursor", reset_to, _C, body=Position),
+    Route("POST", f"{SUBSCRIPTION}/resetcursor/{{time}}", reset_to_time, _C),
 ]

@@ -5,6 +5,7 @@ from starlette.responses import Response
 from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.doors.admin.shapes import TenantShown
 from magnetar.broker.metadata.tenants import Tenant
 from magnetar.names import check_new
 
@@ -59,10 +60,13 @@ async def _tenant(call: Call) -> Tenant:
     return tenant
 
 
+TENANTS = f"{ADMIN}/tenants"
+TENANT = f"{TENANTS}/{{tenant}}"
+
 ROUTES = [
-    Route("GET", f"{ADMIN}/tenants", list_tenants, Right.SUPERUSER),
-    Route("GET", f"{ADMIN}/tenants/{{tenant}}", get_tenant, Right.TENANT),
-    Route("PUT", f"{ADMIN}/tenants/{{tenant}}", create_tenant, Right.SUPERUSER),
-    Route("POST", f"{ADMIN}/tenants/{{tenant}}", update_tenant, Right.SUPERUSER),
-    Route("DELETE", f"{ADMIN}/tenants/{{tenant}}", delete_tenant, Right.SUPERUSER),
+    Route("GET", TENANTS, list_tenants, Right.SUPERUSER, answer=list[str]),
+    Route("GET", TENANT, get_tenant, Right.TENANT, answer=TenantShown),
+    Route("PUT", TENANT, create_tenant, Right.SUPERUSER, body=Tenant | None),
+    Route("POST", TENANT, update_tenant, Right.SUPERUSER, body=Tenant | None),
+    Route("DELETE", TENANT, delete_tenant, Right.SUPERUSER, query={"force": bool}),
 ]

@@ -4,15 +4,25 @@ A call about a partitioned topic is about all its partitions where that makes se
 unload, statistics), and refused with 405 where it does not (what is its last entry?).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.responses import Response
 
+from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.broker.doors.admin.call import Call, Position, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.namespaces import check_properties
 from magnetar.broker.doors.admin.owners import everywhere, on_partitions
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.doors.admin.shapes import (
+    InternalInfo,
+    InternalStats,
+    MessagePlace,
+    PartitionedInternalStats,
+    PartitionedStats,
+    TopicStats,
+)
 from magnetar.broker.doors.admin.slices import listed
 from magnetar.broker.doors.admin.totals import Stats, total
 from magnetar.broker.entry import EntryId
@@ -65,9 +75,25 @@ async def refuse_partitioned(call: Call) -> None:
 
 async def list_topics(call: Call) -> Response:
     """Return the topics and partitions of a namespace, of one domain."""
-    mode = _mode(call)
-    await call.context.namespaces.get(call.namespace)
-    return await listed(await call.context.catalog.topics(call.namespace, mode))
+    context, wanted = call.context, call.word("bundle")
+    bundles = await context.bundles(call.namespace)
+    system = call.flag("includeSystemTopic")
+    names = await context.catalog.topics(call.namespace, _mode(call), system=system)
+    if wanted:
+        names = _in_bundle(names, bundles, bundles.check(wanted))
+    return await listed(names)
+
+
+async def list_bundle(call: Call) -> Response:
+    """Return the topics and partitions of one bundle, of one domain."""
+    bundles = await call.context.bundles(call.namespace)
+    wanted = bundles.check(call.parameters["topic"])
+    names = await call.context.catalog.topics(call.namespace, _mode(call))
+    return await listed(_in_bundle(names, bundles, wanted))
+
+
+def _in_bundle(names: Iterable[str], bundles: Bundles, wanted: str) -> list[str]:
+    return [name for name in names if bundles.of_topic(TopicName.parse(name)) == wanted]
 
 
 def _mode(call: Call) -> ListMode:
@@ -268,22 +294,42 @@ async def terminate_partitions(call: Call) -> Response:
     return answer({str(index): part for index, part in enumerate(parts)})
 
 
+_Properties = dict[str, str]
+_STATS = {
+    "getPreciseBacklog": bool,
+    "subscriptionBacklogSize": bool,
+    "getEarliestTimeInBacklog": bool,
+}
+
 ROUTES = [
-    Route("GET", LIST, list_topics, Right.LOOKUP),
-    Route("PUT", TOPIC, create_topic, Right.NAMESPACE),
-    Route("DELETE", TOPIC, delete_topic, Right.NAMESPACE),
+    Route(
+        "GET", LIST, list_topics, Right.LOOKUP, answer=list[str],
+        query={"bundle": str, "includeSystemTopic": bool},
+    ),
+    Route("GET", TOPIC, list_bundle, Right.LOOKUP, answer=list[str]),
+    Route("PUT", TOPIC, create_topic, Right.NAMESPACE, body=_Properties | None),
+    Route("DELETE", TOPIC, delete_topic, Right.NAMESPACE, query={"force": bool}),
     Route("PUT", f"{TOPIC}/unload", unload, Right.NAMESPACE),
-    Route("GET", f"{TOPIC}/properties", get_properties, Right.READ),
-    Route("PUT", f"{TOPIC}/properties", set_properties, Right.NAMESPACE),
-    Route("DELETE", f"{TOPIC}/properties", remove_property, Right.NAMESPACE),
-    Route("GET", f"{TOPIC}/stats", stats, Right.READ),
-    Route("GET", f"{TOPIC}/partitioned-stats", partitioned_stats, Right.READ),
-    Route("GET", f"{TOPIC}/internalStats", internal_stats, Right.READ),
-    Route("GET", f"{TOPIC}/partitioned-internalStats", partitioned_internal_stats, Right.READ),
-    Route("GET", f"{TOPIC}/internal-info", internal_info, Right.READ),
-    Route("GET", f"{TOPIC}/lastMessageId", last_message_id, Right.READ),
-    Route("GET", f"{TOPIC}/messageid/{{time}}", message_id_at, Right.READ),
-    Route("PUT", f"{TOPIC}/backlogSize", backlog_size, Right.READ),
-    Route("POST", f"{TOPIC}/terminate", terminate, Right.NAMESPACE),
-    Route("POST", f"{TOPIC}/terminate/partitions", terminate_partitions, Right.NAMESPACE),
-]
+    Route("GET", f"{TOPIC}/properties", get_properties, Right.READ, answer=_Properties),
+    Route("PUT", f"{TOPIC}/properties", set_properties, Right.NAMESPACE, body=_Properties),
+    Route("DELETE", f"{TOPIC}/properties", remove_property, Right.NAMESPACE, query={"key": str}),
+    Route("GET", f"{TOPIC}/stats", stats, Right.READ, answer=TopicStats, query=_STATS),
+    Route(
+        "GET", f"{TOPIC}/partitioned-stats", partitioned_stats, Right.READ,
+        answer=PartitionedStats, query={"perPartition": bool, **_STATS},
+    ),
+    Route("GET", f"{TOPIC}/internalStats", internal_stats, Right.READ, answer=InternalStats),
+    Route(
+        "GET", f"{TOPIC}/partitioned-internalStats", partitioned_internal_stats, Right.READ,
+        answer=PartitionedInternalStats,
+    ),
+    Route("GET", f"{TOPIC}/internal-info", internal_info, Right.READ, answer=InternalInfo),
+    Route("GET", f"{TOPIC}/lastMessageId", last_message_id, Right.READ, answer=MessagePlace),
+    Route("GET", f"{TOPIC}/messageid/{{time}}", message_id_at, Right.READ, answer=MessagePlace),
+    Route("PUT", f"{TOPIC}/backlogSize", backlog_size, Right.READ, body=Position, answer=int),
+    Route("POST", f"{TOPIC}/terminate", terminate, Right.NAMESPACE, answer=MessagePlace),
+    Route(
+        "POST", f"{TOPIC}/terminate/partitions", terminate_partitions, Right.NAMESPACE,
+        answer=dict[str, MessagePlace],
+    ),
+]  # fmt: skip

@@ -1,0 +1,39 @@
+"""Bookies: Pulsar stores entries on other machines, this broker does so itself.
+
+A tool that asks is told that there are none.
+"""
+
+from starlette.responses import Response
+
+from magnetar.broker.doors.admin.call import Call, answer
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
+from magnetar.broker.doors.admin.shapes import Bookies, Json
+
+BOOKIES = f"{ADMIN}/bookies"
+RACK = f"{BOOKIES}/racks-info/{{bookie}}"
+
+
+async def list_bookies(call: Call) -> Response:  # noqa: ARG001 - a handler
+    """Return an empty list: the broker stores entries itself."""
+    return answer(Bookies([]))
+
+
+async def list_racks(call: Call) -> Response:  # noqa: ARG001 - a handler
+    """Return in which rack each bookie stands: there are none."""
+    return answer({})
+
+
+async def rack(call: Call) -> Response:
+    """Refuse: no bookie stands in a rack."""
+    bookie = call.parameters["bookie"]
+    raise Refusal(404, f"there is no bookie {bookie[:200]!r}: this broker stores entries itself")
+
+
+ROUTES = [
+    Route("GET", f"{BOOKIES}/all", list_bookies, Right.SUPERUSER, answer=Bookies),
+    Route("GET", f"{BOOKIES}/racks-info", list_racks, Right.SUPERUSER, answer=Json),
+    Route("GET", RACK, rack, Right.SUPERUSER, answer=Json),
+    Route("POST", RACK, rack, Right.SUPERUSER, body=Json, query={"group": str}),
+    Route("DELETE", RACK, rack, Right.SUPERUSER),
+]
