@@ -11,7 +11,7 @@ we do not do yet is refused by name, not quietly stored: a limit that is set and
 worse than none.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -323,9 +323,28 @@ async def _remove_offload(call: Call) -> Response:
 # --- the routes ---------------------------------------------------------------------------
 
 
-def _routes(level: Level, name: str, handlers: dict[str, Handler]) -> list[Route[Handler]]:
+_APPLIED = {"applied": bool}
+_Quotas = dict[str, BacklogQuota]
+_Clusters = list[str]
+_KIND = {"backlogQuotaType": str}
+
+
+def _routes(
+    level: Level,
+    name: str,
+    handlers: dict[str, Handler],
+    shape: Any = None,
+    query: Mapping[str, type] = _APPLIED,
+) -> list[Route[Handler]]:
+    """Return the routes of one policy: what its GET answers, unless unset, is what sets it."""
+    template = f"{level.template}/{name}"
+    gets = shape if shape is None else shape | None
     return [
-        Route(method, f"{level.template}/{name}", handler, Right.NAMESPACE)
+        Route(method, template, handler, Right.NAMESPACE, answer=gets, query=query)
+        if method == "GET"
+        else Route(
+            method, template, handler, Right.NAMESPACE, None if method == "DELETE" else shape
+        )
         for method, handler in handlers.items()
     ]
 
@@ -337,15 +356,21 @@ def _routes_of(level_name: str, level: Level) -> list[Route[Handler]]:
         if name:
             change = _set(policy, level)
             methods = {"GET": _get(policy, level), "POST": change, "PUT": change}
-            routes += _routes(level, name, {**methods, "DELETE": _unset(policy, level)})
+            methods["DELETE"] = _unset(policy, level)
+            routes += _routes(level, name, methods, policy.shape)
     for name in NOT_YET[level_name]:
         refused = dict.fromkeys(("POST", "PUT", "DELETE"), _refuse)
         routes += _routes(level, name, {"GET": _unknown(level), **refused})
-    routes += _routes(level, "backlogQuotaMap", {"GET": _get_quotas(level)})
-    set_quota, remove_quota = _set_quota(level), _remove_quota(level)
-    routes += _routes(level, "backlogQuota", {"POST": set_quota, "DELETE": remove_quota})
+    routes += _routes(level, "backlogQuotaMap", {"GET": _get_quotas(level)}, _Quotas)
+    quota = f"{level.template}/backlogQuota"
+    routes += [
+        Route("POST", quota, _set_quota(level), Right.NAMESPACE, BacklogQuota, query=_KIND),
+        Route("DELETE", quota, _remove_quota(level), Right.NAMESPACE, query=_KIND),
+    ]
     replication = {"GET": _get_replication(level), "POST": _set_replication(level)}
-    routes += _routes(level, "replication", {**replication, "DELETE": _remove_replication(level)})
+    routes += _routes(
+        level, "replication", {**replication, "DELETE": _remove_replication(level)}, _Clusters
+    )
     return routes
 
 
