@@ -32,14 +32,15 @@ def test_bundles_of_the_default_namespace_are_pulsars() -> None:
 def test_what_was_stored_is_read_back_and_nonsense_is_the_default() -> None:
     split = Bundles.equal(2).split("0x00000000_0x80000000", [0x1000])
     assert Bundles.of(split.to_json()).borders == split.borders
-    for nonsense in (
+    stored: list[object] = [
         {"boundaries": ["0x00000000", "0x10"]},
         {"boundaries": ["0xffffffff", "0x00000000"]},
         {"boundaries": [1, 2]},
         {"boundaries": "x", "numBundles": True},
         {"numBundles": BUNDLES_MAX + 1},
         [],
-    ):
+    ]
+    for nonsense in stored:
         assert len(Bundles.of(nonsense)) in {1, 4}
     with pytest.raises(Refusal):
         Bundles.of({"numBundles": 0}, check=True)

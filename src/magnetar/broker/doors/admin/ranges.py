@@ -18,7 +18,7 @@ from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.namespaces import BUNDLE
 from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.doors.admin.shapes import HashPositions
-from magnetar.broker.metadata.namespaces import Policies
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import ListMode
 from magnetar.names import TopicName
 
