@@ -18,7 +18,11 @@ from magnetar.names import NamespaceName, TopicName
 NAME = NamespaceName("t", "n")
 
 PULSARS_OWN_JSON: dict[str, Any] = {
-    "auth_policies": {"namespace_auth": {"anna": ["produce"]}, "destination_auth": {}},
+    "auth_policies": {
+        "namespace_auth": {"anna": ["produce"]},
+        "destination_auth": {},
+        "subscription_auth_roles": {},
+    },
     "replication_clusters": ["standalone"],
     "bundles": {"boundaries": ["0x00000000", "0xffffffff"], "numBundles": 1},
     "backlog_quota_map": {

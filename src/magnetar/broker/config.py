@@ -121,6 +121,45 @@ class BrokerConfig:
     write_buffer_bytes_per_connection_max: int = setting(1 * MIB, 64 * KIB, 1 * GIB)
     """A consumer's connection that has more than this unsent gets nothing new."""
 
+    # --- log-in and rights
+    authentication: str = ""
+    """Ways to log in, separated by spaces: `token`, `basic`, `tls`. Empty: nobody has to."""
+    superuser_roles: str = ""
+    """Roles that may do everything, separated by spaces."""
+    proxy_roles: str = ""
+    """Roles of proxies, which may speak for others."""
+    metrics_roles: str = ""
+    """Roles beside the superusers that may see /metrics."""
+    anonymous_role: str = ""
+    """The role of whoever shows no credential. Empty: nobody gets in without."""
+    role_wildcards: bool = False
+    """Whether a role in a grant may begin or end with `*`."""
+    token_secret_key: str = field(default="", repr=False)
+    """File with the secret that tokens are signed with; `file://` and `data:;base64,` work too.
+    Several, separated by spaces, while keys are changed; `ID=FILE`: for tokens of this `kid`."""
+    token_public_key: str = ""
+    """The same for public keys, in PEM or DER."""
+    token_claim: str = "sub"  # noqa: S105 - the name of a claim
+    """The claim of a token that names the role."""
+    token_audience: str = ""
+    """What a token must name as its audience. Empty: that is not looked at."""
+    token_audience_claim: str = "aud"  # noqa: S105
+    """The claim that names it."""
+    token_revocations: str = ""
+    """File with tokens and roles that are not to be taken any more."""
+    basic_file: str = ""
+    """File with names and passwords, as htpasswd writes it."""
+    oidc_issuers: str = ""
+    """Addresses of OpenID Connect issuers whose tokens are taken, separated by spaces."""
+    oidc_audiences: str = ""
+    """Audiences of which such a token must name one."""
+    oidc_claim: str = "sub"
+    """The claim of such a token that names the role."""
+    credential_check_s: float = setting(60.0, 0.05, 3_600)
+    """How often credentials of open connections are looked at again."""
+    strangers_per_address_max: int = setting(32, 1, 1_000_000)
+    """With log-in: connections from one address that have not logged in yet."""
+
     def __post_init__(self) -> None:
         for each in fields(self):
             if each.metadata:

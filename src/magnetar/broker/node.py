@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import magnetar
+from magnetar.broker.access.authorize import Access, Grantor
+from magnetar.broker.access.settings import check_settings
 from magnetar.broker.channel import Channel
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
@@ -166,6 +168,7 @@ class Node:
         await self._catalog.start()
         self._parts.push_async_callback(self._catalog.stop)
         store = self._store
+        access = await self._access()
         context = Context(
             catalog=self._catalog,
             partitions=Partitions(store),
@@ -180,6 +183,7 @@ class Node:
             clock=self._clock,
             address=self._address,
             version=magnetar.__version__,
+            access=access,
             complaint=self._complaint,
         )
         admin = await serve_admin(context, self._admin_sockets[config.worker])
@@ -190,6 +194,7 @@ class Node:
             loop=self._loop,
             metrics=self._metrics,
             server_version=f"Magnetar {magnetar.__version__}",
+            access=access,
         )
         listener = Listener(
             self._pulsar_sockets,
@@ -203,6 +208,28 @@ class Node:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
+
+    async def _access(self) -> Access | None:
+        """Return who may do what; None: log-in is off.
+
+        Raises:
+            ConfigError: the settings of log-in do not fit together, or a file cannot be read.
+        """
+        config = self._config
+        check_settings(config)
+        if not config.authentication:
+            return None
+        from magnetar.broker.access.providers import (  # noqa: PLC0415 - only with log-in
+            authenticator,
+            known,
+        )
+
+        grantor = Grantor(self._store, known(config))
+        ways = authenticator(config, self._files.read, self._clock, self._metrics)
+        access = Access(grantor, ways)
+        await access.start()
+        self._parts.push_async_callback(access.stop)
+        return access
 
     def _complaint(self) -> str:
         reason = self._catalog.trouble.reason

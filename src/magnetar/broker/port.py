@@ -144,6 +144,8 @@ class ProducerRequest:
     client_address: str = ""
     client_version: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    caller: str = ""
+    """In whose name it is opened, for a port that passes the request on. Opaque here."""
 
 
 class Producer(Protocol):
@@ -259,6 +261,8 @@ class SubscribeRequest:
     epoch: int | None = None
     client_address: str = ""
     client_version: str = ""
+    caller: str = ""
+    """In whose name it is opened, for a port that passes the request on. Opaque here."""
 
 
 class Acknowledged(NamedTuple):

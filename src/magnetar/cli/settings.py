@@ -58,7 +58,7 @@ def merge(
         settings: The fields of the broker's config.
         file: Text of the TOML file.
         environment: Environment variables.
-        flags: Values of flags; None: the flag was not given.
+        flags: Values of flags, of either; None: the flag was not given.
 
     Raises:
         SettingsError: the file is no TOML, or a value does not fit its setting.
@@ -83,7 +83,9 @@ def merge(
             tuned[name] = _from_text(variable, text, settings[name])
         else:
             unknown.append(variable)
-    chosen |= {name: value for name, value in (flags or {}).items() if value is not None}
+    for name, value in (flags or {}).items():
+        if value is not None:
+            (tuned if name in settings else chosen)[name] = value
     return Merged(chosen, tuned, listeners, tuple(unknown))
 
 

@@ -42,6 +42,20 @@ OPTIONS: dict[str, type] = {
     "--insecure", is_flag=True, default=None, help="Listen beyond this machine without log-in."
 )
 @click.option(
+    "--auth",
+    "authentication",
+    metavar="WAYS",
+    help='How clients log in: "token", "basic", "tls", or several.  [default: they need not]',
+)
+@click.option("--token-secret-key", metavar="FILE", help="Secret that tokens are signed with.")
+@click.option("--token-public-key", metavar="FILE", help="Public key that tokens fit.")
+@click.option("--basic-file", metavar="FILE", help="Names and passwords, as htpasswd writes them.")
+@click.option("--oidc-issuer", "oidc_issuers", metavar="URL", help="An issuer of tokens.")
+@click.option("--oidc-audience", "oidc_audiences", metavar="A", help="What its tokens are for.")
+@click.option("--superuser", "superuser_roles", metavar="ROLES", help="May do everything.")
+@click.option("--proxy-role", "proxy_roles", metavar="ROLES", help="May speak for others.")
+@click.option("--anonymous-role", metavar="ROLE", help="Role of those who do not log in.")
+@click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="MAGNETAR_CONFIG",

@@ -90,10 +90,7 @@ async def test_a_handler_that_takes_too_long_is_given_up(
 def test_every_route_says_which_right_it_will_need() -> None:
     assert all(isinstance(route.right, Right) for route in ROUTES)
     open_routes = {route.template for route in ROUTES if route.right is Right.OPEN}
-    assert open_routes == {
-        f"/admin/v2/{path}"
-        for path in ("brokers/health", "brokers/ready", "brokers/version", "clusters")
-    }
+    assert open_routes == {f"/admin/v2/{path}" for path in ("brokers/health", "brokers/ready")}
 
 
 def test_nothing_is_changed_by_asking() -> None:

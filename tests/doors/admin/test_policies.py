@@ -71,6 +71,7 @@ GOOD: dict[str, list[Any]] = {
         }
     ],
     "subscription_types_enabled": [["Shared", "Failover"]],
+    "subscription_auth_mode": ["Prefix", "None"],
     "encryption_required": [True],
     "replicator_dispatch_rate": [RATE],
     "dispatch_rate": [RATE],
@@ -111,6 +112,7 @@ BAD: dict[str, list[tuple[Any, int]]] = {
         ({"inactiveTopicDeleteMode": "at_once"}, 412),
         ({"deleteWhileInactive": True, "maxInactiveDurationSeconds": 0}, 412),
     ],
+    "subscription_auth_mode": [("prefix", 400), (1, 400)],
     "encryption_required": [("yes", 400)],
     "replicator_dispatch_rate": DISPATCH_BAD,
     "dispatch_rate": DISPATCH_BAD,

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from magnetar.broker.metadata.documents import Document
+from magnetar.broker.metadata.grants import Grants
 
 UNLIMITED = -1
 
@@ -170,6 +171,9 @@ class Policies(Document):
     )
     """0: a subscription without consumers stays."""
     subscription_types_enabled: list[str] | None = None
+    grants: Grants | None = msgspec.field(default=None, name="auth_policies")
+    subscription_auth_mode: str | None = None
+    """`Prefix`: a subscription's name must begin with the role that consumes from it."""
     encryption_required: bool | None = None
     compaction_threshold: int | None = None
     message_bytes_max: int | None = msgspec.field(default=None, name="max_message_size")

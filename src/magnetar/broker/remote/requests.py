@@ -21,6 +21,7 @@ from magnetar.broker.port import (
     SubscriptionType,
 )
 from magnetar.broker.wire.pulsar import client_role
+from magnetar.broker.wire.pulsar.client_role import CALLER_KEY
 from magnetar.broker.wire.pulsar.commands import fill_message_id
 from magnetar.broker.wire.pulsar.frames import encode_command
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
@@ -62,7 +63,7 @@ def producer(request_id: int, producer_id: int, request: ProducerRequest) -> byt
     wanted.encrypted = request.encrypted
     if request.initial_subscription is not None:
         wanted.initial_subscription_name = request.initial_subscription
-    _fill(wanted.metadata, request.metadata)
+    _fill_metadata(wanted.metadata, request)
     return encode_command(command)
 
 
@@ -90,7 +91,7 @@ def subscribe(request_id: int, consumer_id: int, request: SubscribeRequest) -> b
     if request.key_shared is not None:
         _fill_key_shared(wanted.keySharedMeta, request.key_shared)
     _fill(wanted.subscription_properties, request.properties)
-    _fill(wanted.metadata, request.metadata)
+    _fill_metadata(wanted.metadata, request)
     if request.epoch is not None:
         wanted.consumer_epoch = request.epoch
     return encode_command(command)
@@ -177,6 +178,13 @@ def _fill_key_shared(target: api.KeySharedMeta, wanted: KeyShared) -> None:
     target.allowOutOfOrderDelivery = wanted.allow_out_of_order
     for start, end in wanted.ranges:
         target.hashRanges.add(start=start, end=end)
+
+
+def _fill_metadata(target: Any, request: ProducerRequest | SubscribeRequest) -> None:
+    """Pass metadata on, and in whose name it is asked. What a client put there does not count."""
+    _fill(target, {key: each for key, each in request.metadata.items() if key != CALLER_KEY})
+    if request.caller:
+        target.add(key=CALLER_KEY, value=request.caller)
 
 
 def _fill(target: Any, pairs: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
     /admin/v2/schemas/...                          a noun that is missing as a whole
     /admin/v3/functions/...                        one that is not switched on: as Pulsar says it
     /admin/v2/persistent/t/n/topic/compaction      a word about a topic
-    /admin/v2/namespaces/t/n/permissions           a word about a namespace
+    /admin/v2/namespaces/t/n/dispatchRate          a word about a namespace
     /admin/v2/clusters/west/peers                  a word about a cluster
 
 A tool that is told 404 looks for a mistake in its path; there is none. Source: Pulsar's admin
@@ -51,7 +51,6 @@ _WORDS = {
     "getMessageIdByIndex": "finding a message by its index",
     "isAllowAutoUpdateSchema": "schemas",
     "migration": "migrating to another cluster",
-    "permissions": "permissions",
     "resourcegroup": "resource groups",
     "schemaAutoUpdateCompatibilityStrategy": "schemas",
     "schemaCompatibilityStrategy": "schemas",

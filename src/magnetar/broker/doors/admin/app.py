@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from magnetar.broker.access.caller import CALLER, LOCAL, NOBODY, Caller
+from magnetar.broker.access.rights import AuthenticationError
 from magnetar.broker.doors.admin import (
     backlogs,
     bookies,
@@ -28,6 +30,7 @@ from magnetar.broker.doors.admin import (
     metrics,
     namespaces,
     partitions,
+    permissions,
     policies,
     quotas,
     ranges,
@@ -37,10 +40,11 @@ from magnetar.broker.doors.admin import (
 )
 from magnetar.broker.doors.admin.call import Call
 from magnetar.broker.doors.admin.context import Context
-from magnetar.broker.doors.admin.errors import STATUS, refused
+from magnetar.broker.doors.admin.errors import STATUS, Refusal, refused
 from magnetar.broker.doors.admin.guard import read_body
+from magnetar.broker.doors.admin.login import caller_of, unauthorized
 from magnetar.broker.doors.admin.openapi import describing
-from magnetar.broker.doors.admin.routes import Route, Routes
+from magnetar.broker.doors.admin.routes import Match, Right, Route, Routes, demand_of
 from magnetar.broker.doors.admin.server import HttpServer
 from magnetar.broker.doors.admin.siblings import SiblingDownError
 from magnetar.broker.topics.topic import TopicBusyError
@@ -62,6 +66,7 @@ NOUNS = (
     metrics,
     namespaces,
     partitions,
+    permissions,
     policies,
     quotas,
     ranges,
@@ -98,12 +103,41 @@ class AdminApp:
         method = "GET" if request.method == "HEAD" else request.method
         path = request.scope["raw_path"].decode("latin-1")
         try:
-            match = self._routes.find(method, path)
+            match, caller = await self._admit(request, method, path)
             async with asyncio.timeout(HANDLER_TIMEOUT_S):
                 body = await read_body(request.receive)
-                return await match.handler(Call(request, match.parameters, body, self._context))
+                call = Call(request, match.parameters, body, self._context, caller)
+                return await match.handler(call)
+        except AuthenticationError as error:
+            access = self._context.access
+            return unauthorized(error, access.authenticator.challenges if access else ())
         except Exception as error:  # noqa: BLE001 - what is in no row of the table is logged there
             return refused(error, f"{method} {path}", _STATUS)
+
+    async def _admit(
+        self, request: Request, method: str, path: str
+    ) -> tuple[Match[Handler], Caller]:
+        """Return what answers a call, and who makes it, if they may.
+
+        Raises:
+            Refusal: nothing answers it. Only who has logged in learns that.
+            AuthenticationError: nobody knows who calls.
+            AuthorizationError: the caller may not.
+        """
+        access = self._context.access
+        if access is None:
+            return self._routes.find(method, path), LOCAL
+        try:
+            match = self._routes.find(method, path)
+        except Refusal:
+            await caller_of(request.headers, access)
+            raise
+        if match.right is Right.OPEN:
+            return match, NOBODY
+        caller = await caller_of(request.headers, access)
+        await access.authorize(caller, (demand_of(match),))
+        CALLER.set(caller)
+        return match, caller
 
 
 async def serve_admin(context: Context, uds_path: str) -> HttpServer:

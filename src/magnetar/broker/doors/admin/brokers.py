@@ -88,7 +88,7 @@ ROUTES = [
     Route("GET", BROKERS, list_brokers, Right.SUPERUSER, answer=list[str]),
     Route("GET", f"{BROKERS}/health", health, Right.OPEN, answer=Text, query={"topicVersion": str}),
     Route("GET", f"{BROKERS}/ready", ready, Right.OPEN, answer=Text),
-    Route("GET", f"{BROKERS}/version", version, Right.OPEN, answer=Text),
+    Route("GET", f"{BROKERS}/version", version, Right.KNOWN, answer=Text),
     Route("GET", f"{BROKERS}/leaderBroker", leader, Right.SUPERUSER, answer=BrokerInfo),
     Route(
         "GET", f"{BROKERS}/internal-configuration", internal_configuration, Right.SUPERUSER,

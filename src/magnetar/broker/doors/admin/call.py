@@ -17,6 +17,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from magnetar.broker.access.caller import LOCAL, Caller
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN
@@ -66,6 +67,8 @@ class Call:
     body: bytes
     """As it came, at most BODY_BYTES_MAX."""
     context: Context
+    caller: Caller = LOCAL
+    """Who calls, and may: that has been looked at."""
 
     @property
     def here(self) -> bool:

@@ -96,7 +96,7 @@ async def set_peers(call: Call) -> Response:
 
 
 ROUTES = [
-    Route("GET", CLUSTERS, list_clusters, Right.OPEN, answer=list[str]),
+    Route("GET", CLUSTERS, list_clusters, Right.KNOWN, answer=list[str]),
     Route("GET", CLUSTER, get_cluster, Right.SUPERUSER, answer=Cluster),
     Route("PUT", CLUSTER, create_cluster, Right.SUPERUSER, body=Cluster),
     Route("POST", CLUSTER, update_cluster, Right.SUPERUSER, body=Cluster),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
+from magnetar.broker.access.authorize import Access
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.bundles import Bundles
@@ -58,6 +59,8 @@ class Context:
     address: Address
     """Where clients reach the whole broker: the shared port, not this process's own."""
     version: str
+    access: Access | None = None
+    """Who may do what; None: log-in is off, and everybody may do everything."""
     complaint: Callable[[], str] = field(default=_well)
     """Returns why this process cannot do its work at the moment; empty: it can."""
 

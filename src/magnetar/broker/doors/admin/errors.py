@@ -13,6 +13,7 @@ import msgspec
 from starlette.responses import Response
 
 from magnetar.broker import port
+from magnetar.broker.access import rights
 from magnetar.broker.metadata import documents, facts, store
 from magnetar.names import InvalidNameError
 
@@ -53,6 +54,8 @@ STATUS: dict[type[BaseException], int] = {
     port.TopicTerminatedError: 409,
     port.QuotaExceededError: 412,
     TimeoutError: 504,
+    rights.AuthenticationError: 401,
+    rights.AuthorizationError: 403,
 }
 
 

@@ -13,11 +13,13 @@ client takes them.
 """
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack
 
+import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -27,7 +29,10 @@ from magnetar.broker.doors.admin.guard import Guard, read_body
 from magnetar.broker.doors.admin.routes import ADMIN, topic_of
 from magnetar.broker.doors.admin.server import CONNECTIONS_MAX, HttpServer
 from magnetar.broker.doors.admin.siblings import (
+    PEER_HEADER,
     Exchange,
+    Headers,
+    Peer,
     SiblingDownError,
     Siblings,
     passed_on,
@@ -80,7 +85,7 @@ class Forward:
         try:
             _check_path(path)
             if method in {"GET", "HEAD"}:  # uvicorn leaves out the body of an answer to HEAD
-                own = await self._own_answer(stack, path)
+                own = await self._own_answer(stack, path, scope)
                 if own is not None:
                     return own
             return await self._forward(stack, method, path, scope, receive)
@@ -89,10 +94,10 @@ class Forward:
         except (Refusal, TimeoutError) as error:
             return refused(error, f"{method} {path}")
 
-    async def _own_answer(self, stack: AsyncExitStack, path: str) -> Response | None:
+    async def _own_answer(self, stack: AsyncExitStack, path: str, scope: Scope) -> Response | None:
         path = path.rstrip("/")
         if path == "/metrics":
-            return await self._metrics(stack)
+            return await self._metrics(stack, [*passed_on(scope["headers"]), _who(scope)])
         if path in _ANSWERED_HERE:
             return PlainTextResponse(_ANSWERED_HERE[path])
         if path in _ASKED_OF_ALL:
@@ -107,7 +112,7 @@ class Forward:
             body = await read_body(receive)
         query = scope["query_string"].decode("ascii")
         target = f"{path}?{query}" if query else path
-        headers = passed_on(scope["headers"])
+        headers = [*passed_on(scope["headers"]), _who(scope)]
         topic = topic_of(path)
         count = len(self._siblings)
         candidates = range(count) if topic is None else [owner_of(str(topic), count)]
@@ -125,17 +130,22 @@ class Forward:
             return _passed_on(exchange)
         raise down or Refusal(503, "there is no broker process")
 
-    async def _metrics(self, stack: AsyncExitStack) -> Response:
-        """Merge what all processes have to say. One that is down is left out."""
+    async def _metrics(self, stack: AsyncExitStack, headers: Headers) -> Response:
+        """Merge what all processes have to say. One that is down is left out.
+
+        Each looks at the caller's credential itself; who may not see one may see none.
+        """
         await stack.enter_async_context(self._scrape)
         exchanges: list[Exchange] = []
         for worker in range(len(self._siblings)):
             try:
                 exchange = await stack.enter_async_context(
-                    self._siblings.exchange(worker, "GET", "/metrics")
+                    self._siblings.exchange(worker, "GET", "/metrics", headers)
                 )
             except SiblingDownError:
                 continue
+            if exchange.status in {401, 403}:
+                return _passed_on(exchange)
             if exchange.status == 200:
                 exchanges.append(exchange)
         if not exchanges:
@@ -156,6 +166,14 @@ class Forward:
         except SiblingDownError as error:
             return str(error)
         return "" if answer.status == 200 else reason_in(answer.body)
+
+
+def _who(scope: Scope) -> tuple[bytes, bytes]:
+    """Return the header that tells a broker process who is calling."""
+    host, port = scope.get("client") or ("", 0)
+    # What is not ASCII is escaped: a header has one encoding, and this is none of its.
+    told = json.dumps(msgspec.to_builtins(Peer(f"{host}:{port}" if host else "")))
+    return PEER_HEADER.encode(), told.encode("ascii")
 
 
 def _check_path(path: str) -> None:

@@ -268,11 +268,11 @@ ROUTES = [
         query={"format": str},
     ),
     Route(
-        "GET", f"{TOPIC}/ledger/{{ledger}}/entry/{{entry}}", entry_at, Right.READ, answer=bytes,
+        "GET", f"{TOPIC}/ledger/{{ledger}}/entry/{{entry}}", entry_at, Right.CONSUME, answer=bytes,
         query={"format": str},
     ),
     Route(
-        "GET", f"{TOPIC}/examinemessage", examine, Right.READ, answer=bytes,
+        "GET", f"{TOPIC}/examinemessage", examine, Right.CONSUME, answer=bytes,
         query={"initialPosition": str, "messagePosition": int, "format": str},
     ),
 ]  # fmt: skip

@@ -407,4 +407,4 @@ async def metrics(call: Call) -> Response:
     return StreamingResponse(scrape.text(), media_type=CONTENT_TYPE)
 
 
-ROUTES = [Route("GET", "/metrics", metrics, Right.READ, answer=Text)]
+ROUTES = [Route("GET", "/metrics", metrics, Right.METRICS, answer=Text)]

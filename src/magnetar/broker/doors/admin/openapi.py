@@ -159,5 +159,5 @@ def describing(routes: Sequence[Route[Any]]) -> list[Route[Any]]:
     def render(version: str) -> bytes:
         return msgspec.json.encode(description([*routes, *own], version))
 
-    own: list[Route[Any]] = [Route("GET", OPENAPI, describe, Right.OPEN, answer=Json)]
+    own: list[Route[Any]] = [Route("GET", OPENAPI, describe, Right.KNOWN, answer=Json)]
     return own

@@ -302,6 +302,13 @@ POLICIES = (
         default=lambda _: ["Exclusive", "Shared", "Failover", "Key_Shared"],
     ),
     Policy(
+        "subscription_auth_mode",
+        Literal["None", "Prefix"],
+        "Prefix: the name of a subscription must begin with the role that consumes from it.",
+        namespace="subscriptionAuthMode",
+        default=lambda _: "None",
+    ),
+    Policy(
         "encryption_required",
         bool,
         "Lets in only producers that encrypt.",
@@ -423,7 +430,6 @@ NOT_YET = {
         "schemaAutoUpdateCompatibilityStrategy",
         "schemaCompatibilityStrategy",
         "schemaValidationEnforced",
-        "subscriptionAuthMode",
     ),
     "topic": (
         "compactionThreshold",

@@ -10,33 +10,26 @@ segment wins over a parameter. Matching takes one dictionary look-up per segment
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from enum import Enum
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from magnetar.broker.access.rights import (
+    Demand,
+    Resource,
+    Right,
+    SubscriptionOf,
+    TenantName,
+)
 from magnetar.broker.doors.admin.absent import missing_feature, not_enabled
 from magnetar.broker.doors.admin.errors import Refusal
-from magnetar.names import Domain, InvalidNameError, TopicName
+from magnetar.names import Domain, InvalidNameError, NamespaceName, TopicName, check_tenant
+
+__all__ = ["ADMIN", "Match", "Right", "Route", "Routes", "demand_of"]
 
 SEGMENTS_MAX = 24
 """More segments than any route has are refused before they are decoded."""
 
 ADMIN = "/admin/v2"
-
-
-class Right(Enum):
-    """What a caller must be allowed to do, once calls are made in somebody's name."""
-
-    OPEN = "open"
-    """Says nothing about anybody's data."""
-    LOOKUP = "lookup"
-    READ = "read"
-    CONSUME = "consume"
-    PRODUCE = "produce"
-    NAMESPACE = "namespace"
-    """Administer topics and policies of one namespace."""
-    TENANT = "tenant"
-    SUPERUSER = "superuser"
 
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[object]])
@@ -163,6 +156,32 @@ class Routes(Generic[HandlerT]):
             if found is not None:
                 return found, [segments[index], *values]
         return None, []
+
+
+def demand_of(match: Match[HandlerT]) -> Demand:
+    """Return what a call demands, by the parameters of its path.
+
+    Raises:
+        InvalidNameError: one of them is no name.
+    """
+    return Demand(match.right, _resource(match.right, match.parameters))
+
+
+def _resource(right: Right, parameters: Mapping[str, str]) -> Resource:
+    """Return what a right is about: the narrowest thing that the path names and rights know."""
+    if "tenant" not in parameters:
+        return None
+    tenant = TenantName(check_tenant(parameters["tenant"]))
+    if "namespace" not in parameters or right is Right.TENANT:
+        return tenant
+    namespace = NamespaceName.parse(f"{tenant.tenant}/{parameters['namespace']}")
+    if "topic" not in parameters:
+        return namespace
+    domain = parameters.get("domain", Domain.PERSISTENT.value)
+    topic = TopicName.parse(f"{domain}://{namespace}/{parameters['topic']}")
+    if "subscription" not in parameters:
+        return topic
+    return SubscriptionOf(topic, parameters["subscription"])
 
 
 def not_available(feature: str) -> Refusal:

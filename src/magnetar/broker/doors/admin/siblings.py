@@ -15,6 +15,7 @@ from typing import NamedTuple
 import httptools
 import msgspec
 
+from magnetar.broker.access.caller import CALLER
 from magnetar.broker.doors.admin.errors import Refusal
 
 CALLS_MAX = 64
@@ -27,6 +28,22 @@ TIMEOUT_S = 60.0
 
 HERE = "x-magnetar-here"
 """Header of a call that concerns only what the called process owns. Never let in from outside."""
+
+CALLER_HEADER = "x-magnetar-caller"
+"""Header that says in whose name a sibling calls, as `Caller.to_text`. Never let in either."""
+
+PEER_HEADER = "x-magnetar-peer"
+"""Header that says who is at the other end of the public port (`Peer`). Never let in either."""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """The other end of a connection to the public port."""
+
+    address: str = ""
+    """Host and port."""
+    common_name: str | None = None
+    """Of the client's certificate, if TLS has verified one."""
+
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -190,7 +207,11 @@ class Siblings:
             SiblingDownError: it cannot be reached, or hangs up.
             Refusal: it refused; with its status and reason.
         """
-        headers = ((HERE.encode(), b"1"), (b"content-type", b"application/json"))
+        headers = (
+            (HERE.encode(), b"1"),
+            (CALLER_HEADER.encode(), CALLER.get().to_text().encode("ascii")),
+            (b"content-type", b"application/json"),
+        )
         answer = await self.call(worker, method, target, headers, body)
         if 200 <= answer.status < 300:
             return msgspec.json.decode(answer.body) if answer.body else None
@@ -230,5 +251,7 @@ _HOP_HEADERS = frozenset(
         b"transfer-encoding",
         b"upgrade",
         HERE.encode(),
+        CALLER_HEADER.encode(),
+        PEER_HEADER.encode(),
     }
 )

@@ -250,10 +250,10 @@ _C = Right.CONSUME
 _Properties = dict[str, str]
 
 ROUTES = [
-    Route("GET", f"{TOPIC}/subscriptions", list_subscriptions, Right.READ, answer=list[str]),
+    Route("GET", f"{TOPIC}/subscriptions", list_subscriptions, Right.CONSUME, answer=list[str]),
     Route("PUT", SUBSCRIPTION, create_subscription, _C, body=Position | str | None),
     Route("DELETE", SUBSCRIPTION, delete_subscription, _C, query={"force": bool}),
-    Route("GET", f"{SUBSCRIPTION}/properties", get_properties, Right.READ, answer=_Properties),
+    Route("GET", f"{SUBSCRIPTION}/properties", get_properties, Right.CONSUME, answer=_Properties),
     Route("PUT", f"{SUBSCRIPTION}/properties", set_properties, _C, body=_Properties | None),
     Route("POST", f"{SUBSCRIPTION}/skip/{{count}}", skip, _C),
     Route("POST", f"{SUBSCRIPTION}/skip_all", skip_all, _C),

@@ -324,9 +324,9 @@ ROUTES = [
         answer=PartitionedInternalStats,
     ),
     Route("GET", f"{TOPIC}/internal-info", internal_info, Right.READ, answer=InternalInfo),
-    Route("GET", f"{TOPIC}/lastMessageId", last_message_id, Right.READ, answer=MessagePlace),
-    Route("GET", f"{TOPIC}/messageid/{{time}}", message_id_at, Right.READ, answer=MessagePlace),
-    Route("PUT", f"{TOPIC}/backlogSize", backlog_size, Right.READ, body=Position, answer=int),
+    Route("GET", f"{TOPIC}/lastMessageId", last_message_id, Right.CONSUME, answer=MessagePlace),
+    Route("GET", f"{TOPIC}/messageid/{{time}}", message_id_at, Right.CONSUME, answer=MessagePlace),
+    Route("PUT", f"{TOPIC}/backlogSize", backlog_size, Right.CONSUME, body=Position, answer=int),
     Route("POST", f"{TOPIC}/terminate", terminate, Right.NAMESPACE, answer=MessagePlace),
     Route(
         "POST", f"{TOPIC}/terminate/partitions", terminate_partitions, Right.NAMESPACE,

@@ -23,6 +23,7 @@ from functools import partial
 from struct import Struct
 from typing import cast
 
+from magnetar.broker.access.authorize import Access
 from magnetar.broker.config import KIB, BrokerConfig
 from magnetar.broker.doors.pulsar.buffers import SMALL_FRAME_BYTES_MAX, Buffers, OutOfBuffersError
 from magnetar.broker.doors.pulsar.requests import Hold
@@ -46,6 +47,12 @@ SWEEPS_PER_INTERVAL = 4
 
 JOINED_WRITE_BYTES_MAX = 64 * KIB
 """Up to this size the pieces of one write are joined; larger ones are handed over as they are."""
+
+RIGHTS_DELAY_S = 0.1
+"""Changes of permissions within this time are looked at together."""
+
+SESSIONS_PER_TURN = 200
+"""Sessions whose credentials or rights are looked at in one turn of the loop."""
 
 _FRAME_SIZE = Struct(">I")
 
@@ -139,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
         self._left = b""
         self._give_back()
         self._door.closed(self)
-        self._guard(self.session.closed)
+        self.guard(self.session.closed)
 
     # --- the session calls these
 
@@ -271,7 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         except (FrameError, ProtocolError, OutOfBuffersError) as error:
             logger.info("closing %s: %s", self.address, error)
             self._door.broken.value += 1
-            self._guard(partial(self.session.refuse, error))
+            self.guard(partial(self.session.refuse, error))
             self.close()
         except Exception:  # a bug that this client found; the other connections have no part in it
             logger.exception("closing %s: the session failed", self.address)
@@ -307,13 +314,13 @@ class Connection(asyncio.BufferedProtocol):
     def _resume_deliveries(self) -> None:
         if self._turned_away and not self.congested:
             self._turned_away = False
-            self._guard(self.session.resume)
+            self.guard(self.session.resume)
 
     def _waiting(self) -> int:
         unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return unsent + self._out_bytes
 
-    def _guard(self, call: Callable[[], None]) -> None:
+    def guard(self, call: Callable[[], None]) -> None:
         """Call into the session from a place whose caller must not see it fail."""
         try:
             call()
@@ -325,7 +332,7 @@ class Connection(asyncio.BufferedProtocol):
 class PulsarDoor:
     """Speaks the Pulsar binary protocol on whatever connections a listener accepts."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a door is made of
         self,
         port: Port,
         config: BrokerConfig,
@@ -333,13 +340,14 @@ class PulsarDoor:
         loop: asyncio.AbstractEventLoop,
         metrics: Metrics,
         server_version: str,
+        access: Access | None = None,
     ) -> None:
         self.config = config
         self.loop = loop
         self.buffers = Buffers()
         self.frame_bytes_max = _FRAME_SIZE.size + config.message_bytes_max + FRAME_OVERHEAD_MAX
         self.unsent_max = config.write_buffer_bytes_per_connection_max
-        self.service = Service(port, config, loop, metrics, server_version)
+        self.service = Service(port, config, loop, metrics, server_version, access)
         self._connections: set[Connection] = set()
         self._strangers: dict[Connection, float] = {}
         self._dirty: list[Connection] = []
@@ -348,6 +356,11 @@ class PulsarDoor:
         self._sweep_s = config.keep_alive_s / SWEEPS_PER_INTERVAL
         self._greet_s = config.connect_timeout_s / SWEEPS_PER_INTERVAL
         self._sweeping = self._greeting = False
+        self._access = access
+        self._looking: asyncio.Task[None] | None = None
+        self._looking_at_rights = False
+        if access is not None:
+            access.grantor.when_changed(self._rights_changed)
         counter = metrics.counter
         metrics.gauge("pulsar_active_connections", "Open connections.", lambda: self.connections)
         metrics.gauge(
@@ -414,6 +427,8 @@ class PulsarDoor:
         self._empty.clear()
         self._strangers[connection] = self.loop.time()
         self._created.value += 1
+        if self._access is not None:
+            self._watch_logins(connection)
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(self._sweep_s, self._sweep)
@@ -434,6 +449,45 @@ class PulsarDoor:
         self._closed.value += 1
         if self._strangers.pop(connection, None) is not None:
             self._failed.value += 1
+
+    # --- log-in
+
+    def _watch_logins(self, connection: Connection) -> None:
+        """Bound who has not logged in, by where they come from; look after those who have."""
+        limit = self.config.strangers_per_address_max
+        host = _host(connection.address)
+        if sum(_host(each.address) == host for each in self._strangers) > limit:
+            logger.info("closing %s: %d from there have not logged in", connection.address, limit)
+            self.loop.call_soon(connection.abort)
+        if self._looking is None:
+            self._looking = self.loop.create_task(self._look_at_credentials())
+
+    async def _look_at_credentials(self) -> None:
+        """See now and then whether those who logged in may stay, as long as there are any."""
+        while self._connections:
+            await asyncio.sleep(self.config.credential_check_s)
+            await self._each_session(Session.look_at_credential)
+            await self._each_session(Session.look_at_rights)
+        self._looking = None
+
+    def _rights_changed(self) -> None:
+        """Close what clients may not have any more, soon."""
+        if not self._looking_at_rights and self._connections:
+            self._looking_at_rights = True
+            self.loop.create_task(self._look_at_rights())
+
+    async def _look_at_rights(self) -> None:
+        # What changes from here on has to be looked at once more.
+        await asyncio.sleep(RIGHTS_DELAY_S)
+        self._looking_at_rights = False
+        await self._each_session(Session.look_at_rights)
+
+    async def _each_session(self, look: Callable[[Session], None]) -> None:
+        """Look at every session, a bounded number per turn of the loop."""
+        for number, each in enumerate(list(self._connections), 1):
+            each.guard(partial(look, each.session))
+            if number % SESSIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
 
     def written(self, connection: Connection) -> None:
         """See that a connection is flushed at the end of this turn."""
@@ -467,3 +521,7 @@ class PulsarDoor:
         self._greeting = bool(self._strangers)
         if self._greeting:
             self.loop.call_later(self._greet_s, self._greet)
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]

@@ -6,6 +6,7 @@ that passes, and the other way round.
 """
 
 from magnetar.broker import port
+from magnetar.broker.access import rights
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import InvalidNameError
 
@@ -24,6 +25,8 @@ _CODES: dict[type[Exception], api.ServerError] = {
     port.NotAllowedError: api.NotAllowedError,
     port.TopicTerminatedError: api.TopicTerminatedError,
     InvalidNameError: api.InvalidTopicName,
+    rights.AuthenticationError: api.AuthenticationError,
+    rights.AuthorizationError: api.AuthorizationError,
 }
 
 

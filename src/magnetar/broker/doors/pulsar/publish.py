@@ -10,9 +10,10 @@ order for what was published, and an error found on arrival (a wrong checksum) w
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from magnetar.broker.access.rights import Demand
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
@@ -59,6 +60,7 @@ class Endpoint:
         "behind",
         "id",
         "lost",
+        "needs",
         "phase",
         "producer",
         "request_id",
@@ -66,7 +68,9 @@ class Endpoint:
         "topic",
     )
 
-    def __init__(self, producers: "Producers", command: api.CommandProducer) -> None:
+    def __init__(
+        self, producers: "Producers", command: api.CommandProducer, needs: Sequence[Demand]
+    ) -> None:
         self._producers = producers
         self.id = command.producer_id
         self.request_id = command.request_id
@@ -76,6 +80,8 @@ class Endpoint:
         self.slot: int | None = None
         self.lost: PortError | None = None
         """Why the broker closed it while it was still opening."""
+        self.needs = needs
+        """What its client must go on being allowed."""
         self.behind: list[tuple[int, bytes]] = []
         """Rows of this producer still to be settled, and what to send then."""
 
@@ -143,6 +149,7 @@ class Producers:
         "_timer",
         "_turns",
         "_waits_for_disk",
+        "caller",
         "client_version",
         "slots",
     )
@@ -154,6 +161,8 @@ class Producers:
         self._port = port
         self._pending_bytes_max = config.pending_publish_bytes_per_connection_max
         self.client_version = ""
+        self.caller = ""
+        """Who the client is, for whoever the port passes its requests on to."""
         self.slots: dict[int, int] = {}
         """Producer ids that may send, and their slots."""
         self._by_id: dict[int, Endpoint] = {}
@@ -177,7 +186,7 @@ class Producers:
 
     # --- opening and closing
 
-    def open(self, command: api.CommandProducer) -> None:
+    def open(self, command: api.CommandProducer, needs: Sequence[Demand] = ()) -> None:
         """Answer PRODUCER."""
         known = self._by_id.get(command.producer_id)
         if known is not None and known.phase is Phase.OPENING:
@@ -191,7 +200,7 @@ class Producers:
             known.request_id = command.request_id
             self._line.send(_success(known))
         else:
-            endpoint = Endpoint(self, command)
+            endpoint = Endpoint(self, command, needs)
             self._by_id[endpoint.id] = endpoint
             self._turns.start(
                 endpoint.id,
@@ -201,7 +210,7 @@ class Producers:
 
     async def _open(self, endpoint: Endpoint, command: api.CommandProducer) -> bytes | None:
         try:
-            request = _request(command, self._line.address, self.client_version)
+            request = _request(command, self._line.address, self.client_version, self.caller)
             producer = await self._port.open_producer(request, endpoint)
         except BaseException:
             self._forget(endpoint)
@@ -230,10 +239,14 @@ class Producers:
         """Take leave of a producer that the broker closed."""
         endpoint.phase = Phase.CLOSED
         self._forget(endpoint)
-        self._closed_ids[endpoint.id] = None
+        self._expect_late(endpoint.id)
+        self._line.send(commands.close_producer(endpoint.id))
+
+    def _expect_late(self, producer_id: int) -> None:
+        """Drop in silence what is still on its way for a producer that the broker closes."""
+        self._closed_ids[producer_id] = None
         if len(self._closed_ids) > CLOSED_IDS_MAX:
             del self._closed_ids[next(iter(self._closed_ids))]
-        self._line.send(commands.close_producer(endpoint.id))
 
     def close(self, command: api.CommandCloseProducer) -> None:
         """Answer CLOSE_PRODUCER, once everything sent before it has been answered."""
@@ -253,6 +266,17 @@ class Producers:
                 await endpoint.producer.close()
             self._forget(endpoint)
         return commands.success(request_id)
+
+    def withdraw(self, allowed: Callable[[Sequence[Demand]], bool]) -> None:
+        """Close the producers whose client may not have them any more."""
+        for endpoint in list(self._by_id.values()):
+            if endpoint.phase is Phase.OPEN and not allowed(endpoint.needs):
+                self._requests.start(self._withdraw(endpoint), _nobody_listens)
+
+    async def _withdraw(self, endpoint: Endpoint) -> None:
+        """Close one after its receipts. What arrives for it from now on is dropped."""
+        self._expect_late(endpoint.id)
+        await self._say_goodbye(endpoint)
 
     async def drain(self) -> None:
         """Close every producer after its receipts, and send its client elsewhere."""
@@ -492,7 +516,9 @@ def _wait(endpoint: Endpoint, seconds: float) -> bytes:
     return commands.producer_success(endpoint.request_id, "", last_sequence_id=wait_ms, ready=False)
 
 
-def _request(command: api.CommandProducer, address: str, version: str) -> ProducerRequest:
+def _request(
+    command: api.CommandProducer, address: str, version: str, caller: str
+) -> ProducerRequest:
     """Put PRODUCER in the words of the port.
 
     Raises:
@@ -509,6 +535,7 @@ def _request(command: api.CommandProducer, address: str, version: str) -> Produc
         initial_subscription=command.initial_subscription_name or None,
         client_address=address,
         client_version=version,
+        caller=caller,
         metadata={each.key: each.value for each in command.metadata},
     )
 

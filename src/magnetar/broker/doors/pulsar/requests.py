@@ -93,6 +93,8 @@ class Hold:
     CLOSING = 32
     RATE = 64
     """A producer has sent more than its topic's rate allows."""
+    RIGHTS = 128
+    """It is being found out whether the client may do what it asks, or who it is."""
 
 
 class Requests:

@@ -3,7 +3,10 @@
     bytes ──▶ walk ──▶ run      ──▶ Producers.publish
                        acks     ──▶ Consumers.acknowledge
                        flows    ──▶ Consumers.flow
-                       command  ──▶ HANDLERS[type] ──▶ an answer, now or later
+                       command  ──▶ may the caller? ──▶ HANDLERS[type] ──▶ an answer, now or later
+
+What a run, acks and flows name was opened on this connection, which is what they need. Every
+other command is weighed in one place, `_handle`, by the row it has in `access.commands`.
 
 Before CONNECT everything else is refused and little is buffered. After it every command that
 a client may send has a row in the table; one that has none closes the connection. Answers
@@ -12,11 +15,23 @@ binary protocol, its commands and the order of their answers.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
+from magnetar.broker.access.authorize import Access
+from magnetar.broker.access.caller import LOCAL, Caller
+from magnetar.broker.access.commands import demands_of, refusal_of
+from magnetar.broker.access.rights import AuthenticationError, Demand
 from magnetar.broker.config import KIB, BrokerConfig
+from magnetar.broker.doors.pulsar.errors import server_error
+from magnetar.broker.doors.pulsar.login import (
+    REFRESH,
+    LogIn,
+    Verdict,
+    carried,
+    original_principal,
+)
 from magnetar.broker.doors.pulsar.lookup import Lookup, Lookups
 from magnetar.broker.doors.pulsar.publish import Producers
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
@@ -25,10 +40,12 @@ from magnetar.broker.doors.pulsar.watchers import Views, Watchers
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Port
 from magnetar.broker.wire.pulsar import commands
+from magnetar.broker.wire.pulsar.commands import PROTOCOL_VERSION
 from magnetar.broker.wire.pulsar.connection import State, check_walk, unsupported_request
 from magnetar.broker.wire.pulsar.frames import FRAME_OVERHEAD_MAX, type_name
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.walker import walk
+from magnetar.names import InvalidNameError
 
 CONNECT_BYTES_MAX = 64 * KIB
 """What a client may send before it has introduced itself."""
@@ -41,14 +58,17 @@ and nobody may hold the event loop for more than a few milliseconds."""
 class Service:
     """What all sessions of a door share."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what sessions are made of
         self,
         port: Port,
         config: BrokerConfig,
         loop: asyncio.AbstractEventLoop,
         metrics: Metrics,
         server_version: str,
+        access: Access | None = None,
     ) -> None:
+        """Take what sessions work with; without `access`, everybody may do everything."""
+        self.access = access
         self.port = port
         self.config = config
         self.loop = loop
@@ -67,9 +87,11 @@ class Session:
     __slots__ = (
         "_frame_bytes_max",
         "_line",
+        "_login",
         "_requests",
         "_service",
         "_state",
+        "caller",
         "consumers",
         "lookup",
         "producers",
@@ -86,6 +108,9 @@ class Session:
         self.lookup = Lookup(line, self._requests, service.port, service.lookups)
         self.watchers = Watchers(line, self._requests, service.views)
         self._frame_bytes_max = CONNECT_BYTES_MAX
+        self._login = LogIn(service.access.authenticator) if service.access else None
+        self.caller = LOCAL
+        """Who the client is, from CONNECT on."""
 
     # --- the connection calls these
 
@@ -175,10 +200,92 @@ class Session:
             message = f"{type_name(command)} is not supported by this broker"
             self._line.send(commands.error(request_id, api.NotAllowedError, message))
             return
+        access = self._service.access
+        if access is not None and not self._may(access, command):
+            return
         self._HANDLERS[command.type](self, command)
 
+    def _may(self, access: Access, command: api.BaseCommand) -> bool:
+        """Return whether a command may be handled now. If not, it is seen to."""
+        try:
+            caller, demands = self._acting(command), demands_of(command)
+        except (InvalidNameError, AuthenticationError) as error:
+            code = server_error(error)
+            if code == api.AuthenticationError:  # who asks is known; it is this that they may not
+                code = api.AuthorizationError
+            self._line.send(refusal_of(command)(code, str(error)))
+            return False
+        if access.allows(caller, demands):
+            return True
+        # Nothing more is taken from the connection meanwhile, so that commands keep their order.
+        self._line.hold(Hold.RIGHTS)
+        self._requests.start(
+            self._handle_if_allowed(access, caller, demands, command), refusal_of(command)
+        )
+        return False
+
+    async def _handle_if_allowed(
+        self,
+        access: Access,
+        caller: Caller,
+        demands: Sequence[Demand],
+        command: api.BaseCommand,
+    ) -> None:
+        try:
+            await access.authorize(caller, demands)
+        finally:
+            self._line.release(Hold.RIGHTS)
+        if self._state is State.OPEN:
+            self._HANDLERS[command.type](self, command)
+
+    def _acting(self, command: api.BaseCommand) -> Caller:
+        """Return in whose name a command is sent.
+
+        Raises:
+            AuthenticationError: in that of somebody for whom the client may not speak.
+        """
+        caller = self.caller
+        if caller.broker:
+            return carried(command) or caller
+        original = original_principal(command)
+        if original and original != caller.original and self._login is not None:
+            return self._login.speaking(caller, original)
+        return caller
+
+    def _needs(self, command: api.BaseCommand) -> Sequence[Demand]:
+        """Return what the client must go on being allowed, as long as it has what it opens."""
+        if self._service.access is None or self.caller.broker:
+            return ()
+        return demands_of(command)
+
     def _connect(self, command: api.BaseCommand) -> None:
-        connect = command.connect
+        if self._login is None:
+            self._open(command.connect)
+            return
+        # Until it is known who that is, nothing else is taken from the connection.
+        self._line.hold(Hold.RIGHTS)
+        self._requests.start(self._log_in(self._login, command.connect), self._shut_out)
+
+    async def _log_in(self, login: LogIn, connect: api.CommandConnect) -> None:
+        caller = await login.begin(connect, self._line.address, None)
+        if self._state is not State.AWAITING_CONNECT:
+            return  # it left meanwhile
+        self.caller = caller
+        self.producers.caller = self.consumers.caller = caller.to_text()
+        self._open(connect)
+        self._line.release(Hold.RIGHTS)
+
+    def _shut_out(self, _: api.ServerError, message: str) -> bytes:
+        """Say why somebody is not let in, and close."""
+        return self._hang_up(api.AuthenticationError, message)
+
+    def _hang_up(self, code: api.ServerError, message: str) -> bytes:
+        self._state = State.CLOSED
+        self._line.send(commands.error(commands.NO_REQUEST, code, message))
+        self._line.close()
+        return b""
+
+    def _open(self, connect: api.CommandConnect) -> None:
         self._state = State.OPEN
         self._frame_bytes_max = self._service.frame_bytes_max
         self.producers.client_version = connect.client_version
@@ -193,6 +300,37 @@ class Session:
             )
         )
 
+    def _auth_response(self, command: api.BaseCommand) -> None:
+        if self._login is None:
+            return
+        self._line.hold(Hold.RIGHTS)
+        self._requests.start(self._renew(self._login, command.authResponse), self._shut_out)
+
+    async def _renew(self, login: LogIn, response: api.CommandAuthResponse) -> None:
+        self.caller = await login.renew(response, self.caller)
+        self._line.release(Hold.RIGHTS)
+
+    def look_at_credential(self) -> None:
+        """See whether the client's credential is still good; the door asks now and then."""
+        if self._login is None or self._state is not State.OPEN or self.caller.broker:
+            return
+        match self._login.look(self.caller):
+            case Verdict.CHALLENGE:
+                version, method = self._service.server_version, self._login.method
+                self._line.send(commands.auth_challenge(version, PROTOCOL_VERSION, method, REFRESH))
+            case Verdict.CLOSE:
+                self._hang_up(api.AuthenticationError, "the credential is not good any more")
+            case Verdict.GOOD:
+                pass
+
+    def look_at_rights(self) -> None:
+        """Close what the client may not have any more; the door asks when grants have changed."""
+        access = self._service.access
+        if access is None or self._state is not State.OPEN:
+            return
+        self.producers.withdraw(lambda demands: access.allows(self.caller, demands))
+        self.consumers.withdraw(lambda demands: access.allows(self.caller, demands))
+
     def _ping(self, _: api.BaseCommand) -> None:
         self._line.send(commands.pong())
 
@@ -201,11 +339,11 @@ class Session:
 
     def _producer(self, command: api.BaseCommand) -> None:
         if self._has_room(command.producer.request_id):
-            self.producers.open(command.producer)
+            self.producers.open(command.producer, self._needs(command))
 
     def _subscribe(self, command: api.BaseCommand) -> None:
         if self._has_room(command.subscribe.request_id):
-            self.consumers.open(command.subscribe)
+            self.consumers.open(command.subscribe, self._needs(command))
 
     def _has_room(self, request_id: int) -> bool:
         limit = self._service.config.endpoints_per_connection_max
@@ -219,7 +357,7 @@ class Session:
         api.BaseCommand.CONNECT: _connect,
         api.BaseCommand.PING: _ping,
         api.BaseCommand.PONG: _heard,
-        api.BaseCommand.AUTH_RESPONSE: _heard,
+        api.BaseCommand.AUTH_RESPONSE: _auth_response,
         api.BaseCommand.PRODUCER: _producer,
         api.BaseCommand.CLOSE_PRODUCER: lambda session, command: session.producers.close(
             command.close_producer

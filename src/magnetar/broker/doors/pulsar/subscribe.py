@@ -12,11 +12,12 @@ permits may be on their way while a consumer is closed from either side.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from magnetar.broker.access.rights import Demand
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Line, Requests
@@ -71,12 +72,15 @@ class Endpoint:
         "id",
         "leaving",
         "lost",
+        "needs",
         "partition",
         "permits",
         "phase",
     )
 
-    def __init__(self, consumers: "Consumers", consumer_id: int) -> None:
+    def __init__(
+        self, consumers: "Consumers", consumer_id: int, needs: Sequence[Demand] = ()
+    ) -> None:
         self._consumers = consumers
         self.id = consumer_id
         self.phase = Phase.OPENING
@@ -86,6 +90,8 @@ class Endpoint:
         """What the client allowed before it knew that the consumer is open."""
         self.lost: PortError | None = None
         """Why the broker closed it while it was still opening."""
+        self.needs = needs
+        """What its client must go on being allowed."""
         self.leaving = False
         """The client asked for its end, so it need not be told."""
         self._is_active: bool | None = None
@@ -134,6 +140,7 @@ class Consumers:
         "_requests",
         "_stuck",
         "_turns",
+        "caller",
         "client_version",
         "protocol_version",
     )
@@ -145,6 +152,8 @@ class Consumers:
         self._port = port
         self._discarded = discarded
         self.client_version = ""
+        self.caller = ""
+        """Who the client is, for whoever the port passes its requests on to."""
         self.protocol_version = 0
         self._by_id: dict[int, Endpoint] = {}
         self._stuck: dict[Endpoint, None] = {}
@@ -155,7 +164,7 @@ class Consumers:
 
     # --- opening and closing
 
-    def open(self, command: api.CommandSubscribe) -> None:
+    def open(self, command: api.CommandSubscribe, needs: Sequence[Demand] = ()) -> None:
         """Answer SUBSCRIBE."""
         known = self._by_id.get(command.consumer_id)
         if known is not None and known.phase is Phase.OPENING:
@@ -164,13 +173,13 @@ class Consumers:
         elif known is not None and known.phase is Phase.OPEN:
             self._line.send(commands.success(command.request_id))
         else:
-            endpoint = Endpoint(self, command.consumer_id)
+            endpoint = Endpoint(self, command.consumer_id, needs)
             self._by_id[endpoint.id] = endpoint
             self._start_turn(endpoint.id, command.request_id, self._open(endpoint, command))
 
     async def _open(self, endpoint: Endpoint, command: api.CommandSubscribe) -> None:
         try:
-            request = _request(command, self._line.address, self.client_version)
+            request = _request(command, self._line.address, self.client_version, self.caller)
             consumer = await self._port.subscribe(request, endpoint)
         except BaseException:
             self._forget(endpoint)
@@ -225,6 +234,15 @@ class Consumers:
         self._forget(endpoint)
         if not endpoint.leaving:
             self._line.send(commands.close_consumer(endpoint.id))
+
+    def withdraw(self, allowed: Callable[[Sequence[Demand]], bool]) -> None:
+        """Close the consumers whose client may not have them any more."""
+        for endpoint in list(self._by_id.values()):
+            if endpoint.phase is Phase.OPEN and not allowed(endpoint.needs):
+                self._requests.start(self._withdraw(endpoint), _nobody_listens)
+
+    async def _withdraw(self, endpoint: Endpoint) -> None:
+        await self._say_goodbye(endpoint)
 
     async def drain(self) -> None:
         """Close every consumer, and send its client elsewhere."""
@@ -417,7 +435,9 @@ class Consumers:
         self._turns.start(consumer_id, work, partial(commands.error, request_id))
 
 
-def _request(command: api.CommandSubscribe, address: str, version: str) -> SubscribeRequest:
+def _request(
+    command: api.CommandSubscribe, address: str, version: str, caller: str
+) -> SubscribeRequest:
     """Put SUBSCRIBE in the words of the port.
 
     Raises:
@@ -454,6 +474,7 @@ def _request(command: api.CommandSubscribe, address: str, version: str) -> Subsc
         epoch=command.consumer_epoch if command.HasField("consumer_epoch") else None,
         client_address=address,
         client_version=version,
+        caller=caller,
     )
 
 

@@ -22,6 +22,10 @@ from magnetar.broker.wire.pulsar.frames import (
 )
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 
+CALLER_KEY = "magnetar-caller"
+"""Key in the metadata of PRODUCER and SUBSCRIBE under which a broker process tells its sibling
+in whose name it asks. From anybody else it means nothing, and it is never passed on."""
+
 _U64_MASK = 2**64 - 1
 _NO_PROPERTIES: Mapping[str, str] = {}
 _SIZES = struct.Struct(">II")

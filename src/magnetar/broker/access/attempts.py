@@ -1,0 +1,56 @@
+"""How often somebody may fail to log in, by where they come from.
+
+    FAILURES_PER_MINUTE_MAX in a minute ──▶ every further attempt from there waits DELAY_S first
+
+Successes are not counted, so that a service with a thousand connections is not slowed down.
+Looked to: section S8 of the reliability notes, and what sshd does between passwords.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+
+from magnetar.broker.clock import Clock
+
+FAILURES_PER_MINUTE_MAX = 10
+DELAY_S = 2.0
+"""Below what a connection has to introduce itself, so that a late success is still possible."""
+SOURCES_MAX = 10_000
+"""Sources remembered. Who was quiet the longest is forgotten first."""
+MINUTE_S = 60.0
+
+
+class Attempts:
+    """The failures of the last minute."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def delay_s(self, address: str) -> float:
+        """Return how long an attempt from there has to wait."""
+        failures = self._failures.get(_source(address))
+        if failures is None:
+            return 0.0
+        since = self._clock.monotonic() - MINUTE_S
+        while failures and failures[0] < since:
+            failures.popleft()
+        return DELAY_S if len(failures) >= FAILURES_PER_MINUTE_MAX else 0.0
+
+    async def wait(self, address: str) -> None:
+        """Wait as long as an attempt from there has to."""
+        if self._failures and (delay := self.delay_s(address)):
+            await asyncio.sleep(delay)
+
+    def failed(self, address: str) -> None:
+        """Count a failure."""
+        source = _source(address)
+        failures = self._failures.setdefault(source, deque(maxlen=FAILURES_PER_MINUTE_MAX))
+        failures.append(self._clock.monotonic())
+        self._failures.move_to_end(source)
+        if len(self._failures) > SOURCES_MAX:
+            self._failures.popitem(last=False)
+
+
+def _source(address: str) -> str:
+    """Return the host of an address."""
+    return address.rpartition(":")[0] or address

@@ -1,0 +1,93 @@
+"""Permissions over REST, as Pulsar's own tools set them."""
+
+from typing import Any
+
+import pytest
+
+from magnetar.broker.doors.admin.app import AdminApp
+from magnetar.broker.metadata.memory import MemoryStore
+from tests.access.conftest import furnish
+from tests.doors.admin.conftest import Ask
+
+NAMESPACE = "/admin/v2/namespaces/there/ns"
+TOPIC = "/admin/v2/persistent/there/ns/t"
+
+
+@pytest.fixture
+async def app(new_context: Any) -> AdminApp:
+    store = MemoryStore()
+    await furnish(store)
+    return AdminApp(new_context(store))
+
+
+async def test_a_role_is_granted_and_revoked_on_a_namespace(ask: Ask, app: AdminApp) -> None:
+    where = f"{NAMESPACE}/permissions"
+    assert (await ask(app, "GET", where)).json == {}
+    granted = await ask(app, "POST", f"{where}/anna", ["produce", "consume"])
+    assert granted.status == 204
+    assert (await ask(app, "GET", where)).json == {"anna": ["consume", "produce"]}
+    assert (await ask(app, "DELETE", f"{where}/anna")).status == 204
+    assert (await ask(app, "DELETE", f"{where}/anna")).status == 204
+    assert (await ask(app, "GET", where)).json == {}
+
+
+async def test_a_grant_replaces_the_one_before(ask: Ask, app: AdminApp) -> None:
+    where = f"{NAMESPACE}/permissions"
+    await ask(app, "POST", f"{where}/anna", ["produce", "functions"])
+    await ask(app, "POST", f"{where}/anna", ["consume"])
+    assert (await ask(app, "GET", where)).json == {"anna": ["consume"]}
+
+
+async def test_a_topic_shows_its_own_grants_and_those_of_the_namespace(
+    ask: Ask, app: AdminApp
+) -> None:
+    await ask(app, "POST", f"{NAMESPACE}/permissions/anna", ["produce"])
+    assert (await ask(app, "POST", f"{TOPIC}/permissions/anna", ["consume"])).status == 204
+    assert (await ask(app, "GET", f"{TOPIC}/permissions")).json == {"anna": ["consume", "produce"]}
+    other = "/admin/v2/persistent/there/ns/other/permissions"
+    assert (await ask(app, "GET", other)).json == {"anna": ["produce"]}
+    assert (await ask(app, "DELETE", f"{TOPIC}/permissions/anna")).status == 204
+    assert (await ask(app, "DELETE", f"{TOPIC}/permissions/anna")).status == 412
+
+
+async def test_a_subscription_is_kept_for_some_roles(ask: Ask, app: AdminApp) -> None:
+    where = f"{NAMESPACE}/permissions/subscription"
+    assert (await ask(app, "POST", f"{where}/s", ["anna", "berta"])).status == 204
+    assert (await ask(app, "GET", where)).json == {"s": ["anna", "berta"]}
+    assert (await ask(app, "DELETE", f"{where}/s/anna")).status == 204
+    assert (await ask(app, "GET", where)).json == {"s": ["berta"]}
+    # As the Java client writes it.
+    assert (await ask(app, "DELETE", f"{NAMESPACE}/permissions/s/berta")).status == 204
+    assert (await ask(app, "GET", where)).json == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(["fly"], 412), ("produce", 400), ([1], 400), (b"", 400), ({"produce": True}, 400)],
+)
+async def test_a_grant_that_makes_no_sense_is_refused(
+    ask: Ask, app: AdminApp, body: object, status: int
+) -> None:
+    for where in (NAMESPACE, TOPIC):
+        assert (await ask(app, "POST", f"{where}/permissions/anna", body)).status == status
+
+
+async def test_a_role_has_a_name_that_can_be_read(ask: Ask, app: AdminApp) -> None:
+    for role in ("%00", "%0a", "x" * 1_100):
+        answer = await ask(app, "POST", f"{NAMESPACE}/permissions/{role}", ["produce"])
+        assert answer.status == 412
+
+
+async def test_a_namespace_that_is_not_there_has_no_permissions(ask: Ask, app: AdminApp) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        tail = "" if method == "GET" else "/anna"
+        where = f"/admin/v2/namespaces/there/absent/permissions{tail}"
+        assert (await ask(app, method, where, ["produce"])).status == 404
+
+
+async def test_they_are_part_of_the_namespace_as_pulsar_shows_it(ask: Ask, app: AdminApp) -> None:
+    body = {"auth_policies": {"namespace_auth": {"anonymous": ["produce", "consume"]}}}
+    assert (await ask(app, "PUT", "/admin/v2/namespaces/there/made", body)).status == 204
+    shown = (await ask(app, "GET", "/admin/v2/namespaces/there/made")).json["auth_policies"]
+    assert shown["namespace_auth"] == {"anonymous": ["produce", "consume"]}
+    assert shown["destination_auth"] == {}
