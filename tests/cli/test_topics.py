@@ -30,6 +30,8 @@ def test_no_topics_are_no_lines_and_an_empty_array(run: Any, admin: Any) -> None
         (["create", "t", "--property", "a=b"], ("create_topic", "t", 0, {"a": "b"})),
         (["delete", "t"], ("delete_topic", "t", {"force": False})),
         (["delete", "t", "--force"], ("delete_topic", "t", {"force": True})),
+        (["trim", "t"], ("trim", "t")),
+        (["truncate", "t", "--force"], ("truncate", "t")),
     ],
 )
 def test_each_verb_makes_one_call(
@@ -105,3 +107,27 @@ def test_a_name_alone_shows_the_verbs(run: Any) -> None:
     assert shown.code == 2
     for verb in ("list", "create", "delete", "stats", "partitions", "terminate", "unload"):
         assert verb in shown.out + shown.err
+
+
+def test_messages_are_not_thrown_away_by_mistake(run: Any, admin: Any) -> None:
+    ended = run("topics", "truncate", "t")
+    assert ended.code == 2
+    assert "--force" in ended.err
+    assert admin.calls == []
+
+
+def test_compaction_is_begun_and_waited_for_where_asked(
+    run: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnetar.cli.topics.POLL_S", 0)
+    told = iter([("RUNNING", ""), ("RUNNING", ""), ("SUCCESS", "")])
+    monkeypatch.setattr(type(admin), "compaction", lambda *_: next(told), raising=False)
+    assert run("topics", "compact", "t").out == "running: t\n"
+    assert run("topics", "compact", "t", "--wait").out == "success: t\n"
+
+
+def test_a_compaction_that_failed_is_an_error_with_its_reason(run: Any, admin: Any) -> None:
+    admin.answers["compaction"] = ("ERROR", "no room")
+    ended = run("topics", "compact", "t", "--wait")
+    assert ended.code == 1
+    assert "no room" in ended.err

@@ -38,17 +38,6 @@ def test_nobody_compares_the_schemas_of_two_producers(client: Any, topic: str) -
     assert bodies == [{"number": 7}, {"customer": "anna"}]
 
 
-def test_the_compacted_view_of_a_topic_is_every_message(client: Any, topic: str) -> None:
-    send(client.create_producer(topic), 3, partition_key="same")
-    options = {"is_read_compacted": True}
-    consumer = client.subscribe(
-        topic, "s", initial_position=pulsar.InitialPosition.Earliest, **options
-    )
-    assert take(consumer, 3) == texts(range(3))
-    reader = client.create_reader(topic, pulsar.MessageId.earliest, **options)
-    assert take(reader, 3) == texts(range(3))
-
-
 def test_a_replicated_subscription_is_one_on_this_broker(client: Any, topic: str) -> None:
     consumer = client.subscribe(topic, "s", replicate_subscription_state_enabled=True)
     send(client.create_producer(topic), 2)

@@ -16,6 +16,7 @@ from magnetar.broker.port import (
     SubscriptionType,
 )
 from magnetar.broker.run import Run
+from magnetar.broker.topics.compacted import Compacted
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.cursor import Cursor
 from magnetar.broker.topics.subscription import Subscription, cursor_at
@@ -38,6 +39,7 @@ class StageHome:
     """Remembers what a subscription told its topic."""
 
     def __init__(self) -> None:
+        self.compacted: Compacted | None = None
         self.changed: list[Subscription] = []
         self.removed: list[Subscription] = []
         self.forgotten: list[Subscription] = []

@@ -34,6 +34,7 @@ from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.wire.pulsar.opened import open_body
 from magnetar.names import TopicName
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import inline_pools
@@ -181,6 +182,7 @@ class Core:
             clock=self.clock,
             loop=loop,
             metrics=self.metrics,
+            open_body=open_body,
         )
         facts = await load_facts(self.store)
         self.recovered = await self.ledgers.recover(

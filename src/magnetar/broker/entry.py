@@ -46,6 +46,8 @@ class EntryFlags(IntFlag):
     """Internal to brokers: occupies a position, is never delivered."""
     REPLICATED = 1 << 14
     TRANSACTIONAL = 1 << 15
+    COMPACTED = 1 << 16
+    """Compaction has taken messages out of this batch."""
 
 
 class BodyFormat:

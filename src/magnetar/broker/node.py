@@ -57,6 +57,7 @@ from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.spill import SpillFolder
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.wire.pulsar.opened import open_body
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class Node:
             loop=self._loop,
             metrics=self._metrics,
             spills=lambda _topic, _subscription: spilled.owner(),
+            open_body=open_body,
         )
         facts = await load_facts(self._store)
         recovered = await self._ledgers.recover(

@@ -1,5 +1,6 @@
 """`magnetar topics`: list, create, delete and inspect topics, through admin REST."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from magnetar.cli.values import time_text
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
 Stats = Mapping[str, Any]
+
+RUNNING = "RUNNING"
+POLL_S = 0.2
+"""How often a compaction that is waited for is asked about."""
 
 
 @click.group(cls=Noun)
@@ -139,6 +144,50 @@ def terminate(asked: Asked, topic: str) -> None:
             )
         last = admin.terminate(topic)
     asked.show_one({"topic": topic, "last_id": str(last)}, f"terminated {topic} after {last}")
+
+
+@topics.command("compact")
+@click.argument("topic")
+@click.option("--wait", is_flag=True, help="Until it is done.")
+@pass_asked
+def compact(asked: Asked, topic: str, wait: bool) -> None:
+    """Make the view that holds the last message of every key."""
+    with asked.admin() as admin:
+        admin.compact(topic)
+        status, error = admin.compaction(topic)
+        while wait and status == RUNNING:
+            time.sleep(POLL_S)
+            status, error = admin.compaction(topic)
+    if status == "ERROR":
+        raise CommandError(f"{topic} could not be compacted: {error}", "see the log of the broker")
+    asked.show_one({"topic": topic, "status": status}, f"{status.lower()}: {topic}")
+
+
+@topics.command("trim")
+@click.argument("topic")
+@pass_asked
+def trim(asked: Asked, topic: str) -> None:
+    """Drop now what everybody has acknowledged and retention lets go."""
+    with asked.admin() as admin:
+        admin.trim(topic)
+    asked.show_one({"topic": topic, "trimmed": True}, f"trimmed {topic}")
+
+
+@topics.command("truncate")
+@click.argument("topic")
+@click.option("--force", is_flag=True, help="Needed: messages that nobody has read go, too.")
+@pass_asked
+def truncate(asked: Asked, topic: str, force: bool) -> None:
+    """Acknowledge everything on all subscriptions, and drop it."""
+    if not force:
+        raise CommandError(
+            f"this drops the messages of {topic}, also those that nobody has read",
+            "say --force if you mean it",
+            ExitCode.USAGE,
+        )
+    with asked.admin() as admin:
+        admin.truncate(topic)
+    asked.show_one({"topic": topic, "truncated": True}, f"truncated {topic}")
 
 
 @topics.command("unload")

@@ -309,6 +309,28 @@ class Admin:
         """Close a topic for good; it can still be read. Returns its last entry."""
         return _message_id(self._json("POST", f"{_topic(topic)}/terminate"))
 
+    def compact(self, topic: str) -> None:
+        """Begin to compact a topic, all its partitions."""
+        self._json("PUT", f"{_topic(topic)}/compaction")
+
+    def compaction(self, topic: str) -> tuple[str, str]:
+        """Return how compaction goes (NOT_RUN, RUNNING, SUCCESS or ERROR), and what went wrong."""
+        answer = self._json("GET", f"{_topic(topic)}/compaction")
+        return str(answer.get("status") or ""), str(answer.get("lastError") or "")
+
+    def trim(self, topic: str) -> None:
+        """Drop now what everybody has acknowledged and retention lets go."""
+        self._json("POST", f"{_topic(topic)}/trim")
+
+    def truncate(self, topic: str) -> None:
+        """Acknowledge everything for everybody, and drop it but for what is being written."""
+        self._json("DELETE", f"{_topic(topic)}/truncate")
+
+    def message_id_by_index(self, topic: str, index: int) -> MessageId:
+        """Return the entry that holds the n-th message of a topic; the first is 0."""
+        query = {"index": index}
+        return _message_id(self._json("GET", f"{_topic(topic)}/getMessageIdByIndex", query=query))
+
     def unload(self, topic: str) -> None:
         """Close all clients and forget the topic's memory; the next client loads it again."""
         self._json("PUT", f"{_topic(topic)}/unload")

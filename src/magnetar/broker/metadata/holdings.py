@@ -1,6 +1,7 @@
 """Holdings: what must be on the disk, written down so that a loss does not pass unnoticed.
 
     ledgers/<topic>/<id>   where a sealed ledger ends                         (see `chains`)
+    compacted/<topic>/<id> where its compacted ledger ends                (see `compactions`)
     held/<worker>          JSON: {"journal": [4, 5], "old": [3], "ends": {"7": 1500}}
                            journal: files with records that no entry log holds yet
                            old: files that are flushed, and would still be replayed
@@ -24,7 +25,7 @@ from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.documents import decode, encode
 from magnetar.broker.metadata.store import Change, Delete, Put, Store, number_of, numbered
 
-FACT_PREFIXES = (paths.LEDGERS, paths.DROPPED, paths.HELD, paths.SYNCED)
+FACT_PREFIXES = (paths.LEDGERS, paths.COMPACTED, paths.DROPPED, paths.HELD, paths.SYNCED)
 """Everything that `facts_of` wants to see."""
 
 
@@ -59,7 +60,7 @@ class Facts(NamedTuple):
     """What the metadata knows of the bytes on the disk."""
 
     ledgers: dict[int, LedgerFact]
-    """Every ledger that a topic has."""
+    """Every ledger that a topic has, compacted ones included."""
     dropped: set[int]
     """Ledgers that no topic has any more."""
     held: dict[int, Held]
@@ -90,7 +91,7 @@ def facts_of(rows: Iterable[tuple[str, bytes]]) -> Facts:
     """
     facts = Facts({}, set(), {}, {})
     for key, value in rows:
-        if key.startswith(paths.LEDGERS):
+        if key.startswith((paths.LEDGERS, paths.COMPACTED)):
             facts.ledgers[number_of(key)] = decode(key, value, LedgerFact)
         elif key.startswith(paths.DROPPED):
             facts.dropped.add(number_of(key))

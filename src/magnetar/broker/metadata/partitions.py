@@ -12,6 +12,7 @@ import msgspec
 from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata import facts, paths
 from magnetar.broker.metadata.chains import drop_changes
+from magnetar.broker.metadata.compactions import drop_compacted
 from magnetar.broker.metadata.documents import decode, encode
 from magnetar.broker.metadata.facts import AlreadyExistsError, NotFoundError
 from magnetar.broker.metadata.store import (
@@ -183,12 +184,14 @@ class Partitions:
             TopicNotFoundError: it does not exist.
         """
         ledgers = [number_of(key) for key in await self._store.keys(paths.ledgers(topic))]
+        compacted = [number_of(key) for key in await self._store.keys(paths.compacted(topic))]
         cursors = [number_of(key) for key in await self._store.keys(paths.cursors(topic))]
         try:
             await self._store.commit(
                 [
                     Check(paths.topic(topic), PRESENT),
                     *drop_changes(topic, ledgers),
+                    *drop_compacted(topic, compacted),
                     *(DeleteAll(paths.pages(cursor)) for cursor in cursors),
                     DeleteAll(paths.cursors(topic)),
                     DeleteAll(paths.sequences(topic)),
@@ -199,7 +202,7 @@ class Partitions:
             )
         except ConflictError:
             raise TopicNotFoundError(f"topic {topic} does not exist") from None
-        return ledgers
+        return [*ledgers, *compacted]
 
     async def list_topics(
         self, namespace: NamespaceName, domain: Domain = Domain.PERSISTENT

@@ -8,6 +8,7 @@
     policies/<topic>                         JSON: what one topic, by its base name, says itself
     owners/<topic>                           number of the worker; its version is the epoch
     ledgers/<topic>/<ledger>                 JSON: one per ledger of the chain
+    compacted/<topic>/<ledger>               JSON: the compacted view (see `compactions`)
     dropped/<ledger>                         a ledger that no topic has any more
     held/<worker>, synced/<worker>           JSON: what must be on the disk (see `holdings`)
     cursors/<topic>/<cursor>                 JSON: one per durable subscription
@@ -31,6 +32,7 @@ PARTITIONED = "partitioned/"
 TOPICS = "topics/"
 POLICIES = "policies/"
 LEDGERS = "ledgers/"
+COMPACTED = "compacted/"
 DROPPED = "dropped/"
 HELD = "held/"
 SYNCED = "synced/"
@@ -78,6 +80,11 @@ def owner(topic: TopicName) -> str:
 def ledgers(topic: TopicName) -> str:
     """Return the prefix of the topic's chain."""
     return f"{LEDGERS}{_topic(topic)}/"
+
+
+def compacted(topic: TopicName) -> str:
+    """Return the prefix of the topic's compacted ledgers."""
+    return f"{COMPACTED}{_topic(topic)}/"
 
 
 def cursors(topic: TopicName) -> str:

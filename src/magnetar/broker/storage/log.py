@@ -28,7 +28,7 @@ from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata.chains import Chain, LedgerRecord
 from magnetar.broker.metadata.store import StoreError
 from magnetar.broker.port import TopicNotFoundError
-from magnetar.broker.run import PUBLISH_TIME, Run
+from magnetar.broker.run import FIRST_INDEX, PUBLISH_TIME, Run
 from magnetar.broker.storage.errors import (
     Gap,
     LedgerNotFoundError,
@@ -287,6 +287,11 @@ class Log:
     # --- asking
 
     @property
+    def epoch(self) -> int | None:
+        """What says that this process may change what belongs to the partition."""
+        return self._epoch
+
+    @property
     def first(self) -> EntryId:
         """The position of the first entry; `end` if there is none."""
         return self.next_position(EARLIEST)
@@ -406,10 +411,25 @@ class Log:
                     return EntryId(link.ledger, entry)
         return self.end
 
+    async def find_index(self, index: int) -> EntryId:
+        """Return the entry that holds the message of an index; EARLIEST: there is none.
+
+        Indexes count all messages that the partition ever took.
+        """
+        for link in list(self._links):
+            if link.end and link.first_index <= index < link.next_index:
+                entry = await self._halve(link, 0, FIRST_INDEX, index + 1) - 1
+                return EntryId(link.ledger, max(entry, 0))
+        return EARLIEST
+
     async def _find_in(self, link: _Link, publish_ms: int) -> int:
-        low, high = 0, link.end
         if link.first_publish_ms >= publish_ms:
-            return low
+            return 0
+        return await self._halve(link, 0, PUBLISH_TIME, publish_ms)
+
+    async def _halve(self, link: _Link, low: int, column: int, value: int) -> int:
+        """Return the first entry from `low` on whose column is not below a value; else the end."""
+        high = link.end
         while low < high:
             middle = (low + high) // 2
             found = await self.read(EntryId(link.ledger, middle), 1, 1)
@@ -418,7 +438,7 @@ class Log:
                     high = middle
                 else:
                     low = found.last.entry + 1
-            elif found[1].i64(PUBLISH_TIME)[0] < publish_ms:
+            elif found[1].i64(column)[0] < value:
                 low = middle + 1
             else:
                 high = middle

@@ -52,6 +52,8 @@ from magnetar.broker.storage.ledgers import Ledgers, Recovered
 from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
 from magnetar.broker.topics.comings import Comings
+from magnetar.broker.topics.compaction import Opener
+from magnetar.broker.topics.compactor import Compactor
 from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
@@ -115,6 +117,7 @@ class Catalog:
         loop: asyncio.AbstractEventLoop,
         metrics: Metrics,
         spills: Spills = no_spill,
+        open_body: Opener | None = None,
     ) -> None:
         """Take the parts; `start` must be awaited before anything else."""
         self._ledgers = ledgers
@@ -149,6 +152,9 @@ class Catalog:
         ground = _Ground(config, clock, loop)
         self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
         self.shared = Shared(clock.monotonic, config.workers)
+        self.compactor = Compactor(
+            ledgers, store, config, clock, metrics, open_body, lambda: self.trouble.reason
+        )
         self._duties = Duties(self, ledgers, store, config, clock)
         ledgers.on_commit = self.publisher.committed
         ledgers.before_recycle = self._before_recycle
@@ -213,6 +219,7 @@ class Catalog:
         await asyncio.gather(*self._loading.values(), *self._tasks, return_exceptions=True)
         reason = ServiceNotReadyError("the broker is stopping")
         await asyncio.gather(*(topic.close(reason) for topic in self.loaded()))
+        await asyncio.gather(*(self.compactor.stop(topic) for topic in self.loaded()))
         try:
             await self.save_everything()
         finally:
@@ -472,6 +479,7 @@ class Catalog:
         await log.load()
         topic = Topic(around, name, found, rules, log)
         topic.own = own
+        topic.compacted = await self.compactor.load(name, log)
         for subscription in await self.checkpoints.load(topic):
             topic.subscriptions[subscription.name] = subscription
         topic.pace()
@@ -495,6 +503,7 @@ class Catalog:
         name = topic.name
         try:
             await topic.close(reason)
+            await self.compactor.stop(topic)
             if name.persistent:
                 if not delete:
                     await self._save(topic)

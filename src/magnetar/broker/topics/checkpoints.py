@@ -59,6 +59,10 @@ class Owner(Home, Protocol):
 
     @property
     def log(self) -> Log: ...
+    def log_for(self, *, compacted: bool) -> Log:
+        """Return the log as a new subscription sees it."""
+        ...
+
     @property
     def is_terminated(self) -> bool: ...
 
@@ -123,10 +127,16 @@ class Checkpoints:
         ]
 
     async def create(
-        self, topic: Owner, name: str, start: EntryId, properties: Mapping[str, str]
+        self,
+        topic: Owner,
+        name: str,
+        start: EntryId,
+        properties: Mapping[str, str],
+        *,
+        compacted: bool = False,
     ) -> Subscription:
         """Make a durable subscription; it is on disk when this returns."""
-        cursor = await cursor_at(topic.log, start)
+        cursor = await cursor_at(topic.log_for(compacted=compacted), start)
         record = await Cursors(self._store, topic.name).create(
             name, cursor.mark_delete, self._ground.clock.wall_ms(), properties
         )
@@ -135,10 +145,16 @@ class Checkpoints:
         return subscription
 
     async def temporary(
-        self, topic: Owner, name: str, start: EntryId, ack_set: Sequence[int]
+        self,
+        topic: Owner,
+        name: str,
+        start: EntryId,
+        ack_set: Sequence[int],
+        *,
+        compacted: bool = False,
     ) -> Subscription:
         """Make a subscription that lasts as long as its consumers."""
-        cursor = await cursor_at(topic.log, start, ack_set)
+        cursor = await cursor_at(topic.log_for(compacted=compacted), start, ack_set)
         return Subscription(
             name,
             topic.name,

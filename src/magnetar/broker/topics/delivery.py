@@ -27,6 +27,7 @@ from magnetar.broker.topics.cursor import Cursor
 from magnetar.broker.topics.rates import Meters
 from magnetar.broker.topics.reading import NEW, Ground, Log, Portion, Reading, Timer
 from magnetar.broker.topics.redelivery import NOTHING
+from magnetar.broker.topics.view import View
 
 
 class Account(Protocol):
@@ -44,12 +45,31 @@ class Account(Protocol):
     def consumption(self) -> Consumption: ...
     @property
     def throttle(self) -> Meters | None: ...
+    @property
+    def view(self) -> View | None:
+        """The compacted view of the topic, if there is one."""
+        ...
+
+    @property
+    def kept_from(self) -> EntryId:
+        """The first entry that the log itself still has."""
+        ...
+
     def wake(self) -> None: ...
     def pass_over(self, ledger: int, entry: int, messages: int) -> None:
         """Acknowledge an entry that is never delivered."""
 
     def pass_gap(self, gap: Gap) -> None:
         """Acknowledge entries that are lost, and say so."""
+
+    def pass_compacted(self, first: EntryId, until: EntryId) -> None:
+        """Acknowledge what compaction has left out between two positions."""
+
+    def pass_compacted_messages(self, at: EntryId, run: Run) -> None:
+        """Acknowledge what compaction has left out of batches."""
+
+    def count_lost(self, ledger: int, survivors: int) -> None:
+        """Say that survivors are lost."""
 
     def count_out(self, entries: int, messages: int, size: int) -> None:
         """Count what was sent."""

@@ -2,6 +2,7 @@
 
     every cursor_interval_ms    changed cursors go into the journal      `checkpoints`, by itself
     every expiry_interval_s     expiry, retention, quotas, idle topics   `upkeep`, topic by topic
+                                is there enough to compact?              `compactor`
     every reclaim_interval_s    space of dropped ledgers is given back
     every second                can anything be stored? how full is the disk? also at once when
                                 the write cache is                           `trouble`
@@ -23,6 +24,7 @@ from magnetar.broker.metadata.store import Store
 from magnetar.broker.port import NotAllowedError, PersistenceError, PortError
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.topics.compactor import Compactor
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.trouble import Trouble
@@ -41,6 +43,7 @@ class AllTopics(Protocol):
 
     publisher: Publisher
     trouble: Trouble
+    compactor: Compactor
 
     def loaded(self) -> Iterator[Topic]: ...
     async def delete(self, name: TopicName, *, force: bool = False) -> None: ...
@@ -108,6 +111,9 @@ class Duties:
             try:
                 await remove_unused(topic, self._clock.monotonic())
                 if topic.name.persistent:
+                    compactor = self._topics.compactor
+                    if compactor.is_due(topic, topic.rules.compaction_threshold_bytes):
+                        compactor.start(topic)
                     await keep_up(topic, self._clock)
                 if is_idle(topic, self._clock.monotonic()):
                     logger.info("topic %s is deleted: nobody uses it", topic.name)

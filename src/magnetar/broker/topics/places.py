@@ -8,6 +8,7 @@ from magnetar.broker.entry import EARLIEST, EntryId, Envelope
 from magnetar.broker.port import PersistenceError
 from magnetar.broker.run import Run
 from magnetar.broker.storage.errors import Gap, StorageError
+from magnetar.broker.topics.compacted import ViewedLog
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
 from magnetar.broker.topics.reading import Log
 
@@ -45,8 +46,11 @@ async def cursor_at(log: Log, start: EntryId, ack_set: Sequence[int] = ()) -> Cu
 async def index_at(log: Log, position: EntryId) -> int | None:
     """Return how many messages of the topic lie before an entry or the end of the log.
 
-    None: it cannot be told, because an entry is damaged or cannot be read.
+    None: it cannot be told, because an entry is damaged or cannot be read. Entries that only a
+    compacted view has count as if they lay before everything else.
     """
+    if isinstance(log, ViewedLog):
+        return await index_at(log.log, log.log.next_position(position))
     try:
         if position < log.end:
             return (await read_one(log, position)).envelope.first_index

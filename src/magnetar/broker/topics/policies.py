@@ -67,6 +67,8 @@ class Rules:
     """Of each consumer."""
     resource_group: str
     """Whose rates it shares with others; empty: nobody's."""
+    compaction_threshold_bytes: int = 0
+    """Compact when so many bytes came since the last time; 0: only when asked."""
 
     @property
     def shrinks(self) -> bool:
@@ -139,6 +141,9 @@ def rules_of(config: BrokerConfig, namespace: Policies, topic: Policies | None =
         ),
         subscribe_rate=_subscribe_limit(policies.subscribe_rate, config.cluster),
         resource_group=policies.resource_group or "",
+        compaction_threshold_bytes=_or(
+            policies.compaction_threshold, config.compaction_threshold_bytes
+        ),
     )
 
 

@@ -3,6 +3,10 @@
     read position ──▶ the active consumer
          ▲ rewind: somebody else is active, or asked for redelivery
 
+    a compacted reader    up to the horizon of the view: its survivors, then the log
+    the view is replaced  go on in the log, where nothing that was deleted can be missed;
+                          in the new view, if the log is trimmed there
+
 Nothing is kept per entry: what the consumer has not acknowledged is what lies between the
 cursor and the read position. A change of the active consumer on Failover takes a second,
 in which the acknowledgements of the one before still arrive (as in Pulsar).
@@ -19,12 +23,13 @@ from magnetar.broker.topics.dispatch import (
     active_consumer,
 )
 from magnetar.broker.topics.reading import Portion, Timer
+from magnetar.broker.topics.surviving import PAST, End, Surviving
 
 
 class SingleDelivery(Delivery):
     """Everything to one consumer, in order."""
 
-    __slots__ = ("_active", "_failover", "_partition", "_take_over_timer", "_topic")
+    __slots__ = ("_active", "_failover", "_partition", "_surviving", "_take_over_timer", "_topic")
 
     def __init__(
         self, account: Account, kind: SubscriptionType, topic: str, partition: int
@@ -36,6 +41,8 @@ class SingleDelivery(Delivery):
         self._partition = partition
         self._active: OpenConsumer | None = None
         self._take_over_timer: Timer | None = None
+        self._surviving: Surviving | None = None
+        """While the view is read."""
 
     @property
     def active(self) -> OpenConsumer | None:
@@ -71,7 +78,10 @@ class SingleDelivery(Delivery):
                 wanted = min(wanted, self._room(throttle))
                 if not wanted:
                     return False
-            portion = self._read_new(wanted)
+            if self._surviving is None:
+                portion = self._read_new(wanted)
+            else:
+                portion = self._read_survivors(self._surviving, wanted)
             if portion is None:
                 return False
             budget -= portion.run.count
@@ -95,6 +105,54 @@ class SingleDelivery(Delivery):
                 self.read_position,
             )
             self.rewind()
+
+    def rewind(self) -> None:
+        self._surviving = None
+        super().rewind()
+        account = self._account
+        view = account.view
+        if view is None or self._active is None or not self._active.request.read_compacted:
+            return
+        mark = account.cursor.mark_delete
+        start = EntryId(mark.ledger, mark.entry + 1)
+        if start <= view.horizon:
+            self.read_position = start
+            self._surviving = Surviving(view, account.ground, account.wake)
+
+    def _read_survivors(self, surviving: Surviving, entries_max: int) -> Portion | None:
+        """Read in the view; None: nothing there, or not yet."""
+        account = self._account
+        if account.view is not surviving.view:
+            return self._leave_view(entries_max)
+        found = surviving.read(self.read_position, entries_max)
+        if found is None:
+            return None
+        if isinstance(found, End):
+            if found is PAST:
+                horizon = surviving.view.horizon
+                after = EntryId(horizon.ledger, horizon.entry + 1)
+                account.pass_compacted(self.read_position, after)
+                self.read_position = max(self.read_position, after)
+                self._surviving = None
+            elif self.read_position >= account.kept_from:
+                self._surviving = None  # the log has it all
+            else:
+                account.count_lost(surviving.view.ledger, surviving.skip_damage())
+            account.wake()
+            return None
+        at, run = found
+        account.pass_compacted(self.read_position, at)
+        account.pass_compacted_messages(at, run)
+        return self._portion(at, run)
+
+    def _leave_view(self, entries_max: int) -> Portion | None:
+        """Another view has taken the place of the one that is read."""
+        account = self._account
+        self._surviving = None
+        if self.read_position < account.kept_from and account.view is not None:
+            self._surviving = Surviving(account.view, account.ground, account.wake)
+            return self._read_survivors(self._surviving, entries_max)
+        return self._read_new(entries_max)
 
     def _send_in_order(self, consumer: OpenConsumer, portion: Portion) -> None:
         (ledger, first), rows = portion.at, portion.rows

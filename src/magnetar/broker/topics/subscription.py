@@ -31,8 +31,10 @@ from magnetar.broker.port import (
     SubscribeRequest,
     SubscriptionType,
 )
+from magnetar.broker.run import FLAGS, Run
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.topics.acknowledging import Acknowledging
+from magnetar.broker.topics.compacted import Compacted, ViewedLog
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
@@ -54,11 +56,14 @@ from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.shared_delivery import SharedDelivery
 from magnetar.broker.topics.single_delivery import SingleDelivery
 from magnetar.broker.topics.subscription_stats import Figures, cursor_stats, subscription_stats
+from magnetar.broker.topics.view import View
 from magnetar.names import TopicName
 
 __all__ = ["Home", "StoredEntry", "Subscription", "cursor_at", "read_one"]
 
 logger = logging.getLogger(__name__)
+
+_COMPACTED = EntryFlags.COMPACTED.value
 
 COUNT_TRIES = 3
 """How often that is tried when consumers acknowledge meanwhile."""
@@ -70,6 +75,11 @@ _NO_KEY_SHARED = KeyShared()
 
 class Home(Protocol):
     """The topic, as its subscriptions see it."""
+
+    @property
+    def compacted(self) -> Compacted | None:
+        """Its compacted side, if it has one."""
+        ...
 
     def cursor_changed(self, subscription: "Subscription") -> None:
         """Call `take_changes` soon. Not repeated before that was called."""
@@ -89,6 +99,7 @@ class Subscription(Acknowledging):
         "_closing",
         "_figures",
         "_home",
+        "_kept",
         "_next_number",
         "_scheduled",
         "_spill",
@@ -104,6 +115,7 @@ class Subscription(Acknowledging):
         "log",
         "name",
         "properties",
+        "reads_compacted",
         "throttle",
         "topic",
         "type",
@@ -131,7 +143,9 @@ class Subscription(Acknowledging):
         """
         self.name = name
         self.topic = topic
-        self.log = log
+        self.log = self._kept = log
+        self.reads_compacted = False
+        """Who came last wants the compacted view."""
         self.cursor = cursor
         self.ground = ground
         self.durable = durable
@@ -209,6 +223,7 @@ class Subscription(Acknowledging):
         self._demand_fitting(request)
         number = self._next_number
         owners = self._owners_with(number, request)
+        self._read_as(compacted=request.read_compacted)
         delivery = self._delivery_for(request, owners)
         self._next_number += 1
         clock = self.ground.clock
@@ -323,6 +338,66 @@ class Subscription(Acknowledging):
                 self, request.type, str(self.topic.base), self.topic.partition
             )
         return self.delivery
+
+    # --- the compacted view ---------------------------------------------------------------
+
+    def _read_as(self, *, compacted: bool) -> None:
+        side = self._home.compacted if compacted else None
+        self.reads_compacted = compacted
+        self.log = self._kept if side is None else ViewedLog(self._kept, side)
+
+    @property
+    def view(self) -> View | None:
+        """The compacted view of the topic, if there is one."""
+        side = self._home.compacted
+        return None if side is None else side.view
+
+    @property
+    def kept_from(self) -> EntryId:
+        """The first entry that the log itself still has."""
+        return self._kept.first
+
+    def pass_compacted(self, first: EntryId, until: EntryId) -> None:
+        """Acknowledge what compaction has left out between two positions.
+
+        A reader that is forgotten when it leaves has no use for that.
+        """
+        if not self.durable:
+            return
+        log, at = self.log, self.log.next_position(first)
+        until = min(until, log.end)
+        while at < until:
+            end = until
+            if at.ledger != until.ledger:
+                last = log.previous_position(EntryId(at.ledger + 1, 0))
+                end = EntryId(last.ledger, last.entry + 1)
+            new = self.cursor.acknowledge(at.ledger, at.entry, end.entry - at.entry, log)
+            if new:
+                self.consumption.done(at.ledger, at.entry, end.entry - at.entry, new)
+                self.cursor.estimated = True
+            at = log.next_position(end)
+        self._note_change()
+
+    def pass_compacted_messages(self, at: EntryId, run: Run) -> None:
+        """Acknowledge what compaction has left out of batches."""
+        side = self._home.compacted
+        if side is None:
+            return
+        for row, flags in enumerate(run.u32(FLAGS).tolist()):
+            if flags & _COMPACTED:
+                words = side.survivors(run.body(row))
+                self.cursor.acknowledge_part(at.ledger, at.entry + row, words, self.log)
+
+    def count_lost(self, ledger: int, survivors: int) -> None:
+        """Say that survivors are lost."""
+        logger.error(
+            "%r passes %d entries of the compacted ledger %d that are damaged and in quarantine",
+            self,
+            survivors,
+            ledger,
+        )
+        self.figures.gaps_passed += 1
+        self.figures.gap_entries += survivors
 
     # --- the turn of the loop -------------------------------------------------------------
 
@@ -567,12 +642,24 @@ class Subscription(Acknowledging):
         Raises:
             PersistenceError: the disk did not let us read.
         """
-        found = await last_readable(self.log)
+        view = self.view if self.reads_compacted else None
+        if view is not None and self._kept.last <= view.horizon:
+            return await self._last_survivor(view)
+        found = await last_readable(self._kept)
         if found is None:
             return LastMessage(EARLIEST, 0, self.cursor.mark_delete)
         last, envelope = found
         batch_size = envelope.messages if envelope.flags & EntryFlags.BATCH else 0
         return LastMessage(last, batch_size, self.cursor.mark_delete)
+
+    async def _last_survivor(self, view: View) -> LastMessage:
+        try:
+            last = await view.id_at(view.places - 1)
+        except StorageError as error:
+            raise PersistenceError(f"cannot read the compacted ledger: {error}") from error
+        if last is None:
+            return LastMessage(EARLIEST, 0, self.cursor.mark_delete)
+        return LastMessage(last, view.record.last_batch, self.cursor.mark_delete)
 
     async def peek(self, number: int) -> StoredEntry | None:
         """Return the `number`-th entry of the backlog, the first is 1; None: it is shorter.

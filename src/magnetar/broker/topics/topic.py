@@ -48,6 +48,7 @@ from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.access_modes import Producers
 from magnetar.broker.topics.backlog import backlog_bytes
 from magnetar.broker.topics.checkpoints import Checkpoints, limits_of
+from magnetar.broker.topics.compacted import Compacted, ViewedLog
 from magnetar.broker.topics.figures import TYPE_NAMES
 from magnetar.broker.topics.memory_topic import MemoryFan, MemorySubscription
 from magnetar.broker.topics.pacing import Pacing, Shared, asks_nothing
@@ -55,7 +56,13 @@ from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.quotas import QuotaGuard
 from magnetar.broker.topics.subscription import StoredEntry, Subscription, read_one
-from magnetar.broker.topics.topic_stats import internal_stats, spans_of, topic_stats
+from magnetar.broker.topics.topic_stats import (
+    COMPACTION_CURSOR,
+    compaction_cursor_stats,
+    internal_stats,
+    spans_of,
+    topic_stats,
+)
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)
@@ -115,6 +122,7 @@ class Topic:
         "_numbers",
         "_pacing",
         "_unused_since_s",
+        "compacted",
         "created_ms",
         "guard",
         "idle_since_s",
@@ -148,6 +156,7 @@ class Topic:
         self.subscriptions: dict[str, AnySubscription] = {}
         self.producers = Producers(record.topic_epoch, self._save_epoch)
         self._log = log
+        self.compacted: Compacted | None = None
         offer = None
         if log is None:
             offer = MemoryFan(cast("dict[str, MemorySubscription]", self.subscriptions)).offer
@@ -178,6 +187,12 @@ class Topic:
         if self._log is None:
             raise NotAllowedError(f"topic {self.name} is not persistent: nothing of it is stored")
         return self._log
+
+    def log_for(self, *, compacted: bool) -> Log | ViewedLog:
+        """Return the log as a new subscription sees it."""
+        if compacted and self.compacted is not None:
+            return ViewedLog(self.log, self.compacted)
+        return self.log
 
     @property
     def closed(self) -> bool:
@@ -349,7 +364,14 @@ class Topic:
                 start = EARLIEST
             if request.rollback_seconds:
                 start = await self._rolled_back(request.rollback_seconds)
-            return await self._create(name, start, {}, durable=False, ack_set=request.start_ack_set)
+            return await self._create(
+                name,
+                start,
+                {},
+                durable=False,
+                ack_set=request.start_ack_set,
+                compacted=request.read_compacted,
+            )
         if not self.rules.auto_subscription_creation:
             raise SubscriptionNotFoundError(
                 f"topic {self.name} has no subscription {name!r}, and creating one by"
@@ -358,7 +380,7 @@ class Topic:
         start = EARLIEST if request.from_earliest else LATEST
         if request.rollback_seconds:
             start = await self._rolled_back(request.rollback_seconds)
-        return await self._create(name, start, request.properties)
+        return await self._create(name, start, request.properties, compacted=request.read_compacted)
 
     async def _rolled_back(self, seconds: int) -> EntryId:
         try:
@@ -366,7 +388,7 @@ class Topic:
         except StorageError as error:
             raise PersistenceError(f"cannot search {self.name} by time: {error}") from error
 
-    async def _create(
+    async def _create(  # noqa: PLR0913 - what its first consumer wants
         self,
         name: str,
         start: EntryId,
@@ -374,6 +396,7 @@ class Topic:
         *,
         durable: bool = True,
         ack_set: Sequence[int] = (),
+        compacted: bool = False,
     ) -> AnySubscription:
         """Make a subscription once, however many ask for it at the same time."""
         if self._creating is None:
@@ -384,12 +407,19 @@ class Topic:
             if 0 < limit <= len(self.subscriptions) + len(self._creating):
                 raise NotAllowedError(f"topic {self.name} has {limit} subscriptions already")
             task = self._around.loop.create_task(
-                self._create_once(name, start, properties, durable=durable, ack_set=ack_set)
+                self._create_once(
+                    name,
+                    start,
+                    properties,
+                    durable=durable,
+                    ack_set=ack_set,
+                    compacted=compacted,
+                )
             )
             self._creating[name] = task
         return await asyncio.shield(task)
 
-    async def _create_once(
+    async def _create_once(  # noqa: PLR0913 - see above
         self,
         name: str,
         start: EntryId,
@@ -397,6 +427,7 @@ class Topic:
         *,
         durable: bool,
         ack_set: Sequence[int],
+        compacted: bool,
     ) -> AnySubscription:
         checkpoints = self._around.checkpoints
         try:
@@ -407,9 +438,13 @@ class Topic:
                 )
                 subscription.properties = dict(properties)
             elif durable:
-                subscription = await checkpoints.create(self, name, start, properties)
+                subscription = await checkpoints.create(
+                    self, name, start, properties, compacted=compacted
+                )
             else:
-                subscription = await checkpoints.temporary(self, name, start, ack_set)
+                subscription = await checkpoints.temporary(
+                    self, name, start, ack_set, compacted=compacted
+                )
             if self._closed is not None and isinstance(subscription, Subscription):
                 checkpoints.forget([subscription])
             self._demand_open()
@@ -480,6 +515,16 @@ class Topic:
             default=None,
         )
 
+    @property
+    def held_back_at(self) -> EntryId | None:
+        """The last entry that nobody has need of any more; None: nobody has need of any.
+
+        What compaction has not looked at must stay, as if it were a slow subscription.
+        """
+        needs = None if self.compacted is None else self.compacted.needs
+        found = [each for each in (self.slowest, needs) if each is not None]
+        return min(found, default=None)
+
     def stats(self) -> dict[str, Any]:
         """Return the figures of this moment, under Pulsar's names."""
         subscriptions = {name: each.stats() for name, each in self.subscriptions.items()}
@@ -499,7 +544,9 @@ class Topic:
             for name, each in self.subscriptions.items()
             if isinstance(each, Subscription)
         }
-        return internal_stats(self.log, cursors, self._gaps())
+        if self.compacted is not None and self.compacted.needs is not None:
+            cursors[COMPACTION_CURSOR] = compaction_cursor_stats(self.log, self.compacted.needs)
+        return internal_stats(self.log, cursors, self._gaps(), self.compacted)
 
     def _gaps(self) -> list[Gap]:
         """Return the ranges of entries that were stored and no longer read back."""

@@ -1,7 +1,7 @@
 """What is shown of a topic, under Pulsar's names.
 
 Counters are those of the moment, never sampled; rates are made when somebody asks. What is
-not there yet (offload, transactions, compaction) is shown as Pulsar shows it when unused.
+not there yet (offload, transactions) is shown as Pulsar shows it when unused.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,14 @@ from magnetar.broker.storage.errors import Gap
 from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.access_modes import Producers
 from magnetar.broker.topics.backlog import Span, backlog_bytes
+from magnetar.broker.topics.compacted import NOT_COMPACTED, Compacted
 from magnetar.broker.topics.figures import ACCESS_NAMES, Rate, iso_time
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 
 Json = dict[str, Any]
+
+COMPACTION_CURSOR = "__compaction"
+"""Under which name Pulsar shows how far compaction is."""
 
 
 class Shown(Protocol):
@@ -25,6 +29,8 @@ class Shown(Protocol):
     inlet: Inlet
     producers: Producers
     created_ms: int
+
+    compacted: Compacted | None
 
     @property
     def slowest(self) -> EntryId | None: ...
@@ -66,7 +72,7 @@ def topic_stats(
         "deduplicationStatus": "Disabled" if inlet.sequences is None else "Enabled",
         "topicCreationTimeStamp": topic.created_ms,
         "lastPublishTimeStamp": inlet.last_publish_ms,
-        "compaction": _NOT_COMPACTED,
+        "compaction": (topic.compacted or NOT_COMPACTED).stats(),
         "publishers": [producer_stats(each, clock) for each in topic.producers],
         "subscriptions": dict(subscriptions),
         "replication": {},
@@ -98,7 +104,9 @@ def producer_stats(producer: OpenProducer, clock: Clock) -> Json:
     }
 
 
-def internal_stats(log: Log, cursors: Mapping[str, Json], gaps: Iterable[Gap]) -> Json:
+def internal_stats(
+    log: Log, cursors: Mapping[str, Json], gaps: Iterable[Gap], compacted: Compacted | None
+) -> Json:
     """Return the ledgers and cursors of a topic.
 
     `quarantined` is ours: the ranges of entries that were stored and no longer read back.
@@ -130,16 +138,31 @@ def internal_stats(log: Log, cursors: Mapping[str, Json], gaps: Iterable[Gap]) -
         ],
         "cursors": dict(cursors),
         "schemaLedgers": [],
-        "compactedLedger": {
-            "ledgerId": -1,
-            "entries": -1,
-            "size": -1,
-            "offloaded": False,
-            "underReplicated": False,
-        },
+        "compactedLedger": (compacted or NOT_COMPACTED).ledger(),
         "quarantined": [
             {"first": str(gap.first), "last": str(gap.last), "reason": gap.reason} for gap in gaps
         ],
+    }
+
+
+def compaction_cursor_stats(log: Log, mark: EntryId) -> Json:
+    """Return how far compaction is, as if it were a subscription's cursor."""
+    after = EntryId(mark.ledger, mark.entry + 1)
+    return {
+        "markDeletePosition": str(mark),
+        "readPosition": str(log.next_position(after)),
+        "waitingReadOp": False,
+        "pendingReadOps": 0,
+        "messagesConsumedCounter": log.distance(log.first, after),
+        "cursorLedger": -1,
+        "cursorLedgerLastEntry": -1,
+        "individuallyDeletedMessages": "[]",
+        "lastLedgerSwitchTimestamp": "",
+        "state": "Open",
+        "active": False,
+        "numberOfEntriesSinceFirstNotAckedMessage": 0,
+        "totalNonContiguousDeletedMessagesRange": 0,
+        "properties": {},
     }
 
 
@@ -149,14 +172,6 @@ def spans_of(log: Log) -> list[Span]:
         Span(info.ledger, info.entries, info.bytes, info.last_publish_ms, info.sealed)
         for info in log.ledger_infos()
     ]
-
-
-_NOT_COMPACTED = {
-    "lastCompactionRemovedEventCount": 0,
-    "lastCompactionSucceedTimestamp": 0,
-    "lastCompactionFailedTimestamp": 0,
-    "lastCompactionDurationTimeInMills": 0,
-}
 
 
 def _sum(shown: Sequence[Json], key: str) -> Any:

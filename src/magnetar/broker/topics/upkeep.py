@@ -47,11 +47,21 @@ async def expire(topic: Topic, ttl_s: int) -> None:
 async def trim(topic: Topic, now_ms: int) -> list[int]:
     """Drop the oldest ledgers that retention lets go; return which."""
     spans = spans_of(topic.log)
-    dropped = trimmable(spans, topic.slowest, topic.rules.retention, now_ms)
+    dropped = trimmable(spans, topic.held_back_at, topic.rules.retention, now_ms)
     if not dropped:
         return []
     before = EntryId(spans[dropped].ledger, 0) if dropped < len(spans) else topic.log.end
     return await topic.log.trim(before)
+
+
+async def truncate(topic: Topic) -> list[int]:
+    """Acknowledge everything on every subscription, and drop all ledgers but the last.
+
+    Whatever retention says. Return which were dropped.
+    """
+    for subscription in topic.readers:
+        await subscription.clear_backlog()
+    return await topic.log.trim(topic.log.end)
 
 
 async def remove_unused(topic: Topic, now_s: float) -> None:

@@ -2,7 +2,6 @@
 
     /admin/v2/schemas/...                          a noun that is missing as a whole
     /admin/v3/functions/...                        one that is not switched on: as Pulsar says it
-    /admin/v2/persistent/t/n/topic/compaction      a word about a topic
     /admin/v2/namespaces/t/n/dispatchRate          a word about a namespace
     /admin/v2/clusters/west/peers                  a word about a cluster
 
@@ -45,18 +44,13 @@ _WORDS = {
     "allowedClusters": "replication between clusters",
     "antiAffinity": "anti-affinity groups",
     "bookieAffinity": _BOOKIES,
-    "compaction": "compaction",
-    "compactionThreshold": "compaction",
     "dispatchRate": "rate limits",
-    "getMessageIdByIndex": "finding a message by its index",
     "isAllowAutoUpdateSchema": "schemas",
     "migration": "migrating to another cluster",
     "resourcegroup": "resource groups",
     "schemaAutoUpdateCompatibilityStrategy": "schemas",
     "schemaCompatibilityStrategy": "schemas",
     "schemaValidationEnforced": "schemas",
-    "trim": "trimming a topic: retention does it",
-    "truncate": "truncating a topic",
 }
 
 

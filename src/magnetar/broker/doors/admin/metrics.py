@@ -197,6 +197,19 @@ TALLY = (
 )
 
 
+_K = "pulsar_compaction_"
+COMPACTION = (
+    _counter(_K + "removed_event_count", "Messages left out.", "removed"),
+    _counter(_K + "succeed_count", "Compactions that went well.", "succeeded"),
+    _counter(_K + "failed_count", "Compactions that did not.", "failed"),
+    _gauge(_K + "duration_time_in_mills", "How long the last one took.", "duration_ms"),
+    _gauge(_K + "read_throughput", "Bytes per second it read.", "read_rate"),
+    _gauge(_K + "write_throughput", "Bytes per second it wrote.", "write_rate"),
+    _gauge(_K + "compacted_entries_count", "Entries of the view.", "entries"),
+    _gauge(_K + "compacted_entries_size", "Bytes of the view.", "bytes"),
+)
+
+
 class _Rows:
     """The numbers of many things of one kind, and the labels of each; a few hundred bytes each."""
 
@@ -248,6 +261,7 @@ class Scrape:
         self._subscriptions = _Rows(SUBSCRIPTION)
         self._producers = _Rows(PRODUCER)
         self._consumers = _Rows(CONSUMER)
+        self._compactions = _Rows(COMPACTION)
         self._tallies = _Rows(TALLY)
         self._tally_per_namespace: dict[str, list[int]] = {}
         self._now_s = context.clock.monotonic()
@@ -263,6 +277,9 @@ class Scrape:
             name, namespace = str(topic.name), str(topic.name.namespace_name)
             stats = topic.stats()
             self._take(name, namespace, stats)
+            if topic.compacted is not None:
+                pairs = [*self._cluster, ("namespace", namespace), ("topic", name)]
+                self._compactions.add(labels(pairs), topic.compacted.figures())
             if topic.name.persistent:
                 self._add_stored(namespace, stats)
             if topic.inlet.tally is not None:
@@ -317,7 +334,7 @@ class Scrape:
         stored = _Rows(NAMESPACE)
         for namespace, sums in sorted(self._stored.items()):
             stored.add(labels([*self._process, ("namespace", namespace)]), sums)
-        rows = [self._topics, self._subscriptions, self._tallies, stored]
+        rows = [self._topics, self._subscriptions, self._compactions, self._tallies, stored]
         if self._clients <= CLIENTS_MAX:
             rows += [self._producers, self._consumers]
         for each in rows:

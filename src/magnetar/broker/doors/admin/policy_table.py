@@ -390,6 +390,14 @@ POLICIES = (
         wrong=between(-1, LONG_MAX),
     ),
     Policy(
+        "compaction_threshold",
+        int,
+        "A topic that took more bytes since its last compaction is compacted; 0: never by itself.",
+        namespace="compactionThreshold",
+        topic="compactionThreshold",
+        wrong=between(0, LONG_MAX),
+    ),
+    Policy(
         "offload_threshold_s",
         int,
         "Stored and shown. Nothing is offloaded in this version.",
@@ -423,7 +431,6 @@ POLICIES = (
 
 NOT_YET = {
     "namespace": (
-        "compactionThreshold",
         "entryFilters",
         "isAllowAutoUpdateSchema",
         "resourcegroup",
@@ -432,7 +439,6 @@ NOT_YET = {
         "schemaValidationEnforced",
     ),
     "topic": (
-        "compactionThreshold",
         "entryFilters",
         "schemaCompatibilityStrategy",
         "schemaValidationEnforced",

@@ -75,8 +75,8 @@ def split_body(body: Bytes) -> tuple[MessageMetadata, memoryview]:
     Raises:
         BodyError: it has no readable metadata.
     """
-    part, payload = _split(memoryview(body), "metadata")
-    metadata = _parse(MessageMetadata(), part)
+    part, payload = split_part(memoryview(body), "metadata")
+    metadata = parse(MessageMetadata(), part)
     return metadata, payload
 
 
@@ -89,7 +89,7 @@ def messages(body: Bytes, contents_bytes_max: int = CONTENTS_BYTES_MAX) -> list[
     metadata, payload = split_body(body)
     if metadata.encryption_keys:
         return [_alone(metadata, bytes(payload), encrypted=True)]
-    contents = _decompress(metadata, payload, contents_bytes_max)
+    contents = decompress(metadata, payload, contents_bytes_max)
     if not metadata.HasField("num_messages_in_batch"):
         return [_alone(metadata, bytes(contents), encrypted=False)]
     return list(_batched(metadata, contents))
@@ -135,8 +135,8 @@ def _batched(metadata: MessageMetadata, contents: memoryview) -> Iterator[Messag
     """Yield the messages of a batch."""
     size = metadata.num_messages_in_batch
     for index in range(size):
-        part, contents = _split(contents, f"message {index} of {size}")
-        single = _parse(SingleMessageMetadata(), part)
+        part, contents = split_part(contents, f"message {index} of {size}")
+        single = parse(SingleMessageMetadata(), part)
         if not 0 <= single.payload_size <= len(contents):
             raise BodyError(
                 f"message {index} of {size} claims {single.payload_size} bytes,"
@@ -164,7 +164,7 @@ def _batched(metadata: MessageMetadata, contents: memoryview) -> Iterator[Messag
         contents = contents[single.payload_size :]
 
 
-def _decompress(
+def decompress(
     metadata: MessageMetadata, payload: memoryview, contents_bytes_max: int
 ) -> memoryview:
     """Return the contents of a payload. Never takes more memory than the limit."""
@@ -207,7 +207,7 @@ _COMPRESS: Mapping[int, Callable[[Bytes], Any]] = {
 }
 
 
-def _split(content: memoryview, what: str) -> tuple[memoryview, memoryview]:
+def split_part(content: memoryview, what: str) -> tuple[memoryview, memoryview]:
     """Split `size u32 | part | rest` into part and rest."""
     if len(content) < _U32.size:
         raise BodyError(f"{len(content)} bytes where the size of the {what} should be")
@@ -217,7 +217,7 @@ def _split(content: memoryview, what: str) -> tuple[memoryview, memoryview]:
     return content[_U32.size : _U32.size + size], content[_U32.size + size :]
 
 
-def _parse(message: _Part, content: memoryview) -> _Part:
+def parse(message: _Part, content: memoryview) -> _Part:
     """Fill a message from its bytes."""
     try:
         message.ParseFromString(bytes(content))
