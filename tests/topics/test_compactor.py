@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata.compactions import Compactions
 from magnetar.broker.metadata.holdings import load_facts
-from magnetar.broker.metadata.namespaces import Retention
+from magnetar.broker.metadata.policies import Retention
 from magnetar.broker.port import (
     Acknowledged,
     NotAllowedError,

@@ -13,6 +13,7 @@ from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.exposition import merged
 from magnetar.broker.doors.admin.metrics import CLIENTS_MAX, TALLIES_MAX
 from magnetar.broker.metadata.store import Store
+from magnetar.broker.topics.compacted import Compacted
 from magnetar.broker.topics.producer import Inlet
 from magnetar.broker.topics.tally import Tally
 from magnetar.names import TopicName
@@ -42,6 +43,7 @@ def stats(subscriptions: int = 1, producers: int = 1, consumers: int = 1) -> dic
 
 class FakeTopic:
     def __init__(self, name: str, shown: dict[str, Any]) -> None:
+        self.compacted: Compacted | None = None
         self.name = TopicName.parse(name)
         self.shown = shown
         self.inlet = Inlet(log=None, wake=lambda: None)
