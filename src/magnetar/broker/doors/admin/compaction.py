@@ -17,6 +17,7 @@ from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import everywhere
 from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.shapes import MessagePlace, Progress
 from magnetar.broker.doors.admin.topics import TOPIC, one_topic, position_json
 from magnetar.broker.entry import EARLIEST
 from magnetar.broker.topics.compacted import NOT_COMPACTED, Status
@@ -96,8 +97,15 @@ async def message_id_by_index(call: Call) -> Response:
 
 ROUTES = [
     Route("PUT", f"{TOPIC}/compaction", compact, Right.NAMESPACE),
-    Route("GET", f"{TOPIC}/compaction", compaction_status, Right.READ),
+    Route("GET", f"{TOPIC}/compaction", compaction_status, Right.READ, answer=Progress),
     Route("POST", f"{TOPIC}/trim", trim, Right.NAMESPACE),
     Route("DELETE", f"{TOPIC}/truncate", truncate, Right.NAMESPACE),
-    Route("GET", f"{TOPIC}/getMessageIdByIndex", message_id_by_index, Right.READ),
+    Route(
+        "GET",
+        f"{TOPIC}/getMessageIdByIndex",
+        message_id_by_index,
+        Right.READ,
+        query={"index": int},
+        answer=MessagePlace,
+    ),
 ]

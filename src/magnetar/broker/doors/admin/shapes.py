@@ -25,6 +25,14 @@ class MessagePlace(msgspec.Struct, rename="camel"):
     partition_index: int
 
 
+class Progress(msgspec.Struct, rename="camel"):
+    """How something that takes long goes."""
+
+    status: str
+    """NOT_RUN, RUNNING, SUCCESS or ERROR."""
+    last_error: str
+
+
 class BrokerInfo(msgspec.Struct, rename="camel"):
     """One broker."""
 
