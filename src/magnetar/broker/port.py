@@ -124,7 +124,10 @@ class ThrottledEvents(Protocol):
     """What the events of a producer have besides, if its door can keep a client waiting."""
 
     def throttle(self, seconds: float) -> None:
-        """Take nothing more from this producer for so long: it has sent more than it may."""
+        """Take nothing more from this producer for so long: it has sent more than it may.
+
+        0: its rate is limited, be ready for that; below 0: it is limited no more.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from magnetar.broker.port import (
     ProducerFencedError,
     QuotaExceededError,
     ServiceNotReadyError,
+    ThrottledEvents,
     TopicTerminatedError,
 )
+from magnetar.broker.run import Run
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from tests.doors.pulsar.conftest import MakeRig, Rig
 from tests.doors.raw_client import RawClient, command, receipts, send
@@ -442,3 +445,63 @@ async def test_one_connection_may_only_have_so_much_waiting_for_the_disk(
     rig.port.hold = False
     rig.port.commit()
     await rig.until(lambda: sum(map(len, rig.port.topic("t").bodies)) > waiting)
+
+
+# --- rates -----------------------------------------------------------------------------
+
+
+def _events(rig: Rig, number: int = 0) -> ThrottledEvents:
+    events = rig.port.opened[number].events
+    assert isinstance(events, ThrottledEvents)
+    return events
+
+
+async def test_a_client_that_was_too_fast_is_not_read_from_for_a_while(rig: Rig) -> None:
+    client, other = await rig.client(), await rig.client()
+    await client.produce(1)
+    await other.produce(1, topic="other")
+    _events(rig).throttle(0.2)
+    await client.send(send(1, 0))
+    await other.send(send(1, 0))
+    await other.expect("SEND_RECEIPT")
+    await client.nothing(0.1)
+    await client.expect("SEND_RECEIPT")
+
+
+async def test_what_a_limited_client_sends_is_looked_at_piece_by_piece(rig: Rig) -> None:
+    client = await rig.client()
+    await client.produce(1)
+    _events(rig).throttle(0.0)
+    taken = rig.port.publish
+    rows: list[int] = []
+
+    def publish(run: Run, *others: Any) -> bool:
+        rows.append(run.count)
+        return taken(run, *others)
+
+    rig.port.publish = publish  # type: ignore[method-assign]
+    await client.send(*(send(1, number, b"x" * 1000) for number in range(40)))
+    for _ in range(40):
+        await client.expect("SEND_RECEIPT")
+    assert len(rows) >= 10
+    assert max(rows) <= 4
+    rows.clear()
+    _events(rig).throttle(-1.0)
+    await client.send(*(send(1, number, b"x" * 1000) for number in range(40, 80)))
+    for _ in range(40):
+        await client.expect("SEND_RECEIPT")
+    assert max(rows) > 4
+
+
+async def test_a_sibling_is_told_which_producer_has_to_wait_and_is_read_from(rig: Rig) -> None:
+    client = await rig.dial()
+    version = "Magnetar 1.0, worker 1"
+    await client.send(command("CONNECT", client_version=version, protocol_version=21))
+    await client.expect("CONNECTED")
+    opened = await client.produce(1)
+    _events(rig).throttle(1.25)
+    told = await client.expect("PRODUCER_SUCCESS")
+    assert (told.request_id, told.producer_ready) == (opened.request_id, False)
+    assert told.last_sequence_id == 1250
+    await client.send(send(1, 0))
+    await client.expect("SEND_RECEIPT")

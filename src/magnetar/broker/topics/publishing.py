@@ -616,6 +616,8 @@ class Publisher:
             inlet.held = deque()
         inlet.held.append(Held(copy, producer, slot, done, size_bytes))
         self._held_bytes += size_bytes
+        if inlet.gate is not None and inlet.gate.meters is not None:
+            _pace(inlet.gate.meters, producer, run.message_count(), run.body_bytes())
         producer.pending += 1
         if inlet.opening is None:
             inlet.opening = self._loop.create_task(self._open(inlet))
@@ -668,6 +670,9 @@ class Publisher:
         run, producer, slot, done, size_bytes = held.popleft()
         self._held_bytes -= size_bytes
         producer.pending -= 1  # counted again with the report
+        gate = producer.inlet.gate
+        if gate is not None and gate.meters is not None:
+            gate.meters.take(-run.message_count(), -run.body_bytes())  # measured again, too
         return _Rows(producer, slot, 0, run), _Report(run, done)
 
     def _release_held(self) -> None:

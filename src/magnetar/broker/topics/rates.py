@@ -13,7 +13,7 @@ be sent waits for at least one token. Looked to: Pulsar's asynchronous token buc
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-BURST = 0.2
+BURST = 0.1
 """The part of one period's worth that may pass at once after a pause."""
 
 PACE_S = 0.01
@@ -60,7 +60,8 @@ class _Bucket:
     def set(self, amount: float, limit: Limit) -> None:
         before = self.rate
         self.rate = max(amount, 0) / limit.period_s
-        self.burst = max(amount * limit.burst, 1.0)
+        # Above one, so that whoever comes late for the next token loses nothing by it.
+        self.burst = max(amount * limit.burst, 2.0)
         # Neither a debt nor what was saved up outlives another limit.
         if not before or not self.rate:
             self.tokens = min(1.0, self.burst)

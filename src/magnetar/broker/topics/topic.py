@@ -50,6 +50,7 @@ from magnetar.broker.topics.backlog import backlog_bytes
 from magnetar.broker.topics.checkpoints import Checkpoints, limits_of
 from magnetar.broker.topics.compacted import Compacted, ViewedLog
 from magnetar.broker.topics.figures import TYPE_NAMES
+from magnetar.broker.topics.gate import Gate
 from magnetar.broker.topics.memory_topic import MemoryFan, MemorySubscription
 from magnetar.broker.topics.pacing import Pacing, Shared, asks_nothing
 from magnetar.broker.topics.policies import Rules
@@ -76,6 +77,9 @@ class TopicBusyError(NotAllowedError):
 
 
 AnySubscription = Subscription | MemorySubscription
+
+BE_READY, AT_EASE = 0.0, -1.0
+"""For doors in place of how long to wait: a rate is limited now, or no longer."""
 
 
 class ProducerNames:
@@ -261,7 +265,17 @@ class Topic:
             raise
         if not producer.open:
             raise producer.refusal or self._closed or ServiceNotReadyError("closed meanwhile")
+        if _is_paced(self.inlet.gate) and producer.throttle is not None:
+            producer.throttle(BE_READY)
         return producer
+
+    def _set_gate(self, gate: Gate | None) -> None:
+        """Tell doors too whether clients may have to wait, before they send too much at once."""
+        before, self.inlet.gate = self.inlet.gate, gate
+        if _is_paced(before) != _is_paced(gate):
+            for producer in self.producers:
+                if producer.throttle is not None:
+                    producer.throttle(BE_READY if _is_paced(gate) else AT_EASE)
 
     def _producer_left(self, producer: OpenProducer) -> None:
         self.producers.left(producer)
@@ -633,14 +647,14 @@ class Topic:
             if self._pacing is None:
                 return
             self._pacing = None
-            self.inlet.gate = None
+            self._set_gate(None)
             for subscription in self.readers:
                 subscription.throttle = None
             return
         pacing = self._pacing
         if pacing is None:
             pacing = self._pacing = Pacing(shared, self.inlet)
-        self.inlet.gate = pacing.gate(rules)
+        self._set_gate(pacing.gate(rules))
         pacing.dispatch(rules)
         for subscription in self.readers:
             subscription.throttle = pacing.throttle(rules, subscription.name)
@@ -756,3 +770,7 @@ class Topic:
 
     def _note_idle(self) -> None:
         self.idle_since_s = self._around.clock.monotonic()
+
+
+def _is_paced(gate: Gate | None) -> bool:
+    return gate is not None and gate.meters is not None

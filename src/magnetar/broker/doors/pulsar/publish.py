@@ -10,11 +10,12 @@ order for what was published, and an error found on arrival (a wrong checksum) w
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from magnetar.broker.access.rights import Demand
-from magnetar.broker.config import BrokerConfig
+from magnetar.broker.config import KIB, BrokerConfig
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
@@ -39,14 +40,12 @@ logger = logging.getLogger(__name__)
 THROTTLE_STEP_S = 10.0
 """A client that is kept waiting for longer is shown that we are still there."""
 
-PACED_FOR_S = 10.0
-"""How long after a wait a connection is read in small pieces, so that waits come in time."""
+PACED_BYTES_MIN, PACED_BYTES, PACED_BYTES_MAX = KIB // 4, 4 * KIB, 64 * KIB
+"""What a connection sends that publishes at a limited rate is looked at in pieces, so that waits
+come in time: at first so large, then as large as fits the rate."""
 
-PACED_BYTES_MIN, PACED_BYTES_MAX = 1024, 1024 * 1024
-"""How small these pieces are: the smaller, the longer the waits are."""
-
-PACED_WAIT_S = 0.05
-"""Waits shorter than this need no smaller pieces."""
+PACED_WAIT_S = 0.02
+"""How long a wait the pieces should lead to."""
 
 CLOSED_IDS_MAX = 1_000
 """Producer ids closed by the broker whose late SENDs are dropped in silence."""
@@ -61,6 +60,7 @@ class Endpoint:
         "id",
         "lost",
         "needs",
+        "paced",
         "phase",
         "producer",
         "request_id",
@@ -82,6 +82,8 @@ class Endpoint:
         """Why the broker closed it while it was still opening."""
         self.needs = needs
         """What its client must go on being allowed."""
+        self.paced = False
+        """Its topic's rate was limited while it was still opening."""
         self.behind: list[tuple[int, bytes]] = []
         """Rows of this producer still to be settled, and what to send then."""
 
@@ -92,7 +94,9 @@ class Endpoint:
 
     def throttle(self, seconds: float) -> None:
         """Take nothing more from the client for a while."""
-        if self.phase is Phase.OPEN:
+        if self.phase is Phase.OPENING:
+            self.paced = True
+        elif self.phase is Phase.OPEN:
             self._producers.throttle(self, seconds)
 
     def closed(self, reason: PortError) -> None:
@@ -137,8 +141,6 @@ class Producers:
         "_gone",
         "_ids",
         "_line",
-        "_paced_bytes",
-        "_paced_until_s",
         "_pending_bytes",
         "_pending_bytes_max",
         "_port",
@@ -151,6 +153,7 @@ class Producers:
         "_waits_for_disk",
         "caller",
         "client_version",
+        "paced_bytes",
         "slots",
     )
 
@@ -163,6 +166,8 @@ class Producers:
         self.client_version = ""
         self.caller = ""
         """Who the client is, for whoever the port passes its requests on to."""
+        self.paced_bytes = 0
+        """How much of the connection to look at before it may have to wait; 0: all there is."""
         self.slots: dict[int, int] = {}
         """Producer ids that may send, and their slots."""
         self._by_id: dict[int, Endpoint] = {}
@@ -177,8 +182,6 @@ class Producers:
         self._waits_for_disk = False
         self._timer: asyncio.TimerHandle | None = None
         self._throttled_until_s = 0.0
-        self._paced_until_s = 0.0
-        self._paced_bytes = 0
         self._gone = False
 
     def __len__(self) -> int:
@@ -227,6 +230,9 @@ class Producers:
             self._closed_ids.pop(endpoint.id, None)
             if producer.ready:
                 self._give_slot(endpoint, producer)
+            if endpoint.paced:
+                # After the answer to PRODUCER, which is what a sibling waits for.
+                asyncio.get_running_loop().call_soon(endpoint.throttle, 0.0)
         return _success(endpoint)
 
     def admit(self, endpoint: Endpoint, topic_epoch: int) -> None:
@@ -339,28 +345,24 @@ class Producers:
 
     # --- rates
 
-    @property
-    def paced_bytes(self) -> int:
-        """How much of the connection to look at before it may have to wait; 0: all there is."""
-        if self._paced_bytes and asyncio.get_running_loop().time() > self._paced_until_s:
-            self._paced_bytes = 0
-        return self._paced_bytes
-
     def throttle(self, endpoint: Endpoint, seconds: float) -> None:
         """Take nothing from the connection for a while, as Pulsar does.
 
+        0: be ready for that; below 0: it will not be necessary any more.
         A sibling process passes on what many clients send: it is told which of them to stop.
         """
         if is_sibling(self.client_version):
             self._line.send(_wait(endpoint, seconds))
             return
+        paced = self.paced_bytes or PACED_BYTES
+        if seconds > 0:
+            paced = int(paced * PACED_WAIT_S / seconds)
+        self.paced_bytes = min(max(paced, PACED_BYTES_MIN), PACED_BYTES_MAX)
+        if seconds <= 0:
+            self.paced_bytes = 0 if seconds < 0 else self.paced_bytes
+            return
         loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        self._throttled_until_s = max(self._throttled_until_s, now_s + seconds)
-        self._paced_until_s = self._throttled_until_s + PACED_FOR_S
-        paced = self._paced_bytes or PACED_BYTES_MAX
-        paced = paced // 2 if seconds > PACED_WAIT_S else paced * 2
-        self._paced_bytes = min(max(paced, PACED_BYTES_MIN), PACED_BYTES_MAX)
+        self._throttled_until_s = max(self._throttled_until_s, loop.time() + seconds)
         self._line.hold(Hold.RATE)
         if self._timer is None:
             self._timer = loop.call_later(min(seconds, THROTTLE_STEP_S), self._has_waited)
@@ -512,7 +514,7 @@ def _wait(endpoint: Endpoint, seconds: float) -> bytes:
 
     The answer to PRODUCER once more, not ready, with the milliseconds in place of a sequence id.
     """
-    wait_ms = max(int(seconds * 1000), 1)
+    wait_ms = math.ceil(seconds * 1000)
     return commands.producer_success(endpoint.request_id, "", last_sequence_id=wait_ms, ready=False)
 
 

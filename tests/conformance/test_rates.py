@@ -1,0 +1,111 @@
+"""Rates that are set on a topic or a namespace, as clients notice them."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pulsar
+import pytest
+from pulsar import ConsumerType as Type
+
+from magnetar.client.admin import Admin
+from tests.conformance.talk import eventually, receive, send
+
+RATE = 100
+COUNT = 300
+PLENTY_S = 30.0
+
+
+def topic_path(topic: str) -> str:
+    return "/admin/v2/" + topic.replace("://", "/")
+
+
+def set_rate(admin: Admin, topic: str, policy: str, **rate: int) -> None:
+    admin._json("POST", f"{topic_path(topic)}/{policy}", rate)
+    eventually(lambda: admin._json("GET", f"{topic_path(topic)}/{policy}?applied=true") is not None)
+    time.sleep(0.5)  # until it holds in all processes
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began_s = time.monotonic()
+    work()
+    return time.monotonic() - began_s
+
+
+class Published:
+    """Messages on their way, and when the last of them was confirmed."""
+
+    def __init__(self, producer: Any, count: int) -> None:
+        self._left = count
+        self._done = threading.Event()
+        self._began_s = time.monotonic()
+        self._took_s = 0.0
+        for number in range(count):
+            producer.send_async(b"%d" % number, self._confirmed)
+
+    def _confirmed(self, *_: object) -> None:
+        self._left -= 1
+        if not self._left:
+            self._took_s = time.monotonic() - self._began_s
+            self._done.set()
+
+    def took_s(self) -> float:
+        assert self._done.wait(PLENTY_S)
+        return self._took_s
+
+
+def test_a_topic_is_published_to_as_fast_as_its_rate_allows_and_others_are_not_slowed(
+    connect: Any, admin: Admin, topic: str
+) -> None:
+    fast, slow = connect(), connect()
+    producer = slow.create_producer(topic, batching_enabled=False)
+    other = fast.create_producer(topic + "-other", batching_enabled=False)
+    set_rate(admin, topic, "publishRate", publishThrottlingRateInMsg=RATE)
+    published = Published(producer, COUNT)
+    assert seconds(lambda: send(other, 50)) < 1.0
+    assert COUNT / RATE * 0.9 <= published.took_s() <= COUNT / RATE * 1.15
+    assert admin.stats(topic)["msgInCounter"] == COUNT
+
+
+def test_a_rate_in_bytes_holds_for_the_mean(client: Any, admin: Admin, topic: str) -> None:
+    producer = client.create_producer(topic, batching_enabled=False)
+    set_rate(admin, topic, "publishRate", publishThrottlingRateInByte=100_000)
+    took_s = seconds(lambda: [producer.send(bytes(10_000)) for _ in range(30)])
+    assert 2.5 <= took_s <= 3.6
+    admin._json("DELETE", f"{topic_path(topic)}/publishRate")
+    time.sleep(0.5)
+    assert seconds(lambda: [producer.send(bytes(10_000)) for _ in range(30)]) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    [
+        (Type.Exclusive, "dispatchRate"),
+        (Type.Shared, "subscriptionDispatchRate"),
+        (Type.KeyShared, "dispatchRate"),
+    ],
+)
+def test_a_subscription_is_sent_messages_as_fast_as_its_rate_allows(
+    client: Any, admin: Admin, topic: str, kind: Any, policy: str
+) -> None:
+    producer = client.create_producer(topic, batching_enabled=False)
+    set_rate(admin, topic, policy, dispatchThrottlingRateInMsg=RATE, ratePeriodInSecond=1)
+    Published(producer, COUNT).took_s()
+    consumer = client.subscribe(
+        topic, "s", consumer_type=kind, initial_position=pulsar.InitialPosition.Earliest
+    )
+    took_s = seconds(lambda: receive(consumer, COUNT))
+    assert COUNT / RATE * 0.9 <= took_s <= COUNT / RATE * 1.15
+
+
+def test_a_consumer_that_subscribes_again_and_again_is_stopped(
+    client: Any, admin: Admin, topic: str
+) -> None:
+    client.create_producer(topic)
+    set_rate(admin, topic, "subscribeRate", subscribeThrottlingRatePerConsumer=3)
+    for _ in range(3):
+        client.subscribe(topic, "s", consumer_name="eager").close()
+    with pytest.raises(pulsar.PulsarException):
+        client.subscribe(topic, "s", consumer_name="eager")
+    client.subscribe(topic, "s", consumer_name="other").close()
