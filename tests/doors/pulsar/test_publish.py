@@ -479,7 +479,7 @@ async def test_what_a_limited_client_sends_is_looked_at_piece_by_piece(rig: Rig)
         rows.append(run.count)
         return taken(run, *others)
 
-    rig.port.publish = publish  # type: ignore[method-assign]
+    rig.port.publish = publish  # type: ignore[assignment, method-assign]
     await client.send(*(send(1, number, b"x" * 1000) for number in range(40)))
     for _ in range(40):
         await client.expect("SEND_RECEIPT")
