@@ -141,7 +141,8 @@ async def clear_properties(call: Call) -> Response:
 async def get_property(call: Call) -> Response:
     """Return one property."""
     properties = (await call.context.namespaces.get(call.namespace)).properties
-    return answer(properties.get(call.parameters["key"]))
+    value = properties.get(call.parameters["key"])
+    return done() if value is None else answer(value)
 
 
 async def set_property(call: Call) -> Response:
@@ -158,7 +159,7 @@ async def remove_property(call: Call) -> Response:
     await _change_properties(
         call, lambda properties: {k: v for k, v in properties.items() if k != key}
     )
-    return answer(before)
+    return done() if before is None else answer(before)
 
 
 def check_properties(properties: Mapping[str, str]) -> None:
