@@ -81,7 +81,7 @@ def _operation(route: Route[Any], schema: Callable[[Any], Json]) -> Json:
     names = _PARAMETER.findall(route.template)
     operation: Json = {
         "operationId": "_".join([route.method.lower(), *re.findall(r"\w+", route.template)]),
-        "summary": (route.handler.__doc__ or "").partition("\n")[0],
+        "summary": route.summary,
         "tags": [route.template.removeprefix(f"{ADMIN}/").strip("/").partition("/")[0]],
         "x-right": route.right.value,
         "parameters": [

@@ -11,7 +11,7 @@ we do not do yet is refused by name, not quietly stored: a limit that is set and
 worse than none.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -326,24 +326,24 @@ async def _remove_offload(call: Call) -> Response:
 _APPLIED = {"applied": bool}
 _Quotas = dict[str, BacklogQuota]
 _Clusters = list[str]
+_REFUSED = "Not supported: asking is answered with `unset`, setting is refused."
+_QUOTAS = "How large or old a backlog may grow, and what happens then"
 _KIND = {"backlogQuotaType": str}
 
 
 def _routes(
-    level: Level,
-    name: str,
-    handlers: dict[str, Handler],
-    shape: Any = None,
-    query: Mapping[str, type] = _APPLIED,
+    level: Level, name: str, handlers: dict[str, Handler], shape: Any, does: str
 ) -> list[Route[Handler]]:
     """Return the routes of one policy: what its GET answers, unless unset, is what sets it."""
     template = f"{level.template}/{name}"
     gets = shape if shape is None else shape | None
     return [
-        Route(method, template, handler, Right.NAMESPACE, answer=gets, query=query)
+        Route("GET", template, handler, Right.NAMESPACE, None, gets, _APPLIED, does)
         if method == "GET"
+        else Route(method, template, handler, Right.NAMESPACE, shape, does=f"Set it: {does}")
+        if method != "DELETE"
         else Route(
-            method, template, handler, Right.NAMESPACE, None if method == "DELETE" else shape
+            method, template, handler, Right.NAMESPACE, does="Let what stands above it hold."
         )
         for method, handler in handlers.items()
     ]
@@ -357,25 +357,29 @@ def _routes_of(level_name: str, level: Level) -> list[Route[Handler]]:
             change = _set(policy, level)
             methods = {"GET": _get(policy, level), "POST": change, "PUT": change}
             methods["DELETE"] = _unset(policy, level)
-            routes += _routes(level, name, methods, policy.shape)
+            routes += _routes(level, name, methods, policy.shape, policy.does)
     for name in NOT_YET[level_name]:
         refused = dict.fromkeys(("POST", "PUT", "DELETE"), _refuse)
-        routes += _routes(level, name, {"GET": _unknown(level), **refused})
-    routes += _routes(level, "backlogQuotaMap", {"GET": _get_quotas(level)}, _Quotas)
-    quota = f"{level.template}/backlogQuota"
+        routes += _routes(level, name, {"GET": _unknown(level), **refused}, None, _REFUSED)
+    get_quotas = {"GET": _get_quotas(level)}
+    routes += _routes(level, "backlogQuotaMap", get_quotas, _Quotas, f"{_QUOTAS}, by kind.")
+    quota, allowed = f"{level.template}/backlogQuota", Right.NAMESPACE
+    lets = "Let what stands above it hold."
     routes += [
-        Route("POST", quota, _set_quota(level), Right.NAMESPACE, BacklogQuota, query=_KIND),
-        Route("DELETE", quota, _remove_quota(level), Right.NAMESPACE, query=_KIND),
+        Route("POST", quota, _set_quota(level), allowed, BacklogQuota, None, _KIND, f"{_QUOTAS}."),
+        Route("DELETE", quota, _remove_quota(level), allowed, None, None, _KIND, lets),
     ]
     replication = {"GET": _get_replication(level), "POST": _set_replication(level)}
-    routes += _routes(
-        level, "replication", {**replication, "DELETE": _remove_replication(level)}, _Clusters
-    )
+    replication["DELETE"] = _remove_replication(level)
+    routes += _routes(level, "replication", replication, _Clusters, "The clusters it lives on.")
     return routes
 
 
 ROUTES = [
     *_routes_of("namespace", LEVELS["namespace"]),
     *_routes_of("topic", LEVELS["topic"]),
-    Route("DELETE", f"{NAMESPACE}/removeOffloadPolicies", _remove_offload, Right.NAMESPACE),
-]
+    Route(
+        "DELETE", f"{NAMESPACE}/removeOffloadPolicies", _remove_offload, Right.NAMESPACE,
+        does="Take back what was said about moving entries to a tier.",
+    ),
+]  # fmt: skip

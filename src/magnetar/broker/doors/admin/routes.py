@@ -49,6 +49,13 @@ class Route(NamedTuple, Generic[HandlerT]):
     """What it answers, likewise, or `Text` or `bytes`. `None`, alone or as one of several: 204."""
     query: Mapping[str, type] = {}
     """What it understands in the query, and whether that is a `bool`, an `int` or a `str`."""
+    does: str = ""
+    """In a sentence, where the handler's docstring does not say it."""
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a sentence."""
+        return self.does or (self.handler.__doc__ or "").partition("\n")[0]
 
 
 class Text(str):
