@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.first_start import furnish_namespace, furnish_tenant, prepare
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.metadata.store import Store, Versioned
-from magnetar.broker.metadata.tenants import Clusters, Tenants
+from magnetar.broker.metadata.tenants import Clusters, Tenant, Tenants
 from magnetar.names import NamespaceName
 
 
@@ -59,3 +60,21 @@ async def test_processes_that_start_together_do_not_trip_over_each_other() -> No
     store = Slow()
     await asyncio.gather(prepare(store, "standalone"), prepare(store, "standalone"))
     assert await Clusters(store).list() == ["standalone"]
+
+
+async def test_what_the_first_start_made_is_furnished_once_and_what_people_made_is_not() -> None:
+    store = MemoryStore()
+    await prepare(store, "c")
+    tenants, namespaces = Tenants(store), Namespaces(store)
+    wanted = Tenant(admin_roles=["anna"], allowed_clusters=["c"])
+    assert await furnish_tenant(tenants, "public", wanted, "c")
+    assert not await furnish_tenant(tenants, "public", Tenant(admin_roles=["eve"]), "c")
+    assert not await furnish_tenant(tenants, "pulsar", wanted, "c")
+    assert (await tenants.get("public")).admin_roles == ["anna"]
+
+    default = NamespaceName("public", "default")
+    policies = Policies(message_ttl_s=5)
+    assert await furnish_namespace(namespaces, default, policies, "c")
+    assert not await furnish_namespace(namespaces, default, Policies(message_ttl_s=9), "c")
+    assert not await furnish_namespace(namespaces, NamespaceName("pulsar", "system"), policies, "c")
+    assert (await namespaces.get(default)).message_ttl_s == 5

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from magnetar.broker.access.authorize import Access
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.listener import Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
@@ -79,10 +80,12 @@ async def make_rig(tmp_path: Path) -> AsyncIterator[MakeRig]:
     """Starts doors with other settings than the defaults."""
     rigs: list[Rig] = []
 
-    def make(**settings: Any) -> Rig:
+    def make(access: Access | None = None, **settings: Any) -> Rig:
         port, metrics, loop = FakePort(), Metrics(), asyncio.get_running_loop()
         config = BrokerConfig(data=tmp_path, **settings)
-        door = PulsarDoor(port, config, loop=loop, metrics=metrics, server_version="Magnetar-test")
+        door = PulsarDoor(
+            port, config, loop=loop, metrics=metrics, server_version="Magnetar-test", access=access
+        )
         listener = Listener(
             [socket.create_server(("127.0.0.1", 0))],
             door,

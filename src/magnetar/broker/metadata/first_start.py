@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 
+import msgspec
+
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.policies import Policies
@@ -35,3 +37,34 @@ async def prepare(store: Store, cluster: str) -> None:
             await namespaces.create(namespace, Policies(replication_clusters=[cluster]))
     with suppress(AlreadyExistsError):
         await clusters.create(cluster, Cluster())
+
+
+async def furnish_tenant(tenants: Tenants, name: str, tenant: Tenant, cluster: str) -> bool:
+    """Give the tenant that the first start made its contents, if nobody has given it any yet.
+
+    With log-in, Pulsar leaves it to the operator to make `public`, and set-up scripts do.
+    Return False for any other tenant.
+    """
+    if name != TENANTS[0] or await tenants.get(name) != Tenant(allowed_clusters=[cluster]):
+        return False
+    await tenants.replace(name, tenant)
+    return True
+
+
+async def furnish_namespace(
+    namespaces: Namespaces, name: NamespaceName, policies: Policies, cluster: str
+) -> bool:
+    """Do the same for a namespace that the first start made."""
+    if name not in NAMESPACES[:2]:
+        return False
+    furnished = False
+
+    def change(found: Policies) -> None:
+        nonlocal furnished
+        furnished = found == Policies(replication_clusters=[cluster])
+        if furnished:
+            for each in msgspec.structs.fields(Policies):
+                setattr(found, each.name, getattr(policies, each.name))
+
+    await namespaces.update(name, change)
+    return furnished

@@ -19,6 +19,8 @@ from magnetar.broker.doors.admin.policy_table import wrong_with
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import BundlesShown, Json
 from magnetar.broker.doors.admin.slices import listed
+from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.metadata.first_start import furnish_namespace
 from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import ListMode, SubscriptionNotFoundError
 from magnetar.broker.topics.subscription import Subscription
@@ -86,7 +88,14 @@ async def create_namespace(call: Call) -> Response:
         complaint = wrong_with(policies, call.context.cluster)
         if complaint:
             raise Refusal(412, complaint)
-    await call.context.namespaces.create(name, policies)
+    context = call.context
+    try:
+        await context.namespaces.create(name, policies)
+    except AlreadyExistsError:
+        if context.access is None or policies is None:
+            raise
+        if not await furnish_namespace(context.namespaces, name, policies, context.cluster):
+            raise
     return done()
 
 

@@ -6,6 +6,8 @@ from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import TenantShown
+from magnetar.broker.metadata.facts import AlreadyExistsError
+from magnetar.broker.metadata.first_start import furnish_tenant
 from magnetar.broker.metadata.tenants import Tenant
 from magnetar.names import check_new
 
@@ -25,7 +27,14 @@ async def get_tenant(call: Call) -> Response:
 async def create_tenant(call: Call) -> Response:
     """Add a tenant; without a body, one that may use this cluster."""
     name = check_new("tenant", call.tenant)
-    await call.context.tenants.create(name, await _tenant(call))
+    context, tenant = call.context, await _tenant(call)
+    try:
+        await context.tenants.create(name, tenant)
+    except AlreadyExistsError:
+        if context.access is None:
+            raise
+        if not await furnish_tenant(context.tenants, name, tenant, context.cluster):
+            raise
     return done()
 
 
