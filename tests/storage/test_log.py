@@ -266,6 +266,16 @@ async def test_finding_a_time() -> None:
         assert await part.log.find_time(10_000) == part.log.end
 
 
+async def test_an_entry_is_found_by_the_index_of_a_message() -> None:
+    part = await Partition.new()
+    ids = [(await part.publish(b"m%d" % n))[0] for n in range(25)]
+    for flushed in (False, True):
+        if flushed:
+            await part.rig.ledgers.flush()
+        assert [await part.log.find_index(n) for n in range(25)] == ids
+        assert await part.log.find_index(25) == EARLIEST
+
+
 async def test_a_damaged_range_reads_as_a_gap() -> None:
     part = await Partition.new()
     ids = [(await part.publish(b"<entry %d>" % n))[0] for n in range(15)]

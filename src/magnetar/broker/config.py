@@ -113,6 +113,9 @@ class BrokerConfig:
     compaction_retain_null_key: bool = False
     """Keep messages without a key in compacted views, as Pulsar may."""
 
+    broker_entry_metadata: bool = False
+    """Tell clients that ask for it when the broker took a message, and its index in the topic."""
+
     # --- connections
     message_bytes_max: int = setting(5 * MIB, 1 * KIB, 64 * MIB)
     """The largest message; clients are told, and cut larger ones into chunks."""

@@ -40,6 +40,7 @@ from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import MessageMetadata
+from magnetar.broker.wire.pulsar.opened import open_body
 from magnetar.names import TopicName
 
 
@@ -189,7 +190,7 @@ async def _start(
     ledgers = Ledgers(config, DiskFiles(), clock, metrics, loop)
     catalog = Catalog(
         ledgers=ledgers, store=store, ownership=ownership, config=config, clock=clock,
-        loop=loop, metrics=metrics,
+        loop=loop, metrics=metrics, open_body=open_body,
     )  # fmt: skip
     await catalog.recover(await ledgers.recover([worker]))
     await catalog.start()

@@ -547,3 +547,30 @@ async def test_a_bug_in_a_delivery_costs_that_connection_only(
     await client.closed()
     assert "a delivery failed" in caplog.text
     await other.ask("PING", "PONG")
+
+
+# --- broker entry metadata -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switched_on", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+async def test_only_a_client_that_knows_entry_metadata_gets_it_where_it_is_switched_on(
+    make_rig: MakeRig, switched_on: bool, known: bool
+) -> None:
+    rig = make_rig(broker_entry_metadata=switched_on)
+    client = await rig.dial()
+    flags = api.FeatureFlags(supports_broker_entry_metadata=known)
+    told = await client.ask(
+        "CONNECT", "CONNECTED", client_version="raw", protocol_version=21, feature_flags=flags
+    )
+    assert told.feature_flags.supports_broker_entry_metadata is switched_on
+    await client.subscribe(1, subType=EXCLUSIVE)
+    await client.expect("ACTIVE_CONSUMER_CHANGE")
+    await client.send(command("FLOW", consumer_id=1, messagePermits=10))
+    await publish(client, 0)
+    await client.send(send(99, 0, b"hello"))
+    raw = b""
+    async with asyncio.timeout(2):
+        while b"hello" not in raw:
+            raw += await asyncio.get_running_loop().sock_recv(client._socket, 1 << 16)
+    assert (b"\x0e\x02\0\0\0" in raw) is (switched_on and known)

@@ -291,12 +291,16 @@ class Session:
         self.producers.client_version = connect.client_version
         self.consumers.client_version = connect.client_version
         self.consumers.protocol_version = connect.protocol_version
+        if self._service.config.broker_entry_metadata:
+            knows = connect.feature_flags.supports_broker_entry_metadata
+            self.consumers.entry_metadata = knows
         self._line.introduced()
         self._line.send(
             commands.connected(
                 self._service.server_version,
                 connect.protocol_version,
                 self._service.config.message_bytes_max,
+                entry_metadata=self._service.config.broker_entry_metadata,
             )
         )
 

@@ -36,8 +36,10 @@ from magnetar.broker.port import (
     SubscriptionType,
 )
 from magnetar.broker.run import Run
-from magnetar.broker.wire.pulsar import commands, replies
+from magnetar.broker.wire.pulsar import commands
+from magnetar.broker.wire.pulsar.entry_metadata import encode_messages_with_block
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.broker.wire.pulsar.replies import encode_messages
 from magnetar.broker.wire.pulsar.walker import Ack, Flow
 from magnetar.names import InvalidNameError, TopicName, check_subscription
 
@@ -142,6 +144,7 @@ class Consumers:
         "_turns",
         "caller",
         "client_version",
+        "entry_metadata",
         "protocol_version",
     )
 
@@ -155,6 +158,8 @@ class Consumers:
         self.caller = ""
         """Who the client is, for whoever the port passes its requests on to."""
         self.protocol_version = 0
+        self.entry_metadata = False
+        """The client wants to know what the broker knows of an entry."""
         self._by_id: dict[int, Endpoint] = {}
         self._stuck: dict[Endpoint, None] = {}
         self._gone = False
@@ -280,7 +285,8 @@ class Consumers:
     def deliver(self, endpoint: Endpoint, run: Run, selection: Selection) -> bool:
         """Send entries to one consumer; False: the client's socket has enough for now."""
         try:
-            frames = replies.encode_messages(endpoint.id, endpoint.partition, run, selection)
+            encode = encode_messages_with_block if self.entry_metadata else encode_messages
+            frames = encode(endpoint.id, endpoint.partition, run, selection)
             room = self._line.deliver(frames)
         except Exception:  # a bug in an answer; the subscription and other connections go on
             logger.exception("closing %s: a delivery failed", self._line.address)

@@ -52,6 +52,7 @@ def connect(
         command.connect.auth_method_name = auth_method
         command.connect.auth_data = auth_data
     command.connect.feature_flags.supports_auth_refresh = True
+    command.connect.feature_flags.supports_broker_entry_metadata = True
     return encode_command(command)
 
 

@@ -29,7 +29,11 @@ _NO_PROPERTIES: Mapping[str, str] = {}
 
 
 def connected(
-    server_version: str, client_protocol_version: int, message_bytes_max: int = MESSAGE_BYTES_MAX
+    server_version: str,
+    client_protocol_version: int,
+    message_bytes_max: int = MESSAGE_BYTES_MAX,
+    *,
+    entry_metadata: bool = False,
 ) -> bytes:
     """Accept a CONNECT, and say what this broker can do.
 
@@ -41,7 +45,7 @@ def connected(
     command.connected.max_message_size = message_bytes_max
     flags = command.connected.feature_flags
     flags.supports_auth_refresh = True
-    flags.supports_broker_entry_metadata = False
+    flags.supports_broker_entry_metadata = entry_metadata
     flags.supports_partial_producer = True
     flags.supports_topic_watchers = True
     flags.supports_topic_watcher_reconcile = True

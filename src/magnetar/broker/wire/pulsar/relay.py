@@ -7,8 +7,9 @@
     anything else ─▶ the command
 
 Bodies and their checksums are those that are stored; nothing is opened, converted or
-verified on the way. What a MESSAGE does not carry (sequence ids, index, the broker's time)
-is 0 in the rows of its run. Source: the Pulsar binary protocol specification.
+verified on the way. What a MESSAGE does not carry (sequence ids; index and the broker's time,
+unless it has entry metadata) is 0 in the rows of its run. Source: the Pulsar binary protocol
+specification.
 """
 
 from struct import Struct
@@ -28,6 +29,7 @@ from magnetar.broker.run import (
     Bytes,
     Run,
 )
+from magnetar.broker.wire.pulsar.entry_metadata import read_block
 from magnetar.broker.wire.pulsar.fields import encode_varint, signed
 from magnetar.broker.wire.pulsar.frames import (
     CHECKSUM_MAGIC,
@@ -220,6 +222,12 @@ class _Stretch:
 
 def _row(view: memoryview, at: int, end: int) -> bytes:
     """Return the row of the entry in `view[at:end]`, which begins with its checksum."""
+    try:
+        block = read_block(view, at, end)
+    except ValueError as error:
+        raise FrameError(f"a MESSAGE with {error}") from error
+    if block is not None:
+        at = block.end
     if end - at < _CHECKSUM_HEAD.size:
         raise FrameError(f"a MESSAGE with an entry of {end - at} bytes")
     magic, checksum, metadata_size = _CHECKSUM_HEAD.unpack_from(view, at)
@@ -233,9 +241,11 @@ def _row(view: memoryview, at: int, end: int) -> bytes:
         )
     except IndexError as error:
         raise FrameError("a MESSAGE whose metadata runs past its end") from error
+    first_index = 0 if block is None else block.index + 1 - (batch or 1)
+    broker_time = 0 if block is None else block.broker_time_ms
     return ROW.pack(
         *(body, end - body, checksum, batch or 1, key, flags, 0, 0),
-        *(0, 0, publish_time, deliver_at, 0, 0),
+        *(0, 0, publish_time, deliver_at, first_index, broker_time),
     )
 
 
