@@ -62,7 +62,7 @@ def test_a_batch_has_the_index_of_its_last_message() -> None:
     _, command_size = unpack_from(">II", said)
     block = read_block(memoryview(said), 8 + command_size, len(said))
     assert block is not None
-    assert (block.broker_time_ms, block.index) == (5, 109)
+    assert (block.broker_time_ms, block.last_index) == (5, 109)
 
 
 ENTRIES = st.lists(

@@ -65,6 +65,9 @@ class Account(Protocol):
     def pass_compacted(self, first: EntryId, until: EntryId) -> None:
         """Acknowledge what compaction has left out between two positions."""
 
+    def pass_compacted_between(self, at: EntryId, rows: Sequence[int]) -> None:
+        """Acknowledge what compaction has left out between these entries, counted from one."""
+
     def pass_compacted_messages(self, at: EntryId, run: Run) -> None:
         """Acknowledge what compaction has left out of batches."""
 

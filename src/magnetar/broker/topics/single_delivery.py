@@ -25,6 +25,9 @@ from magnetar.broker.topics.dispatch import (
 from magnetar.broker.topics.reading import Portion, Timer
 from magnetar.broker.topics.surviving import PAST, End, Surviving
 
+PORTION_COST = 25
+"""What a portion costs at least, in entries: many small ones take a turn of the loop, too."""
+
 
 class SingleDelivery(Delivery):
     """Everything to one consumer, in order."""
@@ -84,7 +87,7 @@ class SingleDelivery(Delivery):
                 portion = self._read_survivors(self._surviving, wanted)
             if portion is None:
                 return False
-            budget -= portion.run.count
+            budget -= max(portion.run.count, PORTION_COST)
             self._send_in_order(consumer, portion)
         return False
 
@@ -140,10 +143,16 @@ class SingleDelivery(Delivery):
                 account.count_lost(surviving.view.ledger, surviving.skip_damage())
             account.wake()
             return None
-        at, run = found
+        at, run, rows = found
         account.pass_compacted(self.read_position, at)
+        if len(rows) != run.count:
+            account.pass_compacted_between(at, rows)
         account.pass_compacted_messages(at, run)
-        return self._portion(at, run)
+        portion = self._portion(at, run)
+        if len(rows) != run.count:
+            survivors = frozenset(rows)
+            portion.rows = [row for row in portion.rows if row in survivors]
+        return portion
 
     def _leave_view(self, entries_max: int) -> Portion | None:
         """Another view has taken the place of the one that is read."""

@@ -14,6 +14,7 @@ rules of attaching and the moves of the cursor (seek, skip, expire, clear).
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId
@@ -377,6 +378,17 @@ class Subscription(Acknowledging):
                 self.cursor.estimated = True
             at = log.next_position(end)
         self._note_change()
+
+    def pass_compacted_between(self, at: EntryId, rows: Sequence[int]) -> None:
+        """Acknowledge what compaction has left out between these entries, counted from one."""
+        if not self.durable:
+            return
+        for before, row in pairwise(rows):
+            first, count = at.entry + before + 1, row - before - 1
+            new = self.cursor.acknowledge(at.ledger, first, count, self.log) if count else 0
+            if new:
+                self.consumption.done(at.ledger, first, count, new)
+                self.cursor.estimated = True
 
     def pass_compacted_messages(self, at: EntryId, run: Run) -> None:
         """Acknowledge what compaction has left out of batches."""

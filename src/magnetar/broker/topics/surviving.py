@@ -1,23 +1,42 @@
 """What a compacted reader is sent before the horizon: survivors, a stretch at a time.
 
-    read(position) ──▶ neighbours of one ledger, from the first survivor at or after it
+    read(position) ──▶ survivors of one ledger, from the first one at or after it
                     ├─ None: a read is on its way, and will wake
                     ├─ PAST: there is none; the log goes on behind the horizon
                     └─ LOST: here is damage
 
-A stretch is cut where ids leave a gap, because what is sent together has neighbouring ids.
+What is sent together has neighbouring ids: row `i` is entry `first + i`. So the gaps that
+compaction has left are filled with void rows, which nobody is sent, unless they are wide.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from magnetar.broker.entry import EntryId
-from magnetar.broker.run import Run
+from magnetar.broker.run import ROW, ROW_SIZE, Run
 from magnetar.broker.storage.errors import QuarantinedError, StorageError
 from magnetar.broker.topics.reading import RETRY_S, Ground
 from magnetar.broker.topics.view import Stretch, View
 
 logger = logging.getLogger(__name__)
+
+
+SPAN_MAX = 4_096
+"""Entries between the first and the last of a portion."""
+SURVIVORS_MAX = 250
+"""Survivors sent in one portion: what is acknowledged around each takes its time."""
+
+_VOID = ROW.pack(0, 0, 0, 1, *[0] * 10)
+
+
+class Some(NamedTuple):
+    """Survivors of one ledger."""
+
+    at: EntryId
+    run: Run
+    rows: Sequence[int]
+    """Those of the run that are survivors; the others are void."""
 
 
 class End:
@@ -58,7 +77,7 @@ class Surviving:
         self._at = 0
         """How much of what is held was passed."""
 
-    def read(self, position: EntryId, entries_max: int) -> tuple[EntryId, Run] | End | None:
+    def read(self, position: EntryId, entries_max: int) -> Some | End | None:
         """Return what comes next from a position on."""
         found = self._from_held(position, entries_max)
         if found is not None or self._busy:
@@ -84,8 +103,8 @@ class Surviving:
         self._place = min(self._lost + 1, self.view.places)
         return self._place - place
 
-    def _from_held(self, position: EntryId, entries_max: int) -> tuple[EntryId, Run] | None:
-        """Return neighbours of what was read ahead; None: it is used up."""
+    def _from_held(self, position: EntryId, entries_max: int) -> Some | None:
+        """Return some of what was read ahead; None: it is used up."""
         held, at = self._held, self._at
         if held is None:
             return None
@@ -97,13 +116,12 @@ class Surviving:
             self._place, self._held = held.place + at, None
             return None
         ledger, entry = ids[at]
-        limit = min(len(ids) - at, entries_max)
-        count = limit
-        if ids[at + limit - 1] != (ledger, entry + limit - 1):
-            count = 1
-            while ids[at + count] == (ledger, entry + count):
-                count += 1
-        return ids[at], held.run.slice(at, count)
+        limit = min(len(ids) - at, entries_max, SURVIVORS_MAX)
+        if ids[at + limit - 1] == (ledger, entry + limit - 1):
+            return Some(ids[at], held.run.slice(at, limit), range(limit))
+        end = EntryId(ledger, entry + SPAN_MAX)
+        rows = [each.entry - entry for each in ids[at : at + limit] if each < end]
+        return Some(ids[at], spread(held.run, at, rows), rows)
 
     def _start(self, position: EntryId) -> None:
         self._busy = True
@@ -128,3 +146,15 @@ class Surviving:
     def _try_again(self) -> None:
         self._busy = False
         self._wake()
+
+
+def spread(run: Run, first: int, rows: Sequence[int]) -> Run:
+    """Return a run whose rows `rows` are those of `run` from `first` on; all others are void."""
+    if rows[-1] == len(rows) - 1:
+        return run.slice(first, len(rows))
+    wide = bytearray(_VOID * (rows[-1] + 1))
+    at = first * ROW_SIZE
+    for row in rows:
+        wide[row * ROW_SIZE : (row + 1) * ROW_SIZE] = run.rows[at : at + ROW_SIZE]
+        at += ROW_SIZE
+    return Run(wide, run.buffer, run.base)

@@ -27,7 +27,7 @@ class EntryMetadata(NamedTuple):
     """One block, read."""
 
     broker_time_ms: int
-    index: int
+    last_index: int
     """Of the last message in the entry."""
     end: int
     """Where the entry itself begins."""

@@ -241,7 +241,7 @@ def _row(view: memoryview, at: int, end: int) -> bytes:
         )
     except IndexError as error:
         raise FrameError("a MESSAGE whose metadata runs past its end") from error
-    first_index = 0 if block is None else block.index + 1 - (batch or 1)
+    first_index = 0 if block is None else block.last_index + 1 - (batch or 1)
     broker_time = 0 if block is None else block.broker_time_ms
     return ROW.pack(
         *(body, end - body, checksum, batch or 1, key, flags, 0, 0),
