@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId
+from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId, TransactionId
 from magnetar.broker.port import (
     Acknowledged,
     ConsumerBusyError,
@@ -34,7 +34,7 @@ from magnetar.broker.port import (
     SubscriptionType,
     TopicNews,
 )
-from magnetar.broker.run import LENGTH, MESSAGES, OFFSET, PRODUCER, ROW_SIZE, Run
+from magnetar.broker.run import LENGTH, MESSAGES, OFFSET, PRODUCER, ROW_SIZE, TRANSACTION, Run
 from magnetar.names import NamespaceName, TopicName
 
 LEDGER = 7
@@ -143,6 +143,7 @@ class FakeConsumer:
     closed: bool = False
     unacked: set[int] = field(default_factory=set)
     acks: list[Acknowledged] = field(default_factory=list)
+    transactional: list[tuple[TransactionId, list[Acknowledged]]] = field(default_factory=list)
     seeks: list[tuple[EntryId | None, tuple[int, ...], int | None]] = field(default_factory=list)
 
     def flow(self, permits: int) -> None:
@@ -164,6 +165,12 @@ class FakeConsumer:
             if not each.ack_set:
                 self.subscription.acknowledged.update(done)
                 self.unacked.difference_update(done)
+
+    async def acknowledge_in(
+        self, transaction: TransactionId, ids: Sequence[Acknowledged], *, cumulative: bool
+    ) -> None:
+        await self.port.pass_gate("acknowledge_in")
+        self.transactional.append((transaction, list(ids)))
 
     def redeliver(self, ids: Sequence[EntryId] | None, epoch: int | None) -> None:
         entries = sorted(self.unacked) if ids is None else [each.entry for each in ids]
@@ -251,6 +258,8 @@ class FakePort:
         self.hold = False
         self.congested = False
         self.published_runs = 0
+        self.transactions: list[TransactionId | None] = []
+        """The transaction of every row that was published."""
         self.resumed = 0
         self.watches: list[tuple[str, TopicNews]] = []
         self.held: list[_Held] = []
@@ -365,6 +374,8 @@ class FakePort:
                 groups.append(Group(slots[row], row, 1, LEDGER, entry))
             producer.pending += 1
             owners.append(producer)
+            named = (None, *(run.transactions or ()))
+            self.transactions.append(named[run.u32(TRANSACTION)[row]])
         self.held.append(_Held(run, _merge(groups), done, owners))
         if not self.hold:
             asyncio.get_running_loop().call_soon(self.commit)

@@ -6,7 +6,8 @@ from typing import Any
 
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.entry import EARLIEST, EntryId
+from magnetar.broker.entry import EARLIEST, EntryId, TransactionId
+from magnetar.broker.metadata.transactions import HeldAcks
 from magnetar.broker.port import (
     Acknowledged,
     KeyShared,
@@ -43,6 +44,7 @@ class StageHome:
         self.changed: list[Subscription] = []
         self.removed: list[Subscription] = []
         self.forgotten: list[Subscription] = []
+        self.held: list[tuple[TransactionId, int, HeldAcks]] = []
 
     def cursor_changed(self, subscription: Subscription) -> None:
         self.changed.append(subscription)
@@ -53,6 +55,11 @@ class StageHome:
 
     def forget_subscription(self, subscription: Subscription) -> None:
         self.forgotten.append(subscription)
+
+    async def hold_acks(
+        self, subscription: Subscription, transaction: TransactionId, number: int, acks: HeldAcks
+    ) -> None:
+        self.held.append((transaction, number, acks))
 
 
 @dataclass

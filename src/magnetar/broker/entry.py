@@ -20,6 +20,17 @@ class EntryId(NamedTuple):
         return f"{self.ledger}:{self.entry}"
 
 
+class TransactionId(NamedTuple):
+    """Which transaction: the coordinator that opened it, and its number there."""
+
+    most: int
+    """The coordinator. The names are Pulsar's, which writes both as one number of 128 bits."""
+    least: int
+
+    def __str__(self) -> str:
+        return f"({self.most},{self.least})"
+
+
 EARLIEST = EntryId(-1, -1)
 """Before the first entry of any topic. Pulsar writes it as two unsigned 64-bit all-ones."""
 
@@ -74,7 +85,9 @@ class Envelope(NamedTuple):
     flags: int
     producer: int
     """The slot of the producer within its connection; means nothing once stored."""
-    reserved: int
+    transaction: int
+    """Which of the topic's transactions stored it, 0: none. In a run that a door publishes, its
+    place among `Run.transactions`, counted from 1."""
     sequence_id: int
     highest_sequence_id: int
     """The last sequence id of a batch; equal to `sequence_id` otherwise."""

@@ -50,6 +50,7 @@ from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
 from magnetar.broker.port import Port
 from magnetar.broker.remote.front import Front
+from magnetar.broker.remote.participants import Participants
 from magnetar.broker.remote.remote import Remote
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.folder import holds_entries
@@ -57,6 +58,9 @@ from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.spill import SpillFolder
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.transactions.coordinator import Coordinator
+from magnetar.broker.transactions.coordinator import Participants as AnyParticipants
+from magnetar.broker.transactions.figures import Figures
 from magnetar.broker.wire.pulsar.opened import open_body
 
 logger = logging.getLogger(__name__)
@@ -188,15 +192,32 @@ class Node:
             access=access,
             complaint=self._complaint,
         )
+        port, participants = self._port()
+        coordinator = Coordinator(
+            store,
+            participants,
+            self._catalog,
+            worker=config.worker,
+            workers=config.workers,
+            clock=self._clock,
+            loop=self._loop,
+            figures=Figures(self._metrics),
+        )
+        self._metrics.gauge(
+            "pulsar_txn_active_count", "Transactions that are not over.", lambda: coordinator.active
+        )
+        await coordinator.start()
+        self._parts.push_async_callback(coordinator.stop)
         admin = await serve_admin(context, self._admin_sockets[config.worker])
         self._parts.push_async_callback(admin.stop)
         door = PulsarDoor(
-            self._port(),
+            port,
             config,
             loop=self._loop,
             metrics=self._metrics,
             server_version=f"Magnetar {magnetar.__version__}",
             access=access,
+            transactions=coordinator,
         )
         listener = Listener(
             self._pulsar_sockets,
@@ -237,10 +258,13 @@ class Node:
         reason = self._catalog.trouble.reason
         return f"nothing can be stored: {reason}" if reason else ""
 
-    def _port(self) -> Port:
-        """Return what the doors ask: the log of this process, and what its siblings own."""
+    def _port(self) -> tuple[Port, AnyParticipants]:
+        """Return what the doors ask, and where topics take part in transactions.
+
+        That is the log of this process, and what its siblings own.
+        """
         if not self._siblings:
-            return self._catalog
+            return self._catalog, self._catalog
         remote = Remote(
             self._siblings,
             self._config,
@@ -250,7 +274,8 @@ class Node:
             version=magnetar.__version__,
         )
         self._parts.push_async_callback(remote.stop)
-        return Front(self._catalog, remote, self._ownership)
+        front = Front(self._catalog, remote, self._ownership)
+        return front, Participants(self._catalog, remote, self._ownership)
 
     async def stop(self) -> None:
         """Drain and close, the last opened first."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.run import Run
 from magnetar.names import NamespaceName, TopicName
 
@@ -70,6 +70,26 @@ class NotAllowedError(PortError):
 
 class TopicTerminatedError(PortError):
     """The topic was closed for good; it can still be read."""
+
+
+class TransactionCoordinatorNotFoundError(PortError):
+    """There is no coordinator of this number."""
+
+
+class TransactionNotFoundError(PortError):
+    """The transaction never was, is over, or belongs to somebody else."""
+
+
+class InvalidTransactionStatusError(PortError):
+    """The transaction is decided: it can neither be joined nor decided otherwise."""
+
+
+class TransactionConflictError(PortError):
+    """The message is acknowledged, or about to be, by somebody else."""
+
+
+class TooManyRequestsError(PortError):
+    """A limit on what may be under way at a time is reached: try again later."""
 
 
 class QuotaExceededError(PortError):
@@ -323,6 +343,19 @@ class Consumer(Protocol):
 
         Raises:
             NotAllowedError: cumulative on a Shared or Key_Shared subscription.
+            TransactionConflictError: transactions hold some of them; the others are acknowledged.
+        """
+
+    async def acknowledge_in(
+        self, transaction: TransactionId, ids: Sequence[Acknowledged], *, cumulative: bool
+    ) -> None:
+        """Acknowledge entries once a transaction is committed; durable when this returns.
+
+        Until then they are neither acknowledged nor sent again.
+
+        Raises:
+            TransactionConflictError: one is acknowledged, or another transaction holds it.
+            TransactionNotFoundError, InvalidTransactionStatusError: the transaction is over.
         """
 
     def redeliver(self, ids: Sequence[EntryId] | None, epoch: int | None) -> None:
@@ -418,3 +451,66 @@ class Port(Protocol):
 
     def call_when_clear(self, callback: Callable[[], None]) -> None:
         """Call once, soon, when publishing may go on."""
+
+
+# --- transactions ------------------------------------------------------------------------
+
+
+class TransactionSubscription(NamedTuple):
+    """A subscription that a client wants to acknowledge on in a transaction."""
+
+    topic: TopicName
+    subscription: str
+
+
+class Transactions(Protocol):
+    """The coordinators of transactions, whichever process a client came to.
+
+    `role` is who asks; None: nobody was asked who he is. A transaction of somebody else's is
+    not found. Whatever these return is durable.
+    """
+
+    async def coordinators(self) -> int:
+        """Return how many there are; their numbers begin with 0."""
+        ...
+
+    async def demand(self, coordinator: int) -> None:
+        """Check that there is such a coordinator.
+
+        Raises:
+            TransactionCoordinatorNotFoundError: there is not.
+        """
+
+    async def open(self, coordinator: int, ttl_ms: int, role: str | None) -> TransactionId:
+        """Open a transaction; it is aborted after so many milliseconds.
+
+        Raises:
+            TransactionCoordinatorNotFoundError: there is no such coordinator.
+            TooManyRequestsError: it has too many open ones.
+        """
+        ...
+
+    async def add(self, transaction: TransactionId, participants: int, role: str | None) -> None:
+        """Check that so many topics or subscriptions may take part in a transaction.
+
+        They are written down when the first entry, or acknowledgement, comes.
+
+        Raises:
+            TransactionNotFoundError, InvalidTransactionStatusError: it is over, or another's.
+        """
+
+    async def end(self, transaction: TransactionId, role: str | None, *, commit: bool) -> None:
+        """Commit or abort.
+
+        Raises:
+            TransactionNotFoundError: it is over, or another's.
+            InvalidTransactionStatusError: the other is decided.
+        """
+
+    async def settle(self, topic: TopicName, transaction: TransactionId) -> None:
+        """Do for the entries of one topic what is decided; nothing, if nothing is."""
+
+    async def settle_subscription(
+        self, topic: TopicName, subscription: str, transaction: TransactionId
+    ) -> None:
+        """Do for the acknowledgements of one subscription what is decided."""

@@ -6,7 +6,7 @@ object per entry.
 
     one row, 80 bytes, little-endian
     ┌────────┬────────┬──────────┬──────────┬──────────┬───────┬──────────┬──────────┐
-    │ offset │ length │ checksum │ messages │ key_hash │ flags │ producer │ reserved │  8 x u32
+    │ offset │ length │ checksum │ messages │ key_hash │ flags │ producer │ transact.│  8 x u32
     ├────────┴────────┼──────────┴──────────┼──────────┴───────┼──────────┴──────────┤
     │  sequence_id    │ highest_sequence_id │ publish_time_ms  │ deliver_at_ms       │  4 x i64
     ├─────────────────┼─────────────────────┼──────────────────┴─────────────────────┘
@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from operator import add
 
-from magnetar.broker.entry import Envelope
+from magnetar.broker.entry import Envelope, TransactionId
 
 Bytes = bytes | bytearray | memoryview
 """Anything a run may lie in."""
@@ -37,7 +37,9 @@ _U32_PER_ROW = ROW_SIZE // 4
 _I64_PER_ROW = ROW_SIZE // 8
 
 # Column numbers for `Run.u32`: words of 4 bytes from the start of the row ...
-OFFSET, LENGTH, CHECKSUM, MESSAGES, KEY_HASH, FLAGS, PRODUCER, RESERVED = range(8)
+OFFSET, LENGTH, CHECKSUM, MESSAGES, KEY_HASH, FLAGS, PRODUCER, TRANSACTION = range(8)
+RESERVED = TRANSACTION
+"""What the column is called where entries are in no transaction: in a compacted ledger."""
 # ... and for `Run.i64`: words of 8 bytes from the start of the row.
 SEQUENCE_ID, HIGHEST_SEQUENCE_ID, PUBLISH_TIME, DELIVER_AT, FIRST_INDEX, BROKER_TIME = range(4, 10)
 
@@ -50,13 +52,22 @@ class Run:
     then. A run that the log hands out may be kept as long as its reader likes.
     """
 
-    __slots__ = ("base", "buffer", "count", "rows")
+    __slots__ = ("base", "buffer", "count", "rows", "transactions")
 
-    def __init__(self, rows: Bytes, buffer: Bytes, base: int = 0) -> None:
+    def __init__(
+        self,
+        rows: Bytes,
+        buffer: Bytes,
+        base: int = 0,
+        transactions: Sequence[TransactionId] | None = None,
+    ) -> None:
         self.rows = memoryview(rows)
         self.buffer = memoryview(buffer)
         self.base = base
         self.count = len(self.rows) // ROW_SIZE
+        self.transactions = transactions
+        """What the column `TRANSACTION` counts, from 1, until the topic puts numbers of its own
+        there. None: no row is in a transaction, or that was done."""
 
     def u32(self, column: int) -> memoryview:
         """Return one 4-byte column as a view that can be listed, summed or assigned."""
@@ -82,7 +93,8 @@ class Run:
 
     def slice(self, first: int, count: int) -> "Run":
         """Return neighbouring rows as a run over the same buffer."""
-        return Run(self.rows[first * ROW_SIZE : (first + count) * ROW_SIZE], self.buffer, self.base)
+        rows = self.rows[first * ROW_SIZE : (first + count) * ROW_SIZE]
+        return Run(rows, self.buffer, self.base, self.transactions)
 
     def select(self, rows: Sequence[int]) -> "Run":
         """Return the given rows, in that order, as a run over the same buffer. Copies rows."""
@@ -91,6 +103,7 @@ class Run:
             b"".join([self.rows[row * size : row * size + size] for row in rows]),
             self.buffer,
             self.base,
+            self.transactions,
         )
 
     def body_span(self) -> tuple[int, int]:

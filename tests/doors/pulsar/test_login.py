@@ -80,6 +80,8 @@ def frame_of(kind: int, tenant: str, domain: str) -> bytes:
         fields["partitions"] = [topic]
     if kind == api.BaseCommand.ADD_SUBSCRIPTION_TO_TXN:
         fields["subscription"] = [api.Subscription(topic=topic, subscription="s")]
+    if kind == api.BaseCommand.END_TXN_ON_SUBSCRIPTION:
+        fields["subscription"] = api.Subscription(topic=topic, subscription="s")
     if kind == api.BaseCommand.ACK:
         fields["message_id"] = [api.MessageIdData(ledgerId=1, entryId=1)]
     if kind == api.BaseCommand.GET_OR_CREATE_SCHEMA:

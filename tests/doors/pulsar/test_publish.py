@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from magnetar.broker.entry import EntryFlags
+from magnetar.broker.entry import TransactionId
 from magnetar.broker.port import (
     PersistenceError,
     PortError,
@@ -373,17 +373,12 @@ async def test_what_is_sent_is_what_is_stored(rig: Rig) -> None:
     assert all(body.endswith(payload) for body, payload in zip(bodies, payloads, strict=True))
 
 
-async def test_a_send_in_a_transaction_is_not_stored(rig: Rig) -> None:
+async def test_a_send_in_a_transaction_names_it_to_the_port(rig: Rig) -> None:
     client = await rig.client()
     await client.produce(1)
-    await client.send(send(1, 0), send(1, 1, transaction=5))
-    assert "transactions" in (await client.closed())[-1].error.message
-    assert rig.port.topic("t").rows == []
-
-
-def test_a_transaction_is_the_highest_of_the_flags() -> None:
-    # Compaction's comes later, and from no client.
-    assert max(set(EntryFlags) - {EntryFlags.COMPACTED}) is EntryFlags.TRANSACTIONAL
+    await client.send(send(1, 0), send(1, 1, transaction=5), send(1, 2), send(1, 3, transaction=5))
+    assert receipts([await client.frame() for _ in range(4)])[-1] == (1, 3, 3)
+    assert rig.port.transactions == [None, TransactionId(0, 5), None, TransactionId(0, 5)]
 
 
 # --- slots -----------------------------------------------------------------------------

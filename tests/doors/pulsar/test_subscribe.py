@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from magnetar.broker.entry import EARLIEST, LATEST, EntryId
+from magnetar.broker.entry import EARLIEST, LATEST, EntryId, TransactionId
 from magnetar.broker.port import (
     ConsumerAssignError,
     ConsumerBusyError,
@@ -13,6 +13,7 @@ from magnetar.broker.port import (
     Selection,
     ServiceNotReadyError,
     SubscriptionNotFoundError,
+    TransactionConflictError,
 )
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from tests.doors.fake_port import LEDGER
@@ -360,12 +361,28 @@ async def test_a_cumulative_acknowledgement_on_shared_is_not_allowed(rig: Rig) -
     assert (await client.expect("ACK_RESPONSE")).error == api.NotAllowedError
 
 
-async def test_an_acknowledgement_in_a_transaction_is_not_allowed(rig: Rig) -> None:
+async def test_an_acknowledgement_in_a_transaction_is_answered_when_it_is_durable(
+    rig: Rig,
+) -> None:
     client = await rig.client()
     await client.subscribe(1)
     await ack(client, 0, txnid_most_bits=1, txnid_least_bits=2, request_id=3)
-    assert (await client.expect("ACK_RESPONSE")).error == api.NotAllowedError
+    answer = await client.expect("ACK_RESPONSE")
+    assert (answer.request_id, answer.txnid_most_bits, answer.txnid_least_bits) == (3, 1, 2)
+    assert not answer.HasField("error")
     assert rig.port.subscribed[0].acks == []
+    [(transaction, ids)] = rig.port.subscribed[0].transactional
+    assert (transaction, [each.entry for each in ids]) == (TransactionId(1, 2), [0])
+
+
+async def test_a_refused_acknowledgement_in_a_transaction_names_it(rig: Rig) -> None:
+    client = await rig.client()
+    await client.subscribe(1)
+    rig.port.failures["acknowledge_in"] = TransactionConflictError("held")
+    await ack(client, 0, txnid_most_bits=1, txnid_least_bits=2, request_id=3)
+    answer = await client.expect("ACK_RESPONSE")
+    assert answer.error == api.TransactionConflict
+    assert (answer.txnid_most_bits, answer.txnid_least_bits) == (1, 2)
 
 
 async def test_a_message_that_a_client_gave_up_is_counted(rig: Rig) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from crc32c import crc32c
 from google.protobuf.message import DecodeError, Message
 
-from magnetar.broker.entry import EntryFlags
+from magnetar.broker.entry import EntryFlags, TransactionId
 from magnetar.broker.wire.pulsar.frames import FRAME_BYTES_MAX, FrameError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.keys import murmur3_32
@@ -68,6 +68,8 @@ def walked(
             if walk_.run is not None:
                 for row, envelope in enumerate(walk_.run.envelopes()):
                     send: dict[str, object] = envelope._asdict()
+                    named = (None, *(walk_.run.transactions or ()))
+                    send["transaction"] = named[envelope.transaction]
                     del send["offset"]
                     send["body"] = bytes(walk_.run.body(row))
                     segment.sends.append(send)
@@ -209,7 +211,9 @@ def _model_send(  # noqa: C901 - one line per field
             "key_hash": key_hash,
             "flags": int(flags),
             "producer": slot,
-            "reserved": 0,
+            "transaction": TransactionId(send.txnid_most_bits, send.txnid_least_bits)
+            if send.HasField("txnid_least_bits") or send.HasField("txnid_most_bits")
+            else None,
             "sequence_id": sequence_id,
             "highest_sequence_id": max(sequence_id, _i64(send.highest_sequence_id))
             if send.HasField("highest_sequence_id")

@@ -73,8 +73,13 @@ def test_every_command_that_is_refused_politely_has_a_request_id_to_answer() -> 
         assert "request_id" in descriptor.message_type.fields_by_name
 
 
-def test_transactions_are_answered_with_not_supported() -> None:
-    command = api.BaseCommand(type=api.BaseCommand.NEW_TXN, newTxn=api.CommandNewTxn(request_id=12))
+def test_what_is_not_supported_is_answered_by_its_request_id() -> None:
+    command = api.BaseCommand(
+        type=api.BaseCommand.SCALABLE_TOPIC_SUBSCRIBE,
+        scalableTopicSubscribe=api.CommandScalableTopicSubscribe(
+            request_id=12, topic="t", subscription="s", consumer_name="c", consumer_id=1
+        ),
+    )
     assert unsupported_request(command) == 12
     ping = api.BaseCommand(type=api.BaseCommand.PING, ping=api.CommandPing())
     assert unsupported_request(ping) is None

@@ -8,7 +8,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetar.broker.entry import EntryFlags, EntryId, Envelope
+from magnetar.broker.entry import EntryFlags, EntryId, Envelope, TransactionId
 from magnetar.broker.port import Acknowledged
 from magnetar.broker.wire.pulsar import client_role, walker
 from magnetar.broker.wire.pulsar.frames import COMMAND_BYTES_MAX, FRAME_BYTES_MAX, FrameError
@@ -73,7 +73,7 @@ def test_a_send_in_hex_becomes_one_row_over_the_bytes_where_they_lie() -> None:
         key_hash=0,
         flags=0,
         producer=0,
-        reserved=0,
+        transaction=0,
         sequence_id=300,
         highest_sequence_id=300,
         publish_time_ms=1_700_000_000_000,
@@ -281,7 +281,7 @@ def test_an_ack_carries_everything_a_subscription_needs() -> None:
             cumulative=True,
             request_id=None,
             validation_error=api.CommandAck.DecryptionError,
-            transaction=(5, 6),
+            transaction=TransactionId(5, 6),
         )
     ]
 

@@ -146,7 +146,11 @@ class Cursors:
     async def delete(self, cursor: int) -> None:
         """Remove a cursor with its pages."""
         await self._store.commit(
-            [Delete(numbered(self._prefix, cursor)), DeleteAll(paths.pages(cursor))]
+            [
+                Delete(numbered(self._prefix, cursor)),
+                DeleteAll(paths.pages(cursor)),
+                DeleteAll(paths.all_transaction_acks(cursor)),
+            ]
         )
 
 

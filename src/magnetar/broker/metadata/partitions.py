@@ -195,6 +195,8 @@ class Partitions:
                     *(DeleteAll(paths.pages(cursor)) for cursor in cursors),
                     DeleteAll(paths.cursors(topic)),
                     DeleteAll(paths.sequences(topic)),
+                    DeleteAll(paths.transaction_buffers(topic)),
+                    *(DeleteAll(paths.all_transaction_acks(cursor)) for cursor in cursors),
                     Delete(paths.owner(topic)),
                     Delete(paths.topic(topic)),
                     *([] if topic.partition >= 0 else [Delete(paths.policies(topic))]),

@@ -16,6 +16,8 @@
     sequences/<topic>/<producer>             JSON: what deduplication must not forget
     live/<topic>                             nothing: a topic in some process's memory only
     placement/<kind>/<scope>/<name>          JSON: where things should be (see `placement`)
+    transactions/<coordinator>/<number>      JSON: one that is not over; what belongs to it lies
+                                             in transaction-... (see `transactions`)
     counters/ledger, counters/cursor         the last number given out
 
 A topic is written `domain/tenant/namespace/local`; none of its parts has a slash. Names
@@ -23,8 +25,14 @@ that may have one (subscription, producer) come last or are kept in the value. N
 16 hexadecimal digits, so that keys sort as the numbers do.
 """
 
+from magnetar.broker.entry import TransactionId
 from magnetar.names import NamespaceName, TopicName
 
+TRANSACTIONS = "transactions/"
+TRANSACTION_COORDINATORS = "transaction-coordinators"
+TRANSACTION_BUFFERS = "transaction-buffers/"
+TRANSACTION_ACKS = "transaction-acks/"
+TOPIC_PART = "topic/"
 CLUSTERS = "clusters/"
 TENANTS = "tenants/"
 NAMESPACES = "namespaces/"
@@ -115,6 +123,62 @@ def sequences(topic: TopicName) -> str:
 def live(topic: TopicName) -> str:
     """Return the key that says that a topic is in memory."""
     return LIVE + _topic(topic)
+
+
+def transaction_counter(coordinator: int) -> str:
+    """Return the counter of a coordinator's transactions."""
+    return f"counters/transaction/{coordinator:016x}"
+
+
+def transactions(coordinator: int) -> str:
+    """Return the prefix of a coordinator's transactions."""
+    return f"{TRANSACTIONS}{coordinator:016x}/"
+
+
+def transaction(each: TransactionId) -> str:
+    """Return the key of a transaction."""
+    return f"{transactions(each.most)}{each.least:016x}"
+
+
+def transaction_parts(each: TransactionId) -> str:
+    """Return the prefix of what takes part in a transaction."""
+    return f"transaction-parts/{each.most:016x}/{each.least:016x}/"
+
+
+def transaction_part(each: TransactionId, topic: TopicName) -> str:
+    """Return the key that says that a topic takes part in a transaction."""
+    return f"{transaction_parts(each)}{TOPIC_PART}{_topic(topic)}"
+
+
+def transaction_cursor_part(each: TransactionId, cursor: int) -> str:
+    """Return the key that says that a cursor takes part in a transaction."""
+    return f"{transaction_parts(each)}cursor/{cursor:016x}"
+
+
+def transaction_buffers(topic: TopicName) -> str:
+    """Return the prefix of the transactions that a topic has entries of."""
+    return f"{TRANSACTION_BUFFERS}{_topic(topic)}/"
+
+
+def all_transaction_acks(cursor: int) -> str:
+    """Return the prefix of the acknowledgements that are held back at a cursor."""
+    return f"{TRANSACTION_ACKS}{cursor:016x}/"
+
+
+def transaction_acks(cursor: int, each: TransactionId) -> str:
+    """Return the prefix of those of one transaction."""
+    return f"{all_transaction_acks(cursor)}{each.most:016x}/{each.least:016x}/"
+
+
+def transaction_of_acks(prefix: str, key: str) -> TransactionId:
+    """Return the transaction of a key below `all_transaction_acks`."""
+    most, least, _ = key.removeprefix(prefix).split("/")
+    return TransactionId(int(most, 16), int(least, 16))
+
+
+def cursor_of_acks(key: str) -> int:
+    """Return the cursor of a key below `TRANSACTION_ACKS`."""
+    return int(key.removeprefix(TRANSACTION_ACKS).split("/", 1)[0], 16)
 
 
 def in_namespace(kind: str, name: NamespaceName, domain: str) -> str:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from magnetar.broker.config import KIB, MIB
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.port import (
     Acknowledged,
     ConsumerEvents,
@@ -145,6 +145,19 @@ class RemoteConsumer:
             )
         for frame in requests.acks(self._id, ids, cumulative=cumulative):
             self._link.send(self._link.bounded(frame))
+
+    async def acknowledge_in(
+        self, transaction: TransactionId, ids: Sequence[Acknowledged], *, cumulative: bool
+    ) -> None:
+        """Acknowledge entries if a transaction is committed, as `port.Consumer` says."""
+        step = requests.IDS_PER_COMMAND_MAX
+        for first in range(0, len(ids), step):
+            some = ids[first : first + step]
+            await self._link.ask(
+                lambda number, some=some: requests.acks_in(  # type: ignore[misc]
+                    number, self._id, transaction, some, cumulative=cumulative
+                )
+            )
 
     def redeliver(self, ids: Sequence[EntryId] | None, epoch: int | None) -> None:
         """Send entries again; None: everything this consumer has not acknowledged."""

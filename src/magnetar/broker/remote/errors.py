@@ -21,6 +21,11 @@ _ERRORS: Mapping[int, type[port.PortError]] = {
     api.ConsumerAssignError: port.ConsumerAssignError,
     api.NotAllowedError: port.NotAllowedError,
     api.TopicTerminatedError: port.TopicTerminatedError,
+    api.TransactionCoordinatorNotFound: port.TransactionCoordinatorNotFoundError,
+    api.TransactionNotFound: port.TransactionNotFoundError,
+    api.InvalidTxnStatus: port.InvalidTransactionStatusError,
+    api.TransactionConflict: port.TransactionConflictError,
+    api.TooManyRequests: port.TooManyRequestsError,
 }
 
 

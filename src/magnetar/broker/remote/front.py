@@ -106,4 +106,4 @@ class Front:
 def _selected(run: Run, rows: Sequence[int]) -> Run:
     """Return some rows of a run as one that can be written: the log stamps them."""
     selected = run.select(rows)
-    return Run(bytearray(selected.rows), selected.buffer, selected.base)
+    return Run(bytearray(selected.rows), selected.buffer, selected.base, selected.transactions)

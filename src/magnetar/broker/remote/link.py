@@ -56,8 +56,18 @@ _ANSWERS = {
     api.BaseCommand.PRODUCER_SUCCESS: "producer_success",
     api.BaseCommand.GET_LAST_MESSAGE_ID_RESPONSE: "getLastMessageIdResponse",
     api.BaseCommand.CONSUMER_STATS_RESPONSE: "consumerStatsResponse",
+    api.BaseCommand.ACK_RESPONSE: "ackResponse",
+    api.BaseCommand.END_TXN_ON_PARTITION_RESPONSE: "endTxnOnPartitionResponse",
+    api.BaseCommand.END_TXN_ON_SUBSCRIPTION_RESPONSE: "endTxnOnSubscriptionResponse",
 }
 """Commands that answer a request, and the field with its id."""
+
+_REFUSE_BY_FIELD = {
+    api.BaseCommand.ACK_RESPONSE,
+    api.BaseCommand.END_TXN_ON_PARTITION_RESPONSE,
+    api.BaseCommand.END_TXN_ON_SUBSCRIPTION_RESPONSE,
+}
+"""Those of them that say no themselves."""
 
 
 class Settled:
@@ -441,6 +451,8 @@ class Link(asyncio.Protocol):
             "error_code"
         ):
             waiting.set_exception(port_error(answer.error_code, answer.error_message))
+        elif command.type in _REFUSE_BY_FIELD and answer.HasField("error"):
+            waiting.set_exception(port_error(answer.error, answer.message))
         else:
             waiting.set_result(answer)
 

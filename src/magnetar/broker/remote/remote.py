@@ -19,6 +19,7 @@ from typing import cast
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
+from magnetar.broker.entry import TransactionId
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
     ConsumerEvents,
@@ -27,13 +28,19 @@ from magnetar.broker.port import (
     ProducerEvents,
     ProducerRequest,
     PublishDone,
+    ServiceNotReadyError,
     SubscribeRequest,
 )
+from magnetar.broker.remote import requests
 from magnetar.broker.remote.consumer import Parking, RemoteConsumer
 from magnetar.broker.remote.link import Link
 from magnetar.broker.remote.producer import RemoteProducer
 from magnetar.broker.run import PRODUCER, Run
 from magnetar.broker.wire.pulsar.frames import FRAME_OVERHEAD_MAX
+from magnetar.names import TopicName
+
+SETTLE_TIMEOUT_S = 30.0
+"""How long a sibling may take for its part of a transaction; it is asked again then."""
 
 Address = tuple[str, int]
 """Host and port of a sibling's private door."""
@@ -158,6 +165,37 @@ class Remote:
         consumer = RemoteConsumer(link, request, events, self._parking, self._clock.wall_ms())
         await consumer.open()
         return consumer
+
+    async def settle(self, worker: int, topic: TopicName, transaction: TransactionId) -> None:
+        """Have a worker do for the entries of a topic what is decided.
+
+        Raises:
+            PortError: it cannot, or cannot be reached.
+        """
+        await self._ask(worker, lambda number: requests.settle(number, topic, transaction))
+
+    async def settle_subscription(
+        self, worker: int, topic: TopicName, subscription: str, transaction: TransactionId
+    ) -> None:
+        """Have a worker do for the acknowledgements of a subscription what is decided.
+
+        Raises:
+            PortError: it cannot, or cannot be reached.
+        """
+        await self._ask(
+            worker,
+            lambda number: requests.settle_subscription(number, topic, subscription, transaction),
+        )
+
+    async def _ask(self, worker: int, command: Callable[[int], bytes]) -> None:
+        link = await self._publishing[worker].take(self._config.endpoints_per_connection_max)
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                await link.ask(command)
+        except TimeoutError as error:
+            raise ServiceNotReadyError(f"worker {worker} does not answer") from error
+        finally:
+            link.endpoints -= 1
 
     def publish(self, run: Run, producers: Sequence[Producer | None], done: PublishDone) -> bool:
         """Send a run to the owners of its topics, as `port.Port.publish` says."""

@@ -10,7 +10,7 @@ commands, because a command has a largest size.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.port import (
     AccessMode,
     Acknowledged,
@@ -25,6 +25,7 @@ from magnetar.broker.wire.pulsar.client_role import CALLER_KEY
 from magnetar.broker.wire.pulsar.commands import fill_message_id
 from magnetar.broker.wire.pulsar.frames import encode_command
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.names import TopicName
 
 IDS_PER_COMMAND_MAX = 5_000
 """Message ids in one ACK or redelivery: some thirty bytes each."""
@@ -113,6 +114,47 @@ def acks(consumer_id: int, ids: Sequence[Acknowledged], *, cumulative: bool) -> 
         wanted.ack_set.extend(each.ack_set)
         words += len(each.ack_set)
     yield encode_command(command)
+
+
+def acks_in(
+    request_id: int,
+    consumer_id: int,
+    transaction: TransactionId,
+    ids: Sequence[Acknowledged],
+    *,
+    cumulative: bool,
+) -> bytes:
+    """Return the ACK for some ids in a transaction."""
+    command = _ack(consumer_id, cumulative=cumulative)
+    ack = command.ack
+    ack.request_id = request_id
+    ack.txnid_most_bits, ack.txnid_least_bits = transaction
+    for each in ids:
+        wanted = ack.message_id.add()
+        fill_message_id(wanted, EntryId(each.ledger, each.entry))
+        wanted.ack_set.extend(each.ack_set)
+    return encode_command(command)
+
+
+def settle(request_id: int, topic: TopicName, transaction: TransactionId) -> bytes:
+    """Return END_TXN_ON_PARTITION. What is decided, the owner of the topic looks up."""
+    command = api.BaseCommand(type=api.BaseCommand.END_TXN_ON_PARTITION)
+    wanted = command.endTxnOnPartition
+    wanted.request_id, wanted.topic = request_id, str(topic)
+    wanted.txnid_most_bits, wanted.txnid_least_bits = transaction
+    return encode_command(command)
+
+
+def settle_subscription(
+    request_id: int, topic: TopicName, subscription: str, transaction: TransactionId
+) -> bytes:
+    """Return END_TXN_ON_SUBSCRIPTION."""
+    command = api.BaseCommand(type=api.BaseCommand.END_TXN_ON_SUBSCRIPTION)
+    wanted = command.endTxnOnSubscription
+    wanted.request_id = request_id
+    wanted.subscription.topic, wanted.subscription.subscription = str(topic), subscription
+    wanted.txnid_most_bits, wanted.txnid_least_bits = transaction
+    return encode_command(command)
 
 
 def redeliveries(

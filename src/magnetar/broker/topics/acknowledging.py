@@ -11,13 +11,19 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from magnetar.broker.entry import EntryId
-from magnetar.broker.port import Acknowledged, NotAllowedError, SubscriptionType
+from magnetar.broker.port import (
+    Acknowledged,
+    NotAllowedError,
+    SubscriptionType,
+    TransactionConflictError,
+)
 from magnetar.broker.storage.errors import Gap
 from magnetar.broker.topics.consumer import OpenConsumer
 from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import Cursor
 from magnetar.broker.topics.delivery import Delivery
 from magnetar.broker.topics.figures import TYPE_NAMES
+from magnetar.broker.topics.held_acks import HeldAcknowledgements, Taken
 from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.subscription_stats import Figures
 
@@ -34,6 +40,7 @@ class Acknowledging:
     cursor: Cursor
     consumption: Consumption
     delivery: Delivery | None
+    held: HeldAcknowledgements | None
     ground: Ground
     type: SubscriptionType
 
@@ -62,9 +69,13 @@ class Acknowledging:
 
         Raises:
             NotAllowedError: cumulative on a Shared or Key_Shared subscription.
+            TransactionConflictError: transactions hold some of them; the others are acknowledged.
         """
         if self.consumers.get(consumer.number) is not consumer:
             return
+        wanted, held = len(ids), self.held
+        if held is not None and len(held):
+            ids = held.free(ids, cumulative=cumulative)
         consumer.last_acked_ms = self.ground.clock.wall_ms()
         self.figures.last_acked_ms = consumer.last_acked_ms
         mark = self.cursor.mark_delete
@@ -83,6 +94,23 @@ class Acknowledging:
         self._note_change()
         # Somebody may have been blocked, a slot may be free, or this was the last entry.
         self.wake()
+        if len(ids) < wanted:
+            raise TransactionConflictError("a transaction holds what is acknowledged here")
+
+    def acknowledge_taken(self, taken: Taken) -> None:
+        """Acknowledge what a transaction held that is committed."""
+        for ledger, first, count in taken.ranges:
+            self._acknowledge_range(None, ledger, first, count)
+        for position, ack_set in taken.parts:
+            self._acknowledge_part(None, position, ack_set)
+        if taken.cumulative is not None:
+            self._acknowledge_up_to_id(taken.cumulative)
+        self._note_change()
+        self.wake()
+
+    def exists(self, position: EntryId) -> bool:
+        """Whether there is, or was, an entry that may be read."""
+        return self._exist(*position, 1)
 
     def _acknowledge_each(self, consumer: OpenConsumer | None, ids: Sequence[Acknowledged]) -> int:
         """Acknowledge ids, neighbours together; return how many entries were new."""

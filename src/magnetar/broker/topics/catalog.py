@@ -24,11 +24,12 @@ from typing import Protocol
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.metadata.chains import Chain
 from magnetar.broker.metadata.partitions import TopicRecord
 from magnetar.broker.metadata.sequences import load_sequences
 from magnetar.broker.metadata.store import Increment, Store, StoreError
+from magnetar.broker.metadata.transactions import TransactionStore
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
     Consumer,
@@ -62,6 +63,7 @@ from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
+from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 from magnetar.broker.topics.trouble import Trouble
 from magnetar.names import NamespaceName, TopicName
 
@@ -128,6 +130,11 @@ class Catalog:
         self._loop = loop
         self._existence = Existence(store, config, clock)
         self._comings = Comings(store, self._existence.is_there, loop)
+        self._transactions = TransactionStore(store)
+        self._with_buffers: set[TopicName] = set()
+        """Topics that may have entries of transactions that are open, or aborted."""
+        self._with_acks: set[int] = set()
+        """Cursors at which transactions may hold acknowledgements."""
         self._topics: dict[TopicName, Topic] = {}
         self._loading: dict[TopicName, asyncio.Task[Topic]] = {}
         self._closing: dict[TopicName, asyncio.Task[None]] = {}
@@ -196,7 +203,10 @@ class Catalog:
             quarantined=self._ledgers.stored.quarantined,
             address_of=self._address_of,
             shared=self.shared,
+            transactions=self._transactions,
         )
+        self._with_buffers = await self._transactions.topics_with_buffers()
+        self._with_acks = await self._transactions.cursors_with_acks()
         self._watches += [
             self._existence.namespaces.watch(self._namespaces_changed),
             self._existence.partitions.watch(self._topics_changed),
@@ -330,6 +340,30 @@ class Catalog:
     def call_when_clear(self, callback: Callable[[], None]) -> None:
         """Call once, soon, when publishing may go on."""
         self.publisher.call_when_clear(callback)
+
+    # --- the port: transactions -----------------------------------------------------------
+
+    async def settle(self, topic: TopicName, transaction: TransactionId) -> None:
+        """Do for the entries of a topic what is decided, as `port.Transactions.settle` says.
+
+        A topic that is not loaded will look up what was decided when it is.
+        """
+        loading = self._loading.get(topic)
+        if loading is not None:
+            await asyncio.wait([loading])
+        found = self._topics.get(topic)
+        if found is not None:
+            await found.settle(transaction)
+
+    async def settle_subscription(
+        self, topic: TopicName, subscription: str, transaction: TransactionId
+    ) -> None:
+        """Do for the acknowledgements of a subscription what is decided; durable then."""
+        try:
+            found = await self._get(topic, create=False)
+        except TopicNotFoundError:
+            return
+        await found.settle_subscription(subscription, transaction)
 
     def _address_of(self, topic: TopicName) -> str:
         return self._ownership.location(topic).http_url.partition("://")[2]
@@ -483,6 +517,12 @@ class Catalog:
         for subscription in await self.checkpoints.load(topic):
             topic.subscriptions[subscription.name] = subscription
         topic.pace()
+        if name in self._with_buffers:
+            topic.take_transactions(
+                await TransactionBuffer.load(name, log, self._transactions, topic.wake)
+            )
+        if self._with_acks:
+            await topic.load_held(topic.readers, self._with_acks)
         if topic.rules.deduplication:
             left = self._left.pop(name, None)
             topic.inlet.sequences = left or Sequences(await load_sequences(self._store, name))
@@ -507,6 +547,7 @@ class Catalog:
             if name.persistent:
                 if not delete:
                     await self._save(topic)
+                self._remember_transactions(topic)
                 self.checkpoints.forget(topic.readers)
                 await self._close_log(topic)
             else:
@@ -519,6 +560,15 @@ class Catalog:
             if self._topics.get(name) is topic:
                 del self._topics[name]
             self._closing.pop(name, None)
+
+    def _remember_transactions(self, topic: Topic) -> None:
+        """Note what has to be looked up when a topic is loaded again."""
+        if topic.transactions is not None:
+            self._with_buffers.add(topic.name)
+        for each in topic.readers:
+            cursor = self.checkpoints.cursor_of(each)
+            if cursor is not None and each.held is not None:
+                self._with_acks.add(cursor)
 
     async def _no_longer_live(self, name: TopicName) -> None:
         try:

@@ -116,6 +116,11 @@ class Checkpoints:
             lambda: len(self._unsaved),
         )
 
+    def cursor_of(self, subscription: Subscription) -> int | None:
+        """Return the number that names a subscription's cursor on disk; None: it has none."""
+        kept = self._kept.get(subscription)
+        return None if kept is None else kept.record.id
+
     # --- subscriptions come and go ------------------------------------------------------
 
     async def load(self, topic: Owner) -> list[Subscription]:

@@ -468,6 +468,6 @@ def _row(run: Run, row: int, at: EntryId, body: memoryview | bytes, flags: int) 
             checksum=crc32c(body),
             flags=envelope.flags | flags,
             producer=0,
-            reserved=at.entry,
+            transaction=at.entry,
         )
     )

@@ -39,6 +39,7 @@ from magnetar.broker.topics.compaction import (
     Tally,
     ViewDamagedError,
 )
+from magnetar.broker.topics.transaction_buffer import DecidedLog
 from magnetar.broker.topics.view import View
 from magnetar.names import TopicName
 
@@ -62,6 +63,8 @@ class Compactable(Protocol):
 
     @property
     def log(self) -> Log: ...
+    @property
+    def decided(self) -> Log | DecidedLog: ...
 
 
 class Compactor:
@@ -151,9 +154,7 @@ class Compactor:
             raise NotAllowedError(f"{WAITING_MAX} topics wait for compaction already")
         side.status, side.error = Status.RUNNING, ""
         self._running.add(side)
-        side.task = asyncio.get_running_loop().create_task(
-            self._guarded(topic.name, log, side, opener)
-        )
+        side.task = asyncio.get_running_loop().create_task(self._guarded(topic, log, side, opener))
 
     async def stop(self, topic: Compactable) -> None:
         """Break off; return when nothing more is written."""
@@ -189,12 +190,13 @@ class Compactor:
                 fresh += info.bytes * (info.entries - horizon.entry - 1) // info.entries
         return fresh > threshold_bytes
 
-    async def _guarded(self, name: TopicName, log: Log, side: Compacted, opener: Opener) -> None:
+    async def _guarded(self, topic: Compactable, log: Log, side: Compacted, opener: Opener) -> None:
         """Compact, and take note of how it went."""
+        name = topic.name
         try:
             async with self._turns:
                 began_s = self._clock.monotonic()
-                tally = await self._compact(name, log, side, opener)
+                tally = await self._compact(topic, log, side, opener)
             side.duration_ms = round(1000 * (self._clock.monotonic() - began_s))
         except asyncio.CancelledError:
             side.status, side.error = Status.ERROR, "the topic was closed meanwhile"
@@ -224,26 +226,35 @@ class Compactor:
     # --- one compaction
 
     async def _compact(
-        self, name: TopicName, log: Log, side: Compacted, opener: Opener
+        self, topic: Compactable, log: Log, side: Compacted, opener: Opener
     ) -> Tally | None:
         """Make the next view; None: nothing came since the last one."""
-        horizon, view = log.last, side.view
+        name, source, view = topic.name, topic.decided, side.view
+        horizon = source.last
         if horizon == EARLIEST or (view is not None and horizon <= view.horizon):
             return None
         try:
-            return await self._from(name, log, side, opener, view, horizon)
+            return await self._from(name, log, source, side, opener, view, horizon)
         except ViewDamagedError as error:
             assert view is not None
             complete = not view.record.sources or log.first <= (view.record.sources[0].ledger, 0)
             logger.warning("topic %s: %s; compacting without it", name, error)
             return await self._from(
-                name, log, side, opener, None if complete else view, horizon, pass_damage=True
+                name,
+                log,
+                source,
+                side,
+                opener,
+                None if complete else view,
+                horizon,
+                pass_damage=True,
             )
 
     async def _from(  # noqa: PLR0913, PLR0917 - what is read, up to where, and for whom
         self,
         name: TopicName,
         log: Log,
+        source: Log | DecidedLog,
         side: Compacted,
         opener: Opener,
         view: View | None,
@@ -252,7 +263,7 @@ class Compactor:
         pass_damage: bool = False,
     ) -> Tally:
         compaction = Compaction(
-            log,
+            source,
             view,
             horizon,
             opener,

@@ -12,7 +12,7 @@ with too many unacknowledged messages gets nothing more.
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.port import (
     Acknowledged,
     ConsumerEvents,
@@ -39,6 +39,14 @@ class Host(Protocol):
     def resume(self, consumer: "OpenConsumer") -> None: ...
     def acknowledge(
         self, consumer: "OpenConsumer", ids: Sequence[Acknowledged], *, cumulative: bool
+    ) -> None: ...
+    async def acknowledge_in(
+        self,
+        transaction: TransactionId,
+        consumer: "OpenConsumer",
+        ids: Sequence[Acknowledged],
+        *,
+        cumulative: bool,
     ) -> None: ...
     def redeliver(
         self, consumer: "OpenConsumer", ids: Sequence[EntryId] | None, epoch: int | None
@@ -140,6 +148,12 @@ class OpenConsumer:
             NotAllowedError: cumulative on a Shared or Key_Shared subscription.
         """
         self._host.acknowledge(self, ids, cumulative=cumulative)
+
+    async def acknowledge_in(
+        self, transaction: TransactionId, ids: Sequence[Acknowledged], *, cumulative: bool
+    ) -> None:
+        """Acknowledge entries if a transaction is committed, as `port.Consumer` says."""
+        await self._host.acknowledge_in(transaction, self, ids, cumulative=cumulative)
 
     def redeliver(self, ids: Sequence[EntryId] | None, epoch: int | None) -> None:
         """Send entries again; None: everything this consumer has not acknowledged."""

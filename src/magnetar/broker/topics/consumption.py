@@ -39,6 +39,10 @@ class Consumption:
         self._log = log
         self._extras: EntryMap | None = None
 
+    def read_from(self, log: Log) -> None:
+        """Read from another view of the same log from now on."""
+        self._log = log
+
     @property
     def extras(self) -> EntryMap:
         """Of unacknowledged batches that were read: how many messages beyond the first."""

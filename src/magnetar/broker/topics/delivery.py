@@ -24,6 +24,8 @@ from magnetar.broker.storage.errors import Gap
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import Cursor
+from magnetar.broker.topics.entry_set import runs_of_zeros
+from magnetar.broker.topics.held_acks import HeldAcknowledgements
 from magnetar.broker.topics.rates import Meters
 from magnetar.broker.topics.reading import NEW, Ground, Log, Portion, Reading, Timer
 from magnetar.broker.topics.redelivery import NOTHING
@@ -55,7 +57,13 @@ class Account(Protocol):
         """The first entry that the log itself still has."""
         ...
 
+    @property
+    def held(self) -> HeldAcknowledgements | None: ...
     def wake(self) -> None: ...
+    def hidden(self, at: EntryId, run: Run) -> Sequence[int]:
+        """Return the rows that belong to aborted transactions."""
+        ...
+
     def pass_over(self, ledger: int, entry: int, messages: int) -> None:
         """Acknowledge an entry that is never delivered."""
 
@@ -133,6 +141,28 @@ class Delivery:
         """Take everything up to and including a position from whoever has it."""
         if self.read_position <= position:
             self.read_position = EntryId(position.ledger, position.entry + 1)
+
+    def read_from(self, log: Log) -> None:
+        """Read from another view of the same log from now on."""
+        self._reading.read_from(log)
+
+    def park(self, ledger: int, first: int, count: int) -> None:
+        """Do not send entries: a transaction holds their acknowledgements."""
+
+    def release(self, ranges: Sequence[tuple[int, int, int]]) -> None:
+        """Send entries again that a transaction held, which is aborted. Ledger, first, how many."""
+
+    def _hold_back(self, portion: Portion) -> None:
+        """Look at entries that are read and left out because transactions hold them."""
+
+    def _not_held(self, ledger: int, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """Yield (first, count) for each run of neighbours that no transaction holds."""
+        held = self._account.held
+        if held is None:
+            yield first, count
+            return
+        for low, length in runs_of_zeros(held.bits(ledger, first, count), count):
+            yield first + low, length
 
     def rewind(self) -> None:
         """Read on from the first entry that is not acknowledged."""
@@ -217,9 +247,13 @@ class Delivery:
         return self._portion(*found)
 
     def _portion(self, at: EntryId, run: Run) -> Portion:
-        portion = Portion(at, run, self._account.cursor)
-        for row in portion.markers():
-            self._account.pass_over(at.ledger, at.entry + row, portion.counts[row])
+        account = self._account
+        portion = Portion(at, run, account.cursor, account.held)
+        if portion.special:
+            for row in portion.leave_out_unseen(account.hidden(at, run)):
+                account.pass_over(at.ledger, at.entry + row, portion.counts[row])
+        if account.held is not None:
+            self._hold_back(portion)
         if not portion.single:
             for row, count in neighbours(portion.rows):
                 sizes = portion.counts[row : row + count]

@@ -84,6 +84,8 @@ class KeyedDelivery(SharedDelivery):
             self._forget(position)
             return 1
         portion = self._portion(*found)
+        for entry in portion.left_out(position.entry):
+            self._keyed.unwait(position.ledger, entry)
         if portion.rows:
             slower = self._within_rate(portion, portion.rows)
             fits, messages = fitting(portion.message_counts(slower), slot.permits)
@@ -126,9 +128,17 @@ class KeyedDelivery(SharedDelivery):
     def _returned(self, ledger: int, first: int, count: int) -> None:
         self._keyed.returned(ledger, first, count)
 
-    def _again(self, consumer: OpenConsumer, ledger: int, first: int, count: int) -> None:
-        consumer.redelivered += count
-        self._keyed.again(ledger, first, count)
+    def park(self, ledger: int, first: int, count: int) -> None:
+        for entry in range(first, first + count):
+            self._keyed.unwait(ledger, entry)
+
+    def _hold_back(self, portion: Portion) -> None:
+        # Their slots are asked for when the transaction is aborted.
+        (ledger, first), left = portion.at, set(portion.rows)
+        for row, slot in enumerate(_slots_of(portion.run)):
+            at = EntryId(ledger, first + row)
+            if row not in left and not self._account.cursor.is_acknowledged(at):
+                self._keyed.remember(*at, slot)
 
     def leave(self, consumer: OpenConsumer) -> None:
         # Whatever it had is free before anything of it is given to somebody.

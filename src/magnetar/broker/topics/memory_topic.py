@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from magnetar.broker.clock import Clock
-from magnetar.broker.entry import EntryFlags, EntryId
+from magnetar.broker.entry import EntryFlags, EntryId, TransactionId
 from magnetar.broker.port import (
     Acknowledged,
     ConsumerAssignError,
@@ -127,6 +127,20 @@ class MemoryConsumer:
         kind = self.subscription.type
         if cumulative and kind in {SubscriptionType.SHARED, SubscriptionType.KEY_SHARED}:
             raise NotAllowedError(f"cumulative acknowledgement on a {kind.name} subscription")
+
+    async def acknowledge_in(
+        self,
+        transaction: TransactionId,  # noqa: ARG002 - none of them is any good here
+        ids: Sequence[Acknowledged],  # noqa: ARG002
+        *,
+        cumulative: bool,  # noqa: ARG002
+    ) -> None:
+        """Refuse: there is nothing to keep.
+
+        Raises:
+            NotAllowedError: always.
+        """
+        raise NotAllowedError("a topic that keeps nothing takes part in no transaction")
 
     def redeliver(self, ids: Sequence[EntryId] | None, epoch: int | None) -> None:
         """Do nothing: what was sent is gone."""

@@ -1,12 +1,12 @@
 """Places in a log: the entry there, how many messages lie before it, a cursor that starts there."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from magnetar.broker.entry import EARLIEST, EntryId, Envelope
+from magnetar.broker.entry import EARLIEST, EntryFlags, EntryId, Envelope
 from magnetar.broker.port import PersistenceError
-from magnetar.broker.run import Run
+from magnetar.broker.run import FLAGS, ROW, Run
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.compacted import ViewedLog
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
@@ -27,6 +27,19 @@ class StoredEntry(NamedTuple):
     id: EntryId
     envelope: Envelope
     body: bytes
+
+    def hidden(self, hidden: "Hidden") -> bool:
+        """Return whether it belongs to an aborted transaction."""
+        row = ROW.pack(*self.envelope)
+        return bool(hidden(self.id, Run(row, self.body, self.envelope.offset)))
+
+
+Hidden = Callable[[EntryId, Run], Sequence[int]]
+"""Returns the rows of a run that belong to aborted transactions."""
+
+
+def _nothing_hidden(at: EntryId, run: Run) -> Sequence[int]:  # noqa: ARG001 - a Hidden
+    return ()
 
 
 async def cursor_at(log: Log, start: EntryId, ack_set: Sequence[int] = ()) -> Cursor:
@@ -94,28 +107,45 @@ async def read_some(
         raise PersistenceError(f"cannot read entry {position}: {error}") from error
 
 
-async def last_readable(log: Log) -> tuple[EntryId, Envelope] | None:
-    """Return the last entry that can be read; None: there is none.
+async def last_readable(
+    log: Log, hidden: Hidden = _nothing_hidden
+) -> tuple[EntryId, Envelope] | None:
+    """Return the last entry that can be read, and that clients may see; None: there is none.
 
-    Back in growing steps until something reads, then forward over what lies between.
+    Back in growing steps until something reads, forward over what lies between.
 
     Raises:
         PersistenceError: the disk did not let us read; try again.
     """
-    position, step = log.last, 1
+    end, position, step = log.end, log.last, 1
     while position > EARLIEST and position >= log.first:
-        if not isinstance(await read_some(log, position, 1, ONE_ENTRY_BYTES), Gap):
-            break
-        position, step = _back(log, position, step), 2 * step
+        best = await _last_between(log, position, end, hidden)
+        if best is not None:
+            return best
+        end, position, step = position, _back(log, position, step), 2 * step
+    return None
+
+
+async def _last_between(
+    log: Log, position: EntryId, end: EntryId, hidden: Hidden
+) -> tuple[EntryId, Envelope] | None:
+    """Return the last entry of [position, end) that clients may see; None: there is none."""
     best: tuple[EntryId, Envelope] | None = None
-    while EARLIEST < position < log.end:
+    while EARLIEST < position < end:
         found = await read_some(log, position, SOME_ENTRIES, SOME_BYTES)
         if isinstance(found, Gap):
             last = found.last
         else:
             at, run = found
+            if not run.count:
+                break
             last = EntryId(at.ledger, at.entry + run.count - 1)
-            best = last, run.envelope(run.count - 1)
+            unseen = set(hidden(at, run))
+            flags = run.u32(FLAGS)
+            for row in range(run.count - 1, -1, -1):
+                if row not in unseen and not flags[row] & EntryFlags.MARKER:
+                    best = EntryId(at.ledger, at.entry + row), run.envelope(row)
+                    break
         position = log.next_position(EntryId(last.ledger, last.entry + 1))
     return best
 

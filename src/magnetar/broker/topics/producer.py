@@ -12,11 +12,11 @@ told to come again, and resends from the first entry that was not confirmed.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
-from magnetar.broker.entry import EARLIEST
+from magnetar.broker.entry import EARLIEST, TransactionId
 from magnetar.broker.port import (
     PortError,
     ProducerEvents,
@@ -49,6 +49,19 @@ class AppendLog(Protocol):
     def committed(self, ledger: int, end_entry: int) -> None: ...
 
 
+class Numbers(Protocol):
+    """What publishing needs of the transactions of a topic."""
+
+    def number_of(self, transaction: TransactionId, /) -> int | None: ...
+    def stored(self, run: Run, ledger: int, entry: int, /) -> None: ...
+
+
+Join = Callable[
+    [Collection[TransactionId]], Coroutine[None, None, Mapping[TransactionId, PortError]]
+]
+"""Lets a topic take part in transactions; returns why not, for those where that cannot be."""
+
+
 class Held(NamedTuple):
     """Rows of one producer that wait for a ledger to be opened, with bodies of their own."""
 
@@ -57,6 +70,8 @@ class Held(NamedTuple):
     slot: int
     done: PublishDone
     size_bytes: int
+    error: PortError | None = None
+    """They are refused once it is their turn."""
 
 
 class Inlet:
@@ -68,6 +83,7 @@ class Inlet:
         "entries_in",
         "gate",
         "held",
+        "join",
         "last_publish_ms",
         "log",
         "messages_in",
@@ -77,6 +93,7 @@ class Inlet:
         "refusal",
         "sequences",
         "tally",
+        "transactions",
         "wake",
     )
 
@@ -87,12 +104,16 @@ class Inlet:
         wake: Callable[[], None],
         offer: Callable[[Run], None] | None = None,
         sequences: Sequences | None = None,
+        join: Join | None = None,
     ) -> None:
         """Give a log, or for a topic that keeps nothing the function that hands a run out."""
         self.log = log
         self.wake = wake
         self.offer = offer
         self.sequences = sequences
+        self.join = join
+        self.transactions: Numbers | None = None
+        """None: nothing was published in a transaction since the topic was loaded."""
         self.refusal: PortError | None = None
         """Why nothing may be published at the moment; None if it may."""
         self.gate: Gate | None = None
@@ -237,7 +258,7 @@ class OpenProducer:
 def detached(run: Run) -> Run:
     """Return a copy of a run that does not need the buffer it was read into."""
     bodies = [bytes(run.body(row)) for row in range(run.count)]
-    copy = Run(bytearray(run.rows), b"".join(bodies))
+    copy = Run(bytearray(run.rows), b"".join(bodies), transactions=run.transactions)
     offsets = list(accumulate(map(len, bodies), initial=0))
     column = copy.u32(OFFSET)
     for row in range(copy.count):

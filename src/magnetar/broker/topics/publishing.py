@@ -18,13 +18,14 @@ No object per entry anywhere; a handful per run.
 
 import asyncio
 import logging
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from magnetar.broker.clock import Clock
-from magnetar.broker.entry import EntryFlags
+from magnetar.broker.entry import EntryFlags, TransactionId
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
     Group,
@@ -45,6 +46,7 @@ from magnetar.broker.run import (
     PRODUCER,
     PUBLISH_TIME,
     ROW_SIZE,
+    TRANSACTION,
     Run,
 )
 from magnetar.broker.storage.record import Part
@@ -55,6 +57,7 @@ from magnetar.broker.topics.producer import (
     AppendLog,
     Held,
     Inlet,
+    Numbers,
     OpenProducer,
     detached,
 )
@@ -277,7 +280,7 @@ class Publisher:
             end = at + 1
             if end < count and slots[end] == slot:
                 end = bisect_right(slots, slot, end)
-            elif self._is_plain(producer):
+            elif run.transactions is None and self._is_plain(producer):
                 # Producers that do not batch, over many topics: most groups are one row. Looking
                 # into the columns once costs a third of making a run of each row.
                 if columns is None:
@@ -358,7 +361,11 @@ class Publisher:
             self._refuse(report, rows, refusal)
         elif log is None:
             self._hand_out(report, rows)
-        elif log.ready:
+        elif (
+            log.ready
+            and not inlet.held
+            and (rows.run.transactions is None or number_rows(rows.run, inlet.transactions))
+        ):
             self._admit(report, rows, log)
         else:
             self._hold(rows, report.done)
@@ -398,6 +405,10 @@ class Publisher:
     def _hand_out_all(self, report: _Report, rows: _Rows) -> None:
         producer, slot, first_row, run = rows
         inlet = producer.inlet
+        if run.transactions is not None and transactions_of(run):
+            error = NotAllowedError("a topic that keeps nothing takes part in no transaction")
+            self._refuse(report, rows, error)
+            return
         now_ms = self._clock.wall_ms()
         self._count_in(_stamped(run, inlet.messages_in, now_ms), producer, now_ms)
         if inlet.offer is not None:
@@ -479,6 +490,8 @@ class Publisher:
         else:
             tally.sizes(run.u32(LENGTH).tolist())
         ledger, entry = log.reserve(count)
+        if run.transactions is not None and producer.inlet.transactions is not None:
+            producer.inlet.transactions.stored(run, ledger, entry)
         self._count_in(taken, producer, now_ms)
         # The journal names the producer only where reading it back may raise its sequence id.
         name = "" if highest == NO_SEQUENCE else producer.name
@@ -631,8 +644,10 @@ class Publisher:
                 if not inlet.log.ready:
                     await inlet.log.open()
                 before = len(inlet.held)
+                if inlet.held[0].run.transactions is not None:
+                    await self._join(inlet)
                 self._append_held(inlet)
-                if len(inlet.held) == before:
+                if inlet.held and len(inlet.held) == before and not inlet.log.ready:
                     reason = "a new ledger was closed before anything could be written"
                     break
         except PortError as error:
@@ -652,13 +667,46 @@ class Publisher:
     def _append_held(self, inlet: Inlet) -> None:
         held, log = inlet.held, inlet.log
         while held and log is not None and log.ready:
+            run, refusal = held[0].run, held[0].error
+            if (
+                refusal is None
+                and run.transactions is not None
+                and not number_rows(run, inlet.transactions)
+            ):
+                return  # it has to join first
             rows, report = self._next_held(held)
-            refusal = self._refusal(rows.producer)
+            refusal = self._refusal(rows.producer) or refusal
             if refusal is not None:
                 self._refuse(report, rows, refusal)
             else:
                 self._admit(report, rows, log)
             self._send_off(report)
+
+    async def _join(self, inlet: Inlet) -> None:
+        """Let a topic take part in the transactions of what is held first.
+
+        Rows of transactions in which it cannot are refused, the others are not.
+        """
+        held = inlet.held
+        assert held
+        head = held[0]
+        # Those of the others too: they are written down in the same commit.
+        wanted = set[TransactionId]().union(*(transactions_of(each.run) for each in held))
+        failed: Mapping[TransactionId, PortError]
+        if inlet.join is None:
+            failed = dict.fromkeys(wanted, NotAllowedError("no transactions on this topic"))
+        else:
+            failed = await inlet.join(wanted)
+        if not failed:
+            return
+        held.popleft()
+        pieces = [
+            head._replace(run=piece, size_bytes=0, error=error)
+            for piece, error in _stretches(head.run, failed)
+        ]
+        pieces[0] = pieces[0]._replace(size_bytes=head.size_bytes)
+        head.producer.pending += len(pieces) - 1
+        held.extendleft(reversed(pieces))
 
     def _refuse_held(self, inlet: Inlet, error: PortError) -> None:
         while inlet.held:
@@ -667,7 +715,7 @@ class Publisher:
             self._send_off(report)
 
     def _next_held(self, held: deque[Held]) -> tuple[_Rows, _Report]:
-        run, producer, slot, done, size_bytes = held.popleft()
+        run, producer, slot, done, size_bytes, _ = held.popleft()
         self._held_bytes -= size_bytes
         producer.pending -= 1  # counted again with the report
         gate = producer.inlet.gate
@@ -726,7 +774,49 @@ def _by_slot(run: Run, slots: list[int]) -> tuple[Run, list[int]]:
         return run, slots
     selected = run.select(sorted(range(run.count), key=slots.__getitem__))
     # A selection is a copy of rows that cannot be written; the topic has to stamp them.
-    return Run(bytearray(selected.rows), selected.buffer, selected.base), ordered
+    rows = bytearray(selected.rows)
+    return Run(rows, selected.buffer, selected.base, selected.transactions), ordered
+
+
+def transactions_of(run: Run) -> set[TransactionId]:
+    """Return the transactions that rows of a published run are in."""
+    if run.transactions is None:
+        return set()
+    return {run.transactions[number - 1] for number in run.u32(TRANSACTION).tolist() if number}
+
+
+def number_rows(run: Run, numbers: Numbers | None) -> bool:
+    """Put the topic's numbers of its transactions into rows; False: some have to join first."""
+    column = run.u32(TRANSACTION)
+    places: list[int] = column.tolist()
+    used = set(places) - {0}
+    if not used:
+        return True
+    if numbers is None or run.transactions is None:
+        return False
+    found = {place: numbers.number_of(run.transactions[place - 1]) for place in used}
+    known = {place: number for place, number in found.items() if number is not None}
+    if len(known) < len(found):
+        return False
+    known[0] = 0
+    column[:] = memoryview(array("I", [known[place] for place in places]))
+    return True
+
+
+def _stretches(
+    run: Run, failed: Mapping[TransactionId, PortError]
+) -> list[tuple[Run, PortError | None]]:
+    """Cut a run where rows that are refused begin and end."""
+    assert run.transactions is not None
+    errors = [None, *(failed.get(each) for each in run.transactions)]
+    by_row = [errors[number] for number in run.u32(TRANSACTION).tolist()]
+    pieces: list[tuple[Run, PortError | None]] = []
+    first = 0
+    for row in range(1, run.count + 1):
+        if row == run.count or by_row[row] is not by_row[first]:
+            pieces.append((run.slice(first, row - first), by_row[first]))
+            first = row
+    return pieces
 
 
 def _opened(producers: Sequence[Producer | None], slot: int) -> OpenProducer:

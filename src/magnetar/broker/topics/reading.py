@@ -9,7 +9,7 @@ they do not throw each other's away.
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from magnetar.broker.clock import Clock
@@ -19,6 +19,7 @@ from magnetar.broker.run import DELIVER_AT, FLAGS, MESSAGES, Run
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.cursor import Cursor, Ledgers, ones
 from magnetar.broker.topics.entry_set import runs_of_zeros
+from magnetar.broker.topics.held_acks import HeldAcknowledgements
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ NEW, AGAIN, DUE = range(3)
 """The streams."""
 
 _MARKER = EntryFlags.MARKER.value
+_SPECIAL = _MARKER | EntryFlags.TRANSACTIONAL.value
 
 
 class Timer(Protocol):
@@ -133,6 +135,10 @@ class Reading:
             del self._held[stream]
         return None
 
+    def read_from(self, log: Log) -> None:
+        """Read from another view of the same log from now on."""
+        self._log = log
+
     def forget(self) -> None:
         """Let go of what was read ahead."""
         self._held.clear()
@@ -165,7 +171,9 @@ class Portion:
 
     __slots__ = ("ack_sets", "at", "counts", "messages", "rows", "run", "single")
 
-    def __init__(self, at: EntryId, run: Run, cursor: Cursor) -> None:
+    def __init__(
+        self, at: EntryId, run: Run, cursor: Cursor, held: HeldAcknowledgements | None = None
+    ) -> None:
         self.at = at
         self.run = run
         self.counts: list[int] = run.u32(MESSAGES).tolist()
@@ -176,6 +184,8 @@ class Portion:
         """Messages in each row of the run that are not acknowledged."""
         self.ack_sets: dict[int, Sequence[int]] = {}
         acked = cursor.acknowledged_bits(at.ledger, at.entry, run.count)
+        if held is not None:
+            acked |= held.bits(at.ledger, at.entry, run.count)
         self.rows: Sequence[int] = (
             range(run.count)
             if not acked
@@ -185,25 +195,44 @@ class Portion:
                 for row in range(first, first + count)
             ]
         )
-        if cursor.ack_sets:
-            self._leave_out_parts(cursor)
+        if cursor.ack_sets or (held is not None and held.has_parts):
+            self._leave_out_parts(cursor, held)
 
-    def _leave_out_parts(self, cursor: Cursor) -> None:
+    def _leave_out_parts(self, cursor: Cursor, held: HeldAcknowledgements | None) -> None:
         self.messages = self.counts.copy()
+        whole: set[int] = set()
         for row in self.rows:
-            words = cursor.ack_sets.get(EntryId(self.at.ledger, self.at.entry + row))
+            at = EntryId(self.at.ledger, self.at.entry + row)
+            words = cursor.ack_sets.get(at)
+            if held is not None:
+                words = held.left(at, words, self.counts[row])
             if words is not None:
                 self.ack_sets[row] = words
                 self.messages[row] = ones(words)
+                if not self.messages[row]:
+                    whole.add(row)
+        if whole:
+            self.rows = [row for row in self.rows if row not in whole]
 
-    def markers(self) -> list[int]:
-        """Take out the rows that are never delivered, and return them."""
+    @property
+    def special(self) -> bool:
+        """Whether there are rows that may have to be left out: `leave_out_unseen` knows."""
+        return any(each & _SPECIAL for each in set(self.run.u32(FLAGS).tolist()))
+
+    def leave_out_unseen(self, hidden: Collection[int]) -> list[int]:
+        """Take out the rows that are never delivered, and return them: markers and `hidden`."""
         flags = self.run.u32(FLAGS).tolist()
-        if not any(each & _MARKER for each in set(flags)):
-            return []
-        found = [row for row in self.rows if flags[row] & _MARKER]
-        self.rows = [row for row in self.rows if not flags[row] & _MARKER]
+        unseen = {row for row, each in enumerate(flags) if each & _MARKER}.union(hidden)
+        found = [row for row in self.rows if row in unseen]
+        self.rows = [row for row in self.rows if row not in unseen]
         return found
+
+    def left_out(self, first: int) -> list[int]:
+        """Return the entries that are not to be sent, where row 0 is entry `first`."""
+        if len(self.rows) == self.run.count:
+            return []
+        left = set(self.rows)
+        return [first + row for row in range(self.run.count) if row not in left]
 
     def later(self, now_wall_ms: int) -> list[tuple[int, int]]:
         """Take out the rows whose time has not come; return them with their time, wall ms."""

@@ -21,7 +21,7 @@ from magnetar.broker.topics.dispatch import (
     Slot,
     assign_shared,
 )
-from magnetar.broker.topics.entry_set import runs_of_ones
+from magnetar.broker.topics.entry_set import runs_of_ones, runs_of_zeros
 from magnetar.broker.topics.reading import AGAIN, DUE, Portion, Timer
 from magnetar.broker.topics.redelivery import Replay
 
@@ -142,6 +142,8 @@ class SharedDelivery(Delivery):
             self._forget(position)
             return 1
         portion = self._portion(*found)
+        for entry in portion.left_out(position.entry):
+            self._replay.ready.discard(position.ledger, entry)
         taken = self._deal(portion, portion.rows, slots)
         for row, length in neighbours(portion.rows[:taken]):
             self._replay.ready.discard(position.ledger, position.entry + row, length)
@@ -313,7 +315,23 @@ class SharedDelivery(Delivery):
 
     def _again(self, consumer: OpenConsumer, ledger: int, first: int, count: int) -> None:
         consumer.redelivered += count
-        self._replay.again(ledger, first, count)
+        for start, length in self._not_held(ledger, first, count):
+            self._replay.again(ledger, start, length)
+
+    def park(self, ledger: int, first: int, count: int) -> None:
+        self._replay.ready.discard(ledger, first, count)
+
+    def release(self, ranges: Sequence[tuple[int, int, int]]) -> None:
+        for ledger, first, count in ranges:
+            for consumer in self.consumers.values():
+                self._take_from(consumer, ledger, first, count)
+            read = self.read_position
+            below = min(count, read.entry - first) if ledger == read.ledger else count
+            if ledger <= read.ledger and below > 0:
+                done = self._account.cursor.acknowledged_bits(ledger, first, below)
+                for low, left in runs_of_zeros(done, below):
+                    for start, length in self._not_held(ledger, first + low, left):
+                        self._replay.again(ledger, start, length)
 
     def _returned(self, ledger: int, first: int, count: int) -> None:
         """A consumer has neighbouring entries no longer."""

@@ -163,6 +163,10 @@ class SingleDelivery(Delivery):
             return self._read_survivors(self._surviving, entries_max)
         return self._read_new(entries_max)
 
+    def release(self, ranges: Sequence[tuple[int, int, int]]) -> None:
+        if any((ledger, first) < self.read_position for ledger, first, _ in ranges):
+            self.rewind()
+
     def _send_in_order(self, consumer: OpenConsumer, portion: Portion) -> None:
         (ledger, first), rows = portion.at, portion.rows
         self.read_position = EntryId(ledger, first + portion.run.count)

@@ -17,8 +17,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
-from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId
+from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId, TransactionId
+from magnetar.broker.metadata.transactions import HeldAcks
 from magnetar.broker.port import (
+    Acknowledged,
     ConsumerAssignError,
     ConsumerBusyError,
     ConsumerEvents,
@@ -43,6 +45,7 @@ from magnetar.broker.topics.delayed import Spill
 from magnetar.broker.topics.delivery import Delivery
 from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError, StickyRanges
 from magnetar.broker.topics.figures import TYPE_NAMES
+from magnetar.broker.topics.held_acks import HeldAcknowledgements
 from magnetar.broker.topics.keyed_delivery import KeyedDelivery
 from magnetar.broker.topics.places import (
     StoredEntry,
@@ -57,6 +60,8 @@ from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.shared_delivery import SharedDelivery
 from magnetar.broker.topics.single_delivery import SingleDelivery
 from magnetar.broker.topics.subscription_stats import Figures, cursor_stats, subscription_stats
+from magnetar.broker.topics.transacting import acknowledge_in
+from magnetar.broker.topics.transaction_buffer import VisibleLog
 from magnetar.broker.topics.view import View
 from magnetar.names import TopicName
 
@@ -91,6 +96,15 @@ class Home(Protocol):
     def forget_subscription(self, subscription: "Subscription") -> None:
         """Forget a subscription that is not durable: its last consumer left."""
 
+    async def hold_acks(
+        self, subscription: "Subscription", transaction: TransactionId, number: int, acks: HeldAcks
+    ) -> None:
+        """Write down acknowledgements in a transaction, if it is open.
+
+        Raises:
+            TransactionNotFoundError, InvalidTransactionStatusError: it is not.
+        """
+
 
 class Subscription(Acknowledging):
     """One subscription of one persistent topic."""
@@ -111,6 +125,7 @@ class Subscription(Acknowledging):
         "delivery",
         "durable",
         "ground",
+        "held",
         "key_shared",
         "limits",
         "log",
@@ -165,6 +180,8 @@ class Subscription(Acknowledging):
         self.key_shared = _NO_KEY_SHARED
         self.delivery: Delivery | None = None
         self.consumption = Consumption(cursor, log)
+        self.held: HeldAcknowledgements | None = None
+        """What transactions hold; None: none has acknowledged anything since it was loaded."""
         self._figures: Figures | None = None
         self._next_number = 0
         self._scheduled = False
@@ -185,6 +202,18 @@ class Subscription(Acknowledging):
 
     def __repr__(self) -> str:
         return f"<Subscription {self.name!r} of {self.topic}>"
+
+    def read_from(self, log: Log) -> None:
+        """Read from another view of the same log from now on."""
+        self._kept = log
+        self._read_as(compacted=self.reads_compacted)
+        self.consumption.read_from(self.log)
+        if self.delivery is not None:
+            self.delivery.read_from(self.log)
+
+    def hidden(self, at: EntryId, run: Run) -> Sequence[int]:
+        """Return the rows that belong to aborted transactions."""
+        return self._kept.hidden(at, run) if isinstance(self._kept, VisibleLog) else ()
 
     # --- who is connected -----------------------------------------------------------------
 
@@ -431,7 +460,8 @@ class Subscription(Acknowledging):
             return
         if delivery.dispatch():
             self.wake()
-        if self._terminated and delivery.caught_up:
+        waiting = isinstance(self._kept, VisibleLog) and self._kept.waiting
+        if self._terminated and delivery.caught_up and not waiting:
             for consumer in delivery.consumers.values():
                 if not consumer.told_end:
                     consumer.told_end = True
@@ -463,6 +493,18 @@ class Subscription(Acknowledging):
         delivery.redeliver(consumer, ids, epoch)
         self.figures.redelivered += consumer.redelivered - before
         self.wake()
+
+    async def acknowledge_in(
+        self,
+        transaction: TransactionId,
+        consumer: OpenConsumer,
+        ids: Sequence[Acknowledged],
+        *,
+        cumulative: bool,
+    ) -> None:
+        """Acknowledge entries once a transaction is committed, as `transacting` says."""
+        if self.consumers.get(consumer.number) is consumer:
+            await acknowledge_in(self, self._home, transaction, ids, cumulative=cumulative)
 
     # --- what the delivery asks (see `delivery.Account`) ----------------------------------
 
@@ -657,7 +699,7 @@ class Subscription(Acknowledging):
         view = self.view if self.reads_compacted else None
         if view is not None and self._kept.last <= view.horizon:
             return await self._last_survivor(view)
-        found = await last_readable(self._kept)
+        found = await last_readable(self._kept, self.hidden)
         if found is None:
             return LastMessage(EARLIEST, 0, self.cursor.mark_delete)
         last, envelope = found
@@ -690,7 +732,13 @@ class Subscription(Acknowledging):
             end = EntryId(position.ledger, position.entry + length)
             left -= self.log.distance(position, end)
             position = self.cursor.next_unacknowledged(end, self.log)
-        return await read_one(self.log, position) if position < self.log.end else None
+        while position < self.log.end:
+            entry = await read_one(self.log, position)
+            if not entry.hidden(self.hidden):
+                return entry
+            after = EntryId(position.ledger, position.entry + 1)
+            position = self.cursor.next_unacknowledged(after, self.log)
+        return None
 
     def consumer_stats(self, consumer: OpenConsumer) -> ConsumerStats:
         """Return the figures of one consumer."""

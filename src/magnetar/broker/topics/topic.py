@@ -15,17 +15,19 @@ it from time to time in `upkeep`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, cast
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.entry import EARLIEST, LATEST, EntryId
+from magnetar.broker.entry import EARLIEST, LATEST, EntryId, TransactionId
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
 from magnetar.broker.metadata.policies import Policies
+from magnetar.broker.metadata.transactions import HeldAcks, State, TransactionStore
 from magnetar.broker.port import (
     Consumer,
     ConsumerBusyError,
@@ -42,6 +44,7 @@ from magnetar.broker.port import (
     SubscribeRequest,
     SubscriptionNotFoundError,
     TopicTerminatedError,
+    TransactionNotFoundError,
 )
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.storage.log import Log
@@ -56,6 +59,7 @@ from magnetar.broker.topics.pacing import Pacing, Shared, asks_nothing
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.quotas import QuotaGuard
+from magnetar.broker.topics.reading import Log as ReadLog
 from magnetar.broker.topics.subscription import StoredEntry, Subscription, read_one
 from magnetar.broker.topics.topic_stats import (
     COMPACTION_CURSOR,
@@ -64,6 +68,8 @@ from magnetar.broker.topics.topic_stats import (
     spans_of,
     topic_stats,
 )
+from magnetar.broker.topics.transacting import hold_again, settle
+from magnetar.broker.topics.transaction_buffer import DecidedLog, TransactionBuffer, VisibleLog
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)
@@ -112,6 +118,7 @@ class Surroundings:
     """`host:port` of the HTTP address of who serves a topic."""
     shared: Shared
     """The meters of rates that topics have in common."""
+    transactions: TransactionStore
 
 
 class Topic:
@@ -138,6 +145,8 @@ class Topic:
         "rules",
         "subscriptions",
         "terminated_at",
+        "transactions",
+        "visible",
     )
 
     def __init__(
@@ -164,7 +173,10 @@ class Topic:
         offer = None
         if log is None:
             offer = MemoryFan(cast("dict[str, MemorySubscription]", self.subscriptions)).offer
-        self.inlet = Inlet(log=log, wake=self.wake, offer=offer)
+        self.inlet = Inlet(log=log, wake=self.wake, offer=offer, join=self._join)
+        self.transactions: TransactionBuffer | None = None
+        """None: none has entries here, or had since the topic was loaded."""
+        self.visible: VisibleLog | None = None
         self._closed: PortError | None = None
         self._creating: dict[str, asyncio.Task[AnySubscription]] | None = None
         self._deleting: set[str] | None = None
@@ -192,11 +204,21 @@ class Topic:
             raise NotAllowedError(f"topic {self.name} is not persistent: nothing of it is stored")
         return self._log
 
-    def log_for(self, *, compacted: bool) -> Log | ViewedLog:
+    def log_for(self, *, compacted: bool) -> ReadLog:
         """Return the log as a new subscription sees it."""
         if compacted and self.compacted is not None:
-            return ViewedLog(self.log, self.compacted)
-        return self.log
+            return ViewedLog(self.readable, self.compacted)
+        return self.readable
+
+    @property
+    def readable(self) -> ReadLog:
+        """The log of a persistent topic as far as subscriptions may read it."""
+        return self.visible or self.log
+
+    @property
+    def decided(self) -> Log | DecidedLog:
+        """The log up to where everything is decided, without what was aborted: for compaction."""
+        return self.log if self.visible is None else DecidedLog(self.visible)
 
     @property
     def closed(self) -> bool:
@@ -276,6 +298,97 @@ class Topic:
             for producer in self.producers:
                 if producer.throttle is not None:
                     producer.throttle(BE_READY if _is_paced(gate) else AT_EASE)
+
+    # --- transactions -----------------------------------------------------------------------
+
+    def take_transactions(self, transactions: TransactionBuffer) -> None:
+        """Let subscriptions read what transactions leave them, from now on."""
+        self.transactions = self.inlet.transactions = transactions
+        self.visible = VisibleLog(self.log, transactions)
+        for each in self.readers:
+            each.read_from(self.visible)
+
+    async def _join(self, wanted: Collection[TransactionId]) -> Mapping[TransactionId, PortError]:
+        if self.transactions is None:
+            store = self._around.transactions
+            self.take_transactions(TransactionBuffer(self.name, self.log, store, self.wake))
+        assert self.transactions is not None
+        return await self.transactions.join(wanted)
+
+    async def settle(self, transaction: TransactionId) -> None:
+        """Let the entries of a transaction be read, or never, if that is decided.
+
+        Raises:
+            StoreError: what is decided could not be read, or not be written down.
+        """
+        buffer = self.transactions
+        if buffer is None or transaction not in buffer.open:
+            return
+        committed = await self._is_committed(transaction)
+        if committed is None:
+            return
+        ending = buffer.end(transaction, committed=committed)
+        if ending is not None and not committed:
+            await buffer.save_aborted(transaction, ending)
+
+    async def settle_subscription(self, name: str, transaction: TransactionId) -> None:
+        """Do for the acknowledgements of a subscription what is decided.
+
+        Raises:
+            StoreError: what is decided could not be read, or the cursor not be saved.
+        """
+        subscription = self.subscriptions.get(name)
+        if not isinstance(subscription, Subscription):
+            return
+        committed = await self._is_committed(transaction)
+        if committed is None:
+            return
+        settle(subscription, transaction, committed=committed)
+        if committed:
+            checkpoints = self._around.checkpoints
+            checkpoints.changed(subscription)
+            await checkpoints.save_cursors([subscription])
+            self._demand_open()  # else it may not have been saved: again, once it is loaded anew
+
+    async def _is_committed(self, transaction: TransactionId) -> bool | None:
+        """Return what is decided; None: nothing is, or it is over and forgotten."""
+        try:
+            found = await self._around.transactions.find(transaction)
+        except TransactionNotFoundError:
+            return None
+        state = found.record.state
+        return None if state is State.OPEN else state is State.COMMITTING
+
+    async def hold_acks(
+        self, subscription: Subscription, transaction: TransactionId, number: int, acks: HeldAcks
+    ) -> None:
+        """Write down acknowledgements in a transaction, if it is open."""
+        cursor = self._around.checkpoints.cursor_of(subscription)
+        if cursor is None:
+            raise NotAllowedError(f"subscription {subscription.name!r} is not durable")
+        store = self._around.transactions
+        found = await store.find_open(transaction)
+        await store.hold(found, self.name, subscription.name, cursor, number, acks)
+
+    async def load_held(
+        self, subscriptions: Iterable[Subscription], cursors: Container[int]
+    ) -> None:
+        """Hold again what transactions held before a start, at those of some cursors."""
+        store = self._around.transactions
+        for subscription in subscriptions:
+            cursor = self._around.checkpoints.cursor_of(subscription)
+            if cursor is None or cursor not in cursors:
+                continue
+            records = await store.acks(cursor)
+            decided = {each.transaction: State.ABORTING for each in records}
+            for transaction in decided:
+                with suppress(TransactionNotFoundError):
+                    decided[transaction] = (await store.find(transaction)).record.state
+            hold_again(
+                subscription,
+                [each for each in records if decided[each.transaction] is not State.ABORTING],
+                [each for each, state in decided.items() if state is State.COMMITTING],
+            )
 
     def _producer_left(self, producer: OpenProducer) -> None:
         self.producers.left(producer)
@@ -462,6 +575,8 @@ class Topic:
             if self._closed is not None and isinstance(subscription, Subscription):
                 checkpoints.forget([subscription])
             self._demand_open()
+            if self.visible is not None and isinstance(subscription, Subscription):
+                subscription.read_from(self.visible)
             self.subscriptions[name] = subscription
             if self._pacing is not None and isinstance(subscription, Subscription):
                 subscription.throttle = self._pacing.throttle(self.rules, name)

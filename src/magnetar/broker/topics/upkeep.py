@@ -51,7 +51,10 @@ async def trim(topic: Topic, now_ms: int) -> list[int]:
     if not dropped:
         return []
     before = EntryId(spans[dropped].ledger, 0) if dropped < len(spans) else topic.log.end
-    return await topic.log.trim(before)
+    trimmed = await topic.log.trim(before)
+    if topic.transactions is not None:
+        await topic.transactions.trimmed()
+    return trimmed
 
 
 async def truncate(topic: Topic) -> list[int]:
@@ -83,7 +86,8 @@ def is_idle(topic: Topic, now_s: float) -> bool:
         return not used and now_s - topic.idle_since_s >= INACTIVE_S
     if not rules.delete_inactive_after_s or topic.consumer_count or len(topic.producers):
         return False
-    if now_s - topic.idle_since_s < rules.delete_inactive_after_s:
+    undecided = topic.transactions is not None and bool(topic.transactions.open)
+    if undecided or now_s - topic.idle_since_s < rules.delete_inactive_after_s:
         return False
     if not topic.subscriptions:
         return True

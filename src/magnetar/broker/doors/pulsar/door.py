@@ -29,7 +29,7 @@ from magnetar.broker.doors.pulsar.buffers import SMALL_FRAME_BYTES_MAX, Buffers,
 from magnetar.broker.doors.pulsar.requests import Hold
 from magnetar.broker.doors.pulsar.session import Service, Session
 from magnetar.broker.metrics import Metrics
-from magnetar.broker.port import Port
+from magnetar.broker.port import Port, Transactions
 from magnetar.broker.run import Bytes
 from magnetar.broker.wire.pulsar.connection import ProtocolError
 from magnetar.broker.wire.pulsar.frames import FRAME_OVERHEAD_MAX, FrameError
@@ -341,13 +341,15 @@ class PulsarDoor:
         metrics: Metrics,
         server_version: str,
         access: Access | None = None,
+        transactions: Transactions | None = None,
     ) -> None:
+        """Without `transactions`, commands about them are refused."""
         self.config = config
         self.loop = loop
         self.buffers = Buffers()
         self.frame_bytes_max = _FRAME_SIZE.size + config.message_bytes_max + FRAME_OVERHEAD_MAX
         self.unsent_max = config.write_buffer_bytes_per_connection_max
-        self.service = Service(port, config, loop, metrics, server_version, access)
+        self.service = Service(port, config, loop, metrics, server_version, access, transactions)
         self._connections: set[Connection] = set()
         self._strangers: dict[Connection, float] = {}
         self._dirty: list[Connection] = []

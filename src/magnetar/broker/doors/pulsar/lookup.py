@@ -14,8 +14,9 @@ from functools import partial
 
 from magnetar.broker.doors.pulsar.pattern import Pattern, PatternError
 from magnetar.broker.doors.pulsar.requests import Line, Requests
+from magnetar.broker.doors.pulsar.transactions import ASSIGN_TOPIC
 from magnetar.broker.metrics import Metrics
-from magnetar.broker.port import ListMode, MetadataError, NotAllowedError, Port
+from magnetar.broker.port import ListMode, MetadataError, NotAllowedError, Port, Transactions
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import NamespaceName, TopicName
@@ -79,9 +80,18 @@ class Lookup:
         "_lookups",
         "_port",
         "_requests",
+        "_transactions",
     )
 
-    def __init__(self, line: Line, requests: Requests, port: Port, lookups: Lookups) -> None:
+    def __init__(
+        self,
+        line: Line,
+        requests: Requests,
+        port: Port,
+        lookups: Lookups,
+        transactions: Transactions | None = None,
+    ) -> None:
+        self._transactions = transactions
         self._line = line
         self._requests = requests
         self._port = port
@@ -94,6 +104,8 @@ class Lookup:
 
     async def _partitions(self, command: api.CommandPartitionedTopicMetadata) -> bytes:
         topic = TopicName.parse(command.topic)
+        if topic == ASSIGN_TOPIC and self._transactions is not None:
+            return commands.partitions(command.request_id, await self._transactions.coordinators())
         create = command.metadata_auto_creation_enabled
         return commands.partitions(
             command.request_id, await self._port.partitions(topic, create=create)

@@ -19,7 +19,6 @@ from magnetar.broker.config import KIB, BrokerConfig
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
-from magnetar.broker.entry import EntryFlags
 from magnetar.broker.port import (
     AccessMode,
     Group,
@@ -28,7 +27,7 @@ from magnetar.broker.port import (
     Producer,
     ProducerRequest,
 )
-from magnetar.broker.run import FLAGS, PRODUCER, SEQUENCE_ID, Run
+from magnetar.broker.run import PRODUCER, SEQUENCE_ID, Run
 from magnetar.broker.wire.pulsar import commands, replies
 from magnetar.broker.wire.pulsar.frames import FrameError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
@@ -322,13 +321,7 @@ class Producers:
             self.publish(run.slice(first, run.count - first), size)
 
     def publish(self, run: Run, size: int) -> None:
-        """Store a run that took `size` bytes of the connection.
-
-        Raises:
-            FrameError: it has entries of a transaction, which nobody can have opened here.
-        """
-        if max(run.u32(FLAGS)) >= EntryFlags.TRANSACTIONAL:  # the highest of the flags
-            raise FrameError("SEND in a transaction: transactions are not supported")
+        """Store a run that took `size` bytes of the connection."""
         flight = Flight(self, run, size)
         self._flights[flight] = None
         self._pending_bytes += size

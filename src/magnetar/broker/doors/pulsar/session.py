@@ -15,9 +15,9 @@ binary protocol, its commands and the order of their answers.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from magnetar.broker.access.authorize import Access
 from magnetar.broker.access.caller import LOCAL, Caller
@@ -36,9 +36,10 @@ from magnetar.broker.doors.pulsar.lookup import Lookup, Lookups
 from magnetar.broker.doors.pulsar.publish import Producers
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
 from magnetar.broker.doors.pulsar.subscribe import Consumers
+from magnetar.broker.doors.pulsar.transactions import TransactionRequests
 from magnetar.broker.doors.pulsar.watchers import Views, Watchers
 from magnetar.broker.metrics import Metrics
-from magnetar.broker.port import Port
+from magnetar.broker.port import Port, Transactions
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.commands import PROTOCOL_VERSION
 from magnetar.broker.wire.pulsar.connection import State, check_walk, unsupported_request
@@ -55,6 +56,32 @@ COMMANDS_PER_TURN = 100
 and nobody may hold the event loop for more than a few milliseconds."""
 
 
+_TRANSACTION_COMMANDS: Mapping[int, tuple[str, Callable[[TransactionRequests, Any], None]]] = {
+    api.BaseCommand.TC_CLIENT_CONNECT_REQUEST: (
+        "tcClientConnectRequest",
+        TransactionRequests.connect,
+    ),
+    api.BaseCommand.NEW_TXN: ("newTxn", TransactionRequests.open),
+    api.BaseCommand.ADD_PARTITION_TO_TXN: (
+        "addPartitionToTxn",
+        TransactionRequests.add_partitions,
+    ),
+    api.BaseCommand.ADD_SUBSCRIPTION_TO_TXN: (
+        "addSubscriptionToTxn",
+        TransactionRequests.add_subscriptions,
+    ),
+    api.BaseCommand.END_TXN: ("endTxn", TransactionRequests.end),
+    api.BaseCommand.END_TXN_ON_PARTITION: (
+        "endTxnOnPartition",
+        TransactionRequests.end_on_partition,
+    ),
+    api.BaseCommand.END_TXN_ON_SUBSCRIPTION: (
+        "endTxnOnSubscription",
+        TransactionRequests.end_on_subscription,
+    ),
+}
+
+
 class Service:
     """What all sessions of a door share."""
 
@@ -66,10 +93,12 @@ class Service:
         metrics: Metrics,
         server_version: str,
         access: Access | None = None,
+        transactions: Transactions | None = None,
     ) -> None:
         """Take what sessions work with; without `access`, everybody may do everything."""
         self.access = access
         self.port = port
+        self.transactions = transactions
         self.config = config
         self.loop = loop
         self.server_version = server_version
@@ -95,6 +124,7 @@ class Session:
         "consumers",
         "lookup",
         "producers",
+        "transactions",
         "watchers",
     )
 
@@ -105,7 +135,10 @@ class Session:
         self._requests = Requests(line, service.loop)
         self.producers = Producers(line, self._requests, service.port, service.config)
         self.consumers = Consumers(line, self._requests, service.port, service.discarded)
-        self.lookup = Lookup(line, self._requests, service.port, service.lookups)
+        self.lookup = Lookup(
+            line, self._requests, service.port, service.lookups, service.transactions
+        )
+        self.transactions: TransactionRequests | None = None
         self.watchers = Watchers(line, self._requests, service.views)
         self._frame_bytes_max = CONNECT_BYTES_MAX
         self._login = LogIn(service.access.authenticator) if service.access else None
@@ -341,6 +374,24 @@ class Session:
     def _heard(self, _: api.BaseCommand) -> None:
         """Nothing to do: that it came is what it says."""
 
+    def _transaction(self, command: api.BaseCommand) -> None:
+        """Answer a command about a transaction."""
+        field, answer = _TRANSACTION_COMMANDS[command.type]
+        content = getattr(command, field)
+        if self._service.transactions is None:
+            message = f"{type_name(command)}: there are no transactions here"
+            self._line.send(commands.error(content.request_id, api.NotAllowedError, message))
+            return
+        if self.transactions is None:
+            self.transactions = TransactionRequests(
+                self._line, self._requests, self._service.transactions, self._role
+            )
+        answer(self.transactions, content)
+
+    def _role(self) -> str | None:
+        """Return who is connected; None: nobody was asked who he is."""
+        return None if self._service.access is None else self.caller.principal
+
     def _producer(self, command: api.BaseCommand) -> None:
         if self._has_room(command.producer.request_id):
             self.producers.open(command.producer, self._needs(command))
@@ -398,6 +449,7 @@ class Session:
         api.BaseCommand.WATCH_TOPIC_LIST_CLOSE: lambda session, command: session.watchers.close(
             command.watchTopicListClose
         ),
+        **dict.fromkeys(_TRANSACTION_COMMANDS, _transaction),
         api.BaseCommand.GET_SCHEMA: lambda session, command: session.lookup.schema(
             command.getSchema
         ),

@@ -21,7 +21,7 @@ from magnetar.broker.access.rights import Demand
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Line, Requests
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.metrics import Counter
 from magnetar.broker.port import (
     Consumer,
@@ -325,9 +325,10 @@ class Consumers:
             return
         if ack.validation_error is not None:
             self._discarded.value += 1
+        if ack.transaction is not None:
+            self._acknowledge_in(ack.transaction, ack, endpoint.consumer)
+            return
         try:
-            if ack.transaction is not None:
-                raise NotAllowedError("transactions are not supported")
             endpoint.consumer.acknowledge(ack.ids, cumulative=ack.cumulative)
         except PortError as error:
             if ack.request_id is None:
@@ -341,6 +342,24 @@ class Consumers:
             return
         if ack.request_id is not None:
             self._line.send(commands.ack_response(ack.consumer_id, ack.request_id))
+
+    def _acknowledge_in(self, transaction: TransactionId, ack: Ack, consumer: Consumer) -> None:
+        """Pass an acknowledgement in a transaction on; it is answered once it is durable."""
+        number, request_id = ack.consumer_id, ack.request_id
+
+        async def work() -> bytes | None:
+            await consumer.acknowledge_in(transaction, ack.ids, cumulative=ack.cumulative)
+            if request_id is None:
+                return None
+            return commands.ack_response(number, request_id, transaction=transaction)
+
+        def refuse(code: api.ServerError, message: str) -> bytes:
+            if request_id is None:
+                logger.info("%s: acknowledgement refused: %s", self._line.address, message)
+                return b""
+            return commands.ack_response(number, request_id, code, message, transaction)
+
+        self._requests.start(work(), refuse)
 
     def redeliver(self, command: api.CommandRedeliverUnacknowledgedMessages) -> None:
         """Pass a negative acknowledgement on; without ids it is about everything."""

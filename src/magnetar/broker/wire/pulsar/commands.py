@@ -7,10 +7,11 @@ Source: the Pulsar binary protocol specification, fields by number in PulsarApi.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from crc32c import crc32c
 
-from magnetar.broker.entry import EntryId
+from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.wire.pulsar.fields import signed
 from magnetar.broker.wire.pulsar.frames import MESSAGE_BYTES_MAX, encode_command
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
@@ -298,9 +299,13 @@ def ack_response(
     request_id: int,
     code: api.ServerError | None = None,
     message: str = "",
+    transaction: TransactionId | None = None,
 ) -> bytes:
     """Answer an ACK that asked for an answer; with a code, refuse it."""
     command = api.BaseCommand(type=api.BaseCommand.ACK_RESPONSE)
+    if transaction is not None:
+        command.ackResponse.txnid_most_bits = transaction.most
+        command.ackResponse.txnid_least_bits = transaction.least
     command.ackResponse.consumer_id = consumer_id
     command.ackResponse.request_id = request_id
     if code is not None:
@@ -447,3 +452,64 @@ def entry_id(source: api.MessageIdData) -> EntryId:
 
 _PING = encode_command(api.BaseCommand(type=api.BaseCommand.PING, ping=api.CommandPing()))
 _PONG = encode_command(api.BaseCommand(type=api.BaseCommand.PONG, pong=api.CommandPong()))
+
+
+# --- transactions ------------------------------------------------------------------------
+
+
+def coordinator_connected(request_id: int) -> bytes:
+    """Say that a transaction coordinator is served here."""
+    command = api.BaseCommand(type=api.BaseCommand.TC_CLIENT_CONNECT_RESPONSE)
+    command.tcClientConnectResponse.request_id = request_id
+    return encode_command(command)
+
+
+def coordinator_refused(request_id: int, code: api.ServerError, message: str) -> bytes:
+    """Say that a transaction coordinator is not served here."""
+    command = api.BaseCommand(type=api.BaseCommand.TC_CLIENT_CONNECT_RESPONSE)
+    response = command.tcClientConnectResponse
+    response.request_id, response.error, response.message = request_id, code, message
+    return encode_command(command)
+
+
+TRANSACTION_RESPONSES: Mapping[int, str] = {
+    api.BaseCommand.NEW_TXN_RESPONSE: "newTxnResponse",
+    api.BaseCommand.ADD_PARTITION_TO_TXN_RESPONSE: "addPartitionToTxnResponse",
+    api.BaseCommand.ADD_SUBSCRIPTION_TO_TXN_RESPONSE: "addSubscriptionToTxnResponse",
+    api.BaseCommand.END_TXN_RESPONSE: "endTxnResponse",
+    api.BaseCommand.END_TXN_ON_PARTITION_RESPONSE: "endTxnOnPartitionResponse",
+    api.BaseCommand.END_TXN_ON_SUBSCRIPTION_RESPONSE: "endTxnOnSubscriptionResponse",
+}
+"""The answers to commands about a transaction, which all have the same fields."""
+
+
+def transaction_answer(
+    kind: api.BaseCommand.Type, request_id: int, transaction: TransactionId
+) -> bytes:
+    """Say that a command about a transaction was done."""
+    command, response = _transaction_answer(kind, request_id, transaction)
+    del response
+    return encode_command(command)
+
+
+def transaction_refused(
+    kind: api.BaseCommand.Type,
+    request_id: int,
+    transaction: TransactionId,
+    code: api.ServerError,
+    message: str,
+) -> bytes:
+    """Refuse a command about a transaction."""
+    command, response = _transaction_answer(kind, request_id, transaction)
+    response.error, response.message = code, message
+    return encode_command(command)
+
+
+def _transaction_answer(
+    kind: api.BaseCommand.Type, request_id: int, transaction: TransactionId
+) -> tuple[api.BaseCommand, Any]:
+    command = api.BaseCommand(type=kind)
+    response = getattr(command, TRANSACTION_RESPONSES[kind])
+    response.request_id = request_id
+    response.txnid_most_bits, response.txnid_least_bits = transaction
+    return command, response

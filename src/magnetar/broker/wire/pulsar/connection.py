@@ -52,18 +52,18 @@ _SERVED = frozenset(
         BaseCommand.AUTH_RESPONSE,
         BaseCommand.WATCH_TOPIC_LIST,
         BaseCommand.WATCH_TOPIC_LIST_CLOSE,
+        BaseCommand.TC_CLIENT_CONNECT_REQUEST,
+        BaseCommand.NEW_TXN,
+        BaseCommand.ADD_PARTITION_TO_TXN,
+        BaseCommand.ADD_SUBSCRIPTION_TO_TXN,
+        BaseCommand.END_TXN,
+        BaseCommand.END_TXN_ON_PARTITION,
+        BaseCommand.END_TXN_ON_SUBSCRIPTION,
     }
 )
 
 # What a client may ask for and this broker does not do: the field with its request id.
 NOT_SUPPORTED: Mapping[int, str] = {
-    BaseCommand.NEW_TXN: "newTxn",
-    BaseCommand.ADD_PARTITION_TO_TXN: "addPartitionToTxn",
-    BaseCommand.ADD_SUBSCRIPTION_TO_TXN: "addSubscriptionToTxn",
-    BaseCommand.END_TXN: "endTxn",
-    BaseCommand.END_TXN_ON_PARTITION: "endTxnOnPartition",
-    BaseCommand.END_TXN_ON_SUBSCRIPTION: "endTxnOnSubscription",
-    BaseCommand.TC_CLIENT_CONNECT_REQUEST: "tcClientConnectRequest",
     BaseCommand.SCALABLE_TOPIC_SUBSCRIBE: "scalableTopicSubscribe",
 }
 

@@ -1,7 +1,8 @@
 """Entries passed on: SENDs out of a run, and answers into runs. The client's side of a stream.
 
     run ──▶ SEND     size u32 | size u32 | 08 06 32 n | 08 producer 10 sequence
-                     [18 messages] [30 highest sequence, if it differs] | 0e 01 | crc32c u32 | body
+                     [18 messages] [20 28 transaction] [30 highest sequence, if it differs]
+                     | 0e 01 | crc32c u32 | body
     SEND_RECEIPT ──▶ Receipt
     MESSAGE *    ──▶ Delivery: neighbouring entries for one consumer are one run
     anything else ─▶ the command
@@ -12,11 +13,14 @@ unless it has entry metadata) is 0 in the rows of its run. Source: the Pulsar bi
 specification.
 """
 
+from collections.abc import Iterable
+from itertools import repeat
 from struct import Struct
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from magnetar.broker.entry import TransactionId
 from magnetar.broker.port import Selection
 from magnetar.broker.run import (
     CHECKSUM,
@@ -26,6 +30,7 @@ from magnetar.broker.run import (
     OFFSET,
     ROW,
     SEQUENCE_ID,
+    TRANSACTION,
     Bytes,
     Run,
 )
@@ -40,8 +45,8 @@ from magnetar.broker.wire.pulsar.frames import (
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand, CommandMessage
 from magnetar.broker.wire.pulsar.walker import read_metadata
 
-SEND_BYTES_MAX = 64
-"""What a SEND puts before a body at the most: sizes, four numbers of ten bytes, the checksum."""
+SEND_BYTES_MAX = 96
+"""What a SEND puts before a body at the most: sizes, six numbers of ten bytes, the checksum."""
 
 _SIZES = Struct(">II")
 _U32 = Struct(">I")
@@ -62,19 +67,25 @@ def encode_sends(producer_id: int, run: Run) -> list[Bytes]:
     """
     start = b"\x08" + encode_varint(producer_id) + b"\x10"
     buffer, base = run.buffer, run.base
+    transactions: Iterable[bytes] = repeat(b"")
+    if run.transactions is not None:
+        texts = [b"", *map(_transaction_fields, run.transactions)]
+        transactions = [texts[number] for number in run.u32(TRANSACTION).tolist()]
     pieces: list[Bytes] = []
-    for offset, length, checksum, messages, sequence_id, highest in zip(
+    for offset, length, checksum, messages, sequence_id, highest, transaction in zip(
         run.u32(OFFSET).tolist(),
         run.u32(LENGTH).tolist(),
         run.u32(CHECKSUM).tolist(),
         run.u32(MESSAGES).tolist(),
         run.i64(SEQUENCE_ID).tolist(),
         run.i64(HIGHEST_SEQUENCE_ID).tolist(),
-        strict=True,
+        transactions,
+        strict=False,  # there may be no end of them
     ):
         contents = start + encode_varint(sequence_id)
         if messages != 1:
             contents += b"\x18" + encode_varint(messages)
+        contents += transaction
         if highest != sequence_id:
             contents += b"\x30" + encode_varint(highest)
         size = len(contents) + 4
@@ -87,6 +98,11 @@ def encode_sends(producer_id: int, run: Run) -> list[Bytes]:
             buffer[offset - base : offset - base + length],
         )
     return pieces
+
+
+def _transaction_fields(transaction: TransactionId) -> bytes:
+    most, least = transaction
+    return b"\x20" + encode_varint(least) + b"\x28" + encode_varint(most)
 
 
 # --- and back ----------------------------------------------------------------------------

@@ -28,9 +28,9 @@ from typing import NamedTuple, NoReturn
 
 from crc32c import crc32c
 
-from magnetar.broker.entry import EntryFlags
+from magnetar.broker.entry import EntryFlags, TransactionId
 from magnetar.broker.port import Acknowledged
-from magnetar.broker.run import ROW, Run
+from magnetar.broker.run import ROW, TRANSACTION, Run
 from magnetar.broker.wire.pulsar.fields import (
     BYTES,
     FIXED32,
@@ -91,6 +91,8 @@ _TRANSACTIONAL = int(EntryFlags.TRANSACTIONAL)
 _ACK_TYPES = frozenset(CommandAck.AckType.values())
 _VALIDATION_ERRORS = frozenset(CommandAck.ValidationError.values())
 
+_NO_TRANSACTION = TransactionId(0, 0)
+
 _SEEN_NAME, _SEEN_SEQUENCE, _SEEN_TIME = 1, 2, 4
 _SEEN_ALL = _SEEN_NAME | _SEEN_SEQUENCE | _SEEN_TIME
 
@@ -132,8 +134,7 @@ class Ack(NamedTuple):
     """Set: the client wants an ACK_RESPONSE."""
     validation_error: int | None = None
     """Why the client could not use the message (CommandAck.ValidationError); it is discarded."""
-    transaction: tuple[int, int] | None = None
-    """Most and least significant bits of a transaction id."""
+    transaction: TransactionId | None = None
 
 
 class Flow(NamedTuple):
@@ -204,6 +205,7 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
     frame_bytes = 0
     more = False
     last_time = last_publish_time = 0
+    transactions: dict[int, TransactionId] | None = None  # by row
     try:
         while position < end:
             # --- the frame
@@ -265,6 +267,10 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                         highest_sequence_id = signed(value)
                     elif tag in {0x20, 0x28}:
                         flags = _TRANSACTIONAL
+                        transactions = transactions or {}
+                        most, least = transactions.get(len(rows), _NO_TRANSACTION)
+                        most, least = (most, value) if tag == 0x20 else (value, least)
+                        transactions[len(rows)] = TransactionId(most, least)
                     elif tag not in {0x38, 0x40}:  # is_chunk and marker: the metadata says so
                         usual = False
                         break
@@ -302,9 +308,16 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                 producer_id, sequence_id, highest_sequence_id, messages, flags = _send_fields(
                     decoded.send
                 )
+                if flags:
+                    transactions = transactions or {}
+                    transactions[len(rows)] = TransactionId(
+                        decoded.send.txnid_most_bits, decoded.send.txnid_least_bits
+                    )
             slot = slots.get(producer_id)
             if slot is None:
                 strays.append(Stray(producer_id, sequence_id))
+                if transactions:
+                    transactions.pop(len(rows), None)
                 position = frame_end
                 continue
 
@@ -316,6 +329,8 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                 body = command_end + 6
                 if crc32c(buffer[body:frame_end]) != checksum:
                     broken.append(Broken(producer_id, sequence_id, slot, len(rows)))
+                    if transactions:
+                        transactions.pop(len(rows), None)
                     position = frame_end
                     continue
             else:
@@ -386,7 +401,19 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
             raise FrameError("a field runs past the end of its frame") from error
         more = True
     run = Run(bytearray().join(rows), buffer) if rows else None
+    if transactions and run is not None:
+        _put_transactions(run, transactions)
     return Walk(run, acks, flows, strays, broken, command, position, more, frame_bytes)
+
+
+def _put_transactions(run: Run, by_row: Mapping[int, TransactionId]) -> None:
+    """Number the transactions of a run, and write the numbers into its rows."""
+    numbers: dict[TransactionId, int] = {}
+    column = run.u32(TRANSACTION)
+    for row, each in by_row.items():
+        if row < run.count:  # that of a damaged frame is not there
+            column[row] = numbers.setdefault(each, len(numbers) + 1)
+    run.transactions = list(numbers)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -532,7 +559,7 @@ def _read_ack(  # noqa: C901, PLR0912 - one branch per field
         kind == CommandAck.Cumulative,
         request_id,
         validation_error,
-        (txn_most, txn_least) if transactional else None,
+        TransactionId(txn_most, txn_least) if transactional else None,
     )
 
 

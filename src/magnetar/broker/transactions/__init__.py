@@ -1,0 +1,1 @@
+"""Transactions: opening, deciding and finishing them. What topics do for them is in `topics`."""
