@@ -284,7 +284,7 @@ def publish_delayed(line: Line, topic: str, due: Sequence[int]) -> None:
 
 # --- topics ------------------------------------------------------------------------------
 
-TOPICS = 10_000 if FULL else 1_000
+TOPICS = 10_000 if FULL else 2_000
 PER_TOPIC_BYTES = 20 * 1024
 BASE_BYTES = 200 * MIB
 START_S = 10.0
