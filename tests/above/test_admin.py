@@ -83,6 +83,40 @@ CALLS: list[tuple[Callable[[Admin], object], tuple[str, str, Any]]] = [
         lambda a: a.create_tenant("t", ["c"]),
         ("PUT", "/admin/v2/tenants/t", {"adminRoles": [], "allowedClusters": ["c"]}),
     ),
+    (
+        lambda a: a.update_tenant("t", ["c"], ["r"]),
+        ("POST", "/admin/v2/tenants/t", {"adminRoles": ["r"], "allowedClusters": ["c"]}),
+    ),
+    (
+        lambda a: a.create_cluster("west", "http://west:8080"),
+        (
+            "PUT",
+            "/admin/v2/clusters/west",
+            {"serviceUrl": "http://west:8080", "brokerServiceUrl": None},
+        ),
+    ),
+    (lambda a: a.delete_cluster("west"), ("DELETE", "/admin/v2/clusters/west", None)),
+    (
+        lambda a: a.split_bundle("t/n", "LARGEST"),
+        ("PUT", "/admin/v2/namespaces/t/n/LARGEST/split", None),
+    ),
+    (lambda a: a.unload_namespace("t/n"), ("PUT", "/admin/v2/namespaces/t/n/unload", None)),
+    (
+        lambda a: a.clear_namespace("t/n", "a/b"),
+        ("POST", "/admin/v2/namespaces/t/n/clearBacklog/a%2Fb", None),
+    ),
+    (
+        lambda a: a.create_missed_partitions("orders"),
+        ("POST", f"{T}/createMissedPartitions", None),
+    ),
+    (
+        lambda a: a.set_topic_properties("orders", {"a": "b"}),
+        ("PUT", f"{T}/properties", {"a": "b"}),
+    ),
+    (
+        lambda a: a.set_subscription_properties("orders", "s", {"a": "b"}),
+        ("PUT", f"{T}/subscription/s/properties", {"a": "b"}),
+    ),
     (lambda a: a.delete_tenant("t"), ("DELETE", "/admin/v2/tenants/t?force=false", None)),
     (lambda a: a.create_namespace("t/n"), ("PUT", "/admin/v2/namespaces/t/n", None)),
     (

@@ -44,6 +44,9 @@ def test_a_new_tenant_is_created_with_its_first_namespace(run: Any, admin: Any) 
             ("set_policy", "a/b", "maxConsumersPerTopic", 7),
         ),
         (["unset", "a/b", "retention"], ("remove_policy", "a/b", "retention")),
+        (["unload", "a/b"], ("unload_namespace", "a/b")),
+        (["clear", "a/b"], ("clear_namespace", "a/b", None)),
+        (["clear", "a/b", "-s", "s"], ("clear_namespace", "a/b", "s")),
     ],
 )
 def test_each_verb_makes_one_call(
@@ -51,6 +54,13 @@ def test_each_verb_makes_one_call(
 ) -> None:
     assert run("namespaces", *arguments).code == 0
     assert admin.calls == [call]
+
+
+def test_bundles_are_shown_after_they_were_split(run: Any, admin: Any) -> None:
+    admin.answers["bundles"] = ["0x00000000_0x80000000", "0x80000000_0xffffffff"]
+    done = run("namespaces", "bundles", "a/b", "--split", "LARGEST")
+    assert done.out == "0x00000000_0x80000000\n0x80000000_0xffffffff\n"
+    assert admin.calls == [("split_bundle", "a/b", "LARGEST"), ("bundles", "a/b")]
 
 
 def test_policies_that_are_not_set_are_left_out(run: Any, admin: Any) -> None:

@@ -102,6 +102,13 @@ def test_peeking_shows_the_messages_and_their_places(run: Any, admin: Any) -> No
     assert run("subscriptions", "peek", "t", "s").out.split()[0] == "3:4"
 
 
+def test_a_backlog_is_counted(run: Any, admin: Any) -> None:
+    admin.answers["analyze"] = {"entries": 1200, "messages": 3400, "aborted": False}
+    assert run("subscriptions", "analyze", "t", "s").out == "3,400 messages in 1,200 entries\n"
+    admin.answers["analyze"]["aborted"] = True
+    assert "and more" in run("subscriptions", "analyze", "t", "s").out
+
+
 def test_an_empty_backlog_is_exit_code_3(run: Any, admin: Any) -> None:
     admin.answers |= {
         "partition_names": ["t"],

@@ -92,8 +92,14 @@ def test_partitions_can_be_seen_and_grown(run: Any, admin: Any) -> None:
 def test_terminating_tells_the_last_message(run: Any, admin: Any) -> None:
     admin.answers |= {"partitions": 0, "terminate": MessageId(3, 4)}
     assert run("topics", "terminate", "t").out == "terminated t after 3:4\n"
-    admin.answers["partitions"] = 2
-    assert run("topics", "terminate", "t").code == 2
+    admin.answers |= {"partitions": 2, "terminate_partitions": {0: MessageId(3, 4, 0)}}
+    told = json.loads(run("topics", "terminate", "t", "-o", "json").out)
+    assert told == {"topic": "t", "last_ids": {"0": "3:4:0"}}
+
+
+def test_missing_partitions_are_made_anew(run: Any, admin: Any) -> None:
+    assert run("topics", "create-missed-partitions", "t").code == 0
+    assert admin.calls == [("create_missed_partitions", "t")]
 
 
 def test_unloading_a_partitioned_topic_unloads_each_partition(run: Any, admin: Any) -> None:

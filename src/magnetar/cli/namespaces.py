@@ -138,6 +138,43 @@ def unset_policy(asked: Asked, namespace: str, policy: str) -> None:
     asked.show_one({"namespace": namespace, policy: None}, f"{namespace}: {policy} is not set")
 
 
+@namespaces.command("bundles")
+@click.argument("namespace")
+@click.option("--split", "bundle", help="Cut one in halves before; LARGEST: that with most topics.")
+@pass_asked
+def bundles(asked: Asked, namespace: str, bundle: str | None) -> None:
+    """Show the hash ranges that a namespace is shown in."""
+    with asked.admin() as admin:
+        if bundle is not None:
+            admin.split_bundle(namespace, bundle)
+        found = admin.bundles(namespace)
+    if asked.json:
+        asked.show_one(found)
+    else:
+        write_out("".join(f"{each}\n" for each in found), newline=False)
+
+
+@namespaces.command("unload")
+@click.argument("namespace")
+@pass_asked
+def unload(asked: Asked, namespace: str) -> None:
+    """Let the broker forget the memory of all topics; clients come back by themselves."""
+    with asked.admin() as admin:
+        admin.unload_namespace(namespace)
+    asked.show_one({"namespace": namespace, "unloaded": True}, f"unloaded {namespace}")
+
+
+@namespaces.command("clear")
+@click.argument("namespace")
+@click.option("--subscription", "-s", help="Of this subscription only.")
+@pass_asked
+def clear(asked: Asked, namespace: str, subscription: str | None) -> None:
+    """Acknowledge everything in all topics, for all subscriptions or for one."""
+    with asked.admin() as admin:
+        admin.clear_namespace(namespace, subscription)
+    asked.show_one({"namespace": namespace, "cleared": True}, f"cleared {namespace}")
+
+
 def parse_minutes(text: str) -> int:
     """Return a retention time in minutes, rounded up, so that nothing goes too early.
 

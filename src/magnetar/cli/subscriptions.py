@@ -74,6 +74,19 @@ def create(asked: Asked, topic: str, subscription: str, start: str | Position) -
     asked.show_one(told, f"created {subscription} on {topic}")
 
 
+@subscriptions.command("analyze")
+@click.argument("topic")
+@click.argument("subscription", type=values.subscription)
+@pass_asked
+def analyze(asked: Asked, topic: str, subscription: str) -> None:
+    """Count what waits for a SUBSCRIPTION entry by entry, reading all of it."""
+    with asked.admin() as admin:
+        told = admin.analyze(topic, subscription)
+    broken_off = ", and more: it was too long to be counted" if told["aborted"] else ""
+    text = f"{told['messages']:,} messages in {told['entries']:,} entries{broken_off}"
+    asked.show_one(told, text)
+
+
 @subscriptions.command("delete")
 @click.argument("topic")
 @click.argument("subscription", type=values.subscription)

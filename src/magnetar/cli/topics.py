@@ -136,14 +136,26 @@ def partitions(asked: Asked, topic: str, wanted: int | None) -> None:
 @click.argument("topic")
 @pass_asked
 def terminate(asked: Asked, topic: str) -> None:
-    """Close a topic for good: it can be read, but nothing more is published."""
+    """Close a topic, or all its partitions, for good: it is read, but nothing more is published."""
     with asked.admin() as admin:
         if admin.partitions(topic):
-            raise CommandError(
-                f"{topic} is partitioned", "terminate its partitions", ExitCode.USAGE
-            )
+            ends = admin.terminate_partitions(topic)
+            told = {str(index): str(last) for index, last in ends.items()}
+            text = f"terminated {len(ends)} partitions of {topic}"
+            asked.show_one({"topic": topic, "last_ids": told}, text)
+            return
         last = admin.terminate(topic)
     asked.show_one({"topic": topic, "last_id": str(last)}, f"terminated {topic} after {last}")
+
+
+@topics.command("create-missed-partitions")
+@click.argument("topic")
+@pass_asked
+def create_missed(asked: Asked, topic: str) -> None:
+    """Make the partitions of a topic anew that are missing."""
+    with asked.admin() as admin:
+        admin.create_missed_partitions(topic)
+    asked.show_one({"topic": topic, "created": True}, f"{topic} has all its partitions")
 
 
 @topics.command("compact")

@@ -14,6 +14,7 @@ import http.client
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -154,8 +155,24 @@ class Admin:
     def brokers(self) -> list[str]:
         return _strings(self._json("GET", "/admin/v2/brokers"))
 
+    def load_report(self) -> Json:
+        """Return what the broker carries: rates, counts and bundles, of all its processes."""
+        return self._json("GET", "/admin/v2/broker-stats/load-report")
+
     def clusters(self) -> list[str]:
         return _strings(self._json("GET", "/admin/v2/clusters"))
+
+    def cluster(self, cluster: str) -> Json:
+        """Return where a cluster can be reached."""
+        return self._json("GET", f"/admin/v2/clusters/{_quoted(cluster)}")
+
+    def create_cluster(self, cluster: str, service_url: str, broker_url: str = "") -> None:
+        """Make another cluster known."""
+        body = {"serviceUrl": service_url, "brokerServiceUrl": broker_url or None}
+        self._json("PUT", f"/admin/v2/clusters/{_quoted(cluster)}", body)
+
+    def delete_cluster(self, cluster: str) -> None:
+        self._json("DELETE", f"/admin/v2/clusters/{_quoted(cluster)}")
 
     def metrics(self) -> str:
         """Return the Prometheus text of all broker processes."""
@@ -166,10 +183,22 @@ class Admin:
     def tenants(self) -> list[str]:
         return _strings(self._json("GET", "/admin/v2/tenants"))
 
-    def create_tenant(self, tenant: str, clusters: Sequence[str] | None = None) -> None:
+    def tenant(self, tenant: str) -> Json:
+        """Return who may administer a tenant, and on which clusters."""
+        return self._json("GET", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}")
+
+    def create_tenant(
+        self, tenant: str, clusters: Sequence[str] | None = None, roles: Sequence[str] = ()
+    ) -> None:
+        """Create a tenant; without `clusters`, one that may use all there are."""
         allowed = self.clusters() if clusters is None else list(clusters)
-        body = {"adminRoles": [], "allowedClusters": allowed}
+        body = {"adminRoles": list(roles), "allowedClusters": allowed}
         self._json("PUT", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}", body)
+
+    def update_tenant(self, tenant: str, clusters: Sequence[str], roles: Sequence[str]) -> None:
+        """Replace who may administer a tenant, and on which clusters."""
+        body = {"adminRoles": list(roles), "allowedClusters": list(clusters)}
+        self._json("POST", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}", body)
 
     def delete_tenant(self, tenant: str, *, force: bool = False) -> None:
         path = f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}"
@@ -209,6 +238,24 @@ class Admin:
         """Keep what is acknowledged this long and up to this size; -1: no such limit."""
         value = {"retentionTimeInMinutes": time_min, "retentionSizeInMB": size_mib}
         self.set_policy(namespace, "retention", value)
+
+    def bundles(self, namespace: str) -> list[str]:
+        """Return the hash ranges that a namespace is shown in, such as `0x00000000_0x40000000`."""
+        borders = self._json("GET", f"{_namespace(namespace)}/bundles")["boundaries"]
+        return [f"{low}_{high}" for low, high in pairwise(borders)]
+
+    def split_bundle(self, namespace: str, bundle: str) -> None:
+        """Cut a bundle into halves; `LARGEST` is the one with the most topics."""
+        self._json("PUT", f"{_namespace(namespace)}/{_quoted(bundle)}/split")
+
+    def unload_namespace(self, namespace: str) -> None:
+        """Close the clients of all topics of a namespace; they come back by themselves."""
+        self._json("PUT", f"{_namespace(namespace)}/unload")
+
+    def clear_namespace(self, namespace: str, subscription: str | None = None) -> None:
+        """Acknowledge everything in all topics of a namespace, for one subscription or for all."""
+        tail = "" if subscription is None else f"/{_quoted(check_subscription(subscription))}"
+        self._json("POST", f"{_namespace(namespace)}/clearBacklog{tail}")
 
     # --- topics -----------------------------------------------------------------------------
 
@@ -309,6 +356,22 @@ class Admin:
         """Close a topic for good; it can still be read. Returns its last entry."""
         return _message_id(self._json("POST", f"{_topic(topic)}/terminate"))
 
+    def terminate_partitions(self, topic: str) -> dict[int, MessageId]:
+        """Close every partition for good; return the last entry of each."""
+        told = self._json("POST", f"{_topic(topic)}/terminate/partitions")
+        return {int(index): _message_id(each) for index, each in told.items()}
+
+    def create_missed_partitions(self, topic: str) -> None:
+        """Make the partitions of a partitioned topic anew that are missing."""
+        self._json("POST", f"{_topic(topic)}/createMissedPartitions")
+
+    def topic_properties(self, topic: str) -> dict[str, str]:
+        return dict(self._json("GET", f"{_topic(topic)}/properties") or {})
+
+    def set_topic_properties(self, topic: str, properties: Mapping[str, str]) -> None:
+        """Add properties to a topic, or change them."""
+        self._json("PUT", f"{_topic(topic)}/properties", dict(properties))
+
     def compact(self, topic: str) -> None:
         """Begin to compact a topic, all its partitions."""
         self._json("PUT", f"{_topic(topic)}/compaction")
@@ -367,6 +430,19 @@ class Admin:
     def expire(self, topic: str, subscription: str, seconds: int) -> None:
         """Acknowledge everything older than `seconds`."""
         self._json("POST", f"{_subscription(topic, subscription)}/expireMessages/{seconds}")
+
+    def analyze(self, topic: str, subscription: str) -> Json:
+        """Count a backlog entry by entry. `aborted` says that it was too long to be counted."""
+        return self._json("GET", f"{_subscription(topic, subscription)}/analyzeBacklog")
+
+    def subscription_properties(self, topic: str, subscription: str) -> dict[str, str]:
+        return dict(self._json("GET", f"{_subscription(topic, subscription)}/properties") or {})
+
+    def set_subscription_properties(
+        self, topic: str, subscription: str, properties: Mapping[str, str]
+    ) -> None:
+        """Replace what is noted about a subscription."""
+        self._json("PUT", f"{_subscription(topic, subscription)}/properties", dict(properties))
 
     def reset(self, topic: str, subscription: str, to: MessageId | int) -> None:
         """Move a subscription to an entry (inclusive) or to a time (ms since 1970).

@@ -1,0 +1,68 @@
+"""`magnetar brokers`: the broker itself, through admin REST."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from magnetar.cli.errors import write_out
+from magnetar.cli.verb import Asked, Noun, pass_asked
+
+
+@click.group(cls=Noun)
+def brokers() -> None:
+    """Ask the broker how it is and what it carries."""
+
+
+@brokers.command("list")
+@pass_asked
+def list_brokers(asked: Asked) -> None:
+    """List the brokers of the cluster: all processes of a data folder are one."""
+    with asked.admin() as admin:
+        found = admin.brokers()
+    if asked.json:
+        asked.show_one(found)
+    else:
+        write_out("".join(f"{each}\n" for each in found), newline=False)
+
+
+@brokers.command("health")
+@pass_asked
+def health(asked: Asked) -> None:
+    """Say ok if every process of the broker can do its work; else fail, with the reason."""
+    with asked.admin() as admin:
+        told = admin.health()
+    asked.show_one({"health": told}, told)
+
+
+@brokers.command("version")
+@pass_asked
+def version(asked: Asked) -> None:
+    """Show which version the broker is."""
+    with asked.admin() as admin:
+        told = admin.version()
+    asked.show_one({"version": told}, told)
+
+
+@brokers.command("load")
+@pass_asked
+def load(asked: Asked) -> None:
+    """Show what the broker carries at the moment."""
+    with asked.admin() as admin:
+        told = admin.load_report()
+    asked.show_one(told, _load_text(told))
+
+
+def _load_text(told: Mapping[str, Any]) -> str:
+    """Return the figures that a person looks for first."""
+    return "\n".join(
+        [
+            f"topics         {told.get('numTopics', 0):,} in use",
+            f"producers      {told.get('numProducers', 0):,}",
+            f"consumers      {told.get('numConsumers', 0):,}",
+            f"messages in    {told.get('msgRateIn', 0.0):,.1f}/s",
+            f"messages out   {told.get('msgRateOut', 0.0):,.1f}/s",
+            f"bytes in       {told.get('msgThroughputIn', 0.0):,.0f}/s",
+            f"bytes out      {told.get('msgThroughputOut', 0.0):,.0f}/s",
+        ]
+    )

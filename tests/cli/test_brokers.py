@@ -1,0 +1,28 @@
+"""`magnetar brokers`."""
+
+import json
+from typing import Any
+
+from magnetar.client.admin import AdminError
+
+
+def test_the_broker_says_who_it_is_and_how(run: Any, admin: Any) -> None:
+    admin.answers |= {"brokers": ["h:8080"], "health": "ok", "version": "1.2"}
+    assert run("brokers", "list").out == "h:8080\n"
+    assert run("brokers", "health").out == "ok\n"
+    assert run("brokers", "version").out == "1.2\n"
+
+
+def test_a_broker_that_is_not_well_is_a_failure(run: Any, admin: Any) -> None:
+    admin.answers["health"] = AdminError(503, "nothing can be stored: the disk is full")
+    done = run("brokers", "health")
+    assert done.code == 1
+    assert "the disk is full" in done.err
+
+
+def test_the_load_is_shown_for_people_and_for_programs(run: Any, admin: Any) -> None:
+    admin.answers["load_report"] = {"numTopics": 2000, "msgRateIn": 1.25, "bundles": []}
+    text = run("brokers", "load").out
+    assert "2,000 in use" in text
+    assert "1.2/s" in text
+    assert json.loads(run("brokers", "load", "-o", "json").out)["numTopics"] == 2000
