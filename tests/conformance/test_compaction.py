@@ -133,3 +133,34 @@ def test_a_view_and_its_ids_survive_a_kill(restartable: Restartable) -> None:
     assert read_all(client, topic) == expected
     restartable.crash()
     assert read_all(restartable.client(), topic) == expected
+
+
+def test_a_reader_of_a_view_may_seek(client: Any, admin: Admin, topic: str) -> None:
+    producer = client.create_producer(topic, batching_enabled=False)
+    put(producer, *((f"k{n % 4}", str(n)) for n in range(12)))
+    compact(admin, topic)
+    reader = client.create_reader(topic, EARLIEST, is_read_compacted=True)
+    first = [reader.read_next(5000) for _ in range(4)]
+    assert [said(each)[1] for each in first] == ["8", "9", "10", "11"]
+    assert not reader.has_message_available()
+    reader.seek(first[2].message_id())
+    again = []
+    while reader.has_message_available():
+        again.append(said(reader.read_next(5000))[1])
+    assert again[-1] == "11"
+    assert len(again) <= 2
+    reader.seek(EARLIEST)
+    assert [said(reader.read_next(5000))[1] for _ in range(4)] == ["8", "9", "10", "11"]
+    reader.seek(1)
+    assert said(reader.read_next(5000))[1] == "8"
+
+
+def test_nothing_is_available_in_a_view_of_which_all_was_deleted(
+    client: Any, admin: Admin, topic: str
+) -> None:
+    producer = client.create_producer(topic, batching_enabled=False)
+    put(producer, ("a", "1"), ("a", None))
+    compact(admin, topic)
+    assert read_all(client, topic) == []
+    put(producer, ("b", "1"))
+    assert read_all(client, topic) == [("b", "1")]

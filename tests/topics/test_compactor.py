@@ -685,3 +685,84 @@ async def test_more_keys_than_memory_take_more_rounds(
     await publish(core, *say(*((f"k{i % 500}", b"%d" % i) for i in range(1000))))
     await compact(core)
     assert await view(core) == [(f"k{i}", b"%d" % (500 + i)) for i in range(500)]
+
+
+# --- damage
+
+
+async def restarted_with_damage(core: Core, body: bytes, *, newest: bool) -> Core:
+    """Restart on the same folder, with one byte of a body changed in one of the entry logs."""
+    await core.stop()
+    logs = sorted(
+        (core.config.data / "entries").glob("*.log"), key=lambda path: path.stat().st_mtime_ns
+    )
+    [*_, log] = logs if newest else logs[:1]
+    content = bytearray(log.read_bytes())
+    content[content.index(body) + len(body) - 1] ^= 1
+    log.write_bytes(content)
+    again = Core(core.config.data, core.clock, ledger_entries_max=10)
+    return await again.start()
+
+
+async def test_what_is_damaged_in_the_log_is_left_out_and_counted(tmp_path: Path) -> None:
+    core = await Core(tmp_path / "data", ledger_entries_max=10).start()
+    await publish(core, *say(("a", b"first"), ("a", b"damaged"), ("b", b"other")))
+    core = await restarted_with_damage(core, b"damaged", newest=True)
+    await compact(core)
+    assert await view(core) == [("a", b"first"), ("b", b"other")]
+    assert core.catalog.compactor._lost.value == 1
+    await core.stop()
+
+
+async def test_a_damaged_view_is_made_anew_from_the_log(tmp_path: Path) -> None:
+    core = await Core(tmp_path / "data", ledger_entries_max=10).start()
+    await publish(core, *say(("a", b"1"), ("b", b"value-b"), ("a", b"value-a")))
+    await core.ledgers.flush()
+    await compact(core)
+    core = await restarted_with_damage(core, b"value-b", newest=True)
+    # A reader goes over to the log, which has all that there was: more than the view.
+    assert await view(core) == [("a", b"1"), ("b", b"value-b"), ("a", b"value-a")]
+    await publish(core, *say(("c", b"value-c")))
+    await compact(core)
+    left = [("b", b"value-b"), ("a", b"value-a"), ("c", b"value-c")]
+    assert await view(core, name="2") == left
+    await core.stop()
+
+
+async def test_a_damaged_view_without_a_log_loses_only_what_is_damaged(tmp_path: Path) -> None:
+    core = await Core(tmp_path / "data", ledger_entries_max=10).start()
+    await publish(core, *say(*((f"k{n}", b"value-%d." % n) for n in range(25))))
+    await set_policies(core, retention=Retention(time_min=0, size_mib=0))
+    await core.ledgers.flush()
+    topic = await compact(core)
+    assert await keep_up(topic, core.clock) == 2
+    core = await restarted_with_damage(core, b"value-7.", newest=True)
+    kept = [(f"k{n}", b"value-%d." % n) for n in range(25) if n != 7]
+    assert await view(core) == kept
+    await publish(core, *say(("new", b"x")))
+    await compact(core)
+    assert await view(core, name="2") == [*kept, ("new", b"x")]
+    await core.stop()
+
+
+# --- the event loop
+
+
+async def test_a_large_batch_does_not_hold_the_loop(core: Core) -> None:
+    """How often others had their turn is counted: what a machine makes of it is not timed here."""
+    said = [Said(f"k{n % 1000}", b"x" * 20) for n in range(20_000)]
+    await publish(core, batch(said, api.ZSTD), batch(said[:10_000], api.LZ4))
+    turns, running = 0, True
+
+    async def watch() -> None:
+        nonlocal turns
+        while running:
+            await asyncio.sleep(0)
+            turns += 1
+
+    watching = asyncio.create_task(watch())
+    await compact(core)
+    running = False
+    await watching
+    assert turns > 50
+    assert len(await view(core)) == 1000

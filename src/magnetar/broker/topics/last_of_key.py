@@ -6,9 +6,10 @@
                  ordinals  | 0| 1| 2| 3|       4 bytes each: which message it was
                  settle ─▶ |d1:2|d2:1|d3:3|    only the last of each digest
 
-16 bytes for each key, and at most half as much again for repetitions not settled yet; Python's
-own dictionary takes ten times that. The hash is blake2b with a random key: that two keys of
-ten million share 96 bits and a part is less likely than 1 in 10^18, and nobody can provoke it.
+22 bytes for each key, room to grow included, and at most half as much again for repetitions not
+settled yet; Python's own dictionary takes six times that. The hash is blake2b with a random key:
+that two keys of ten million share 96 bits and a part is less likely than 1 in 10^18, and nobody
+can provoke it.
 
 When even that is too much, the upper half of the parts is given up, and the caller comes
 again for it: a round more over the log, instead of memory without limit.
@@ -30,7 +31,8 @@ ORDINAL_MAX = 2**32 - 2
 _DELETED = 2**32 - 1
 _PART_BYTES = 2
 _DIGEST_BYTES = 12
-_ROW_BYTES = _DIGEST_BYTES + 4
+_ROW_BYTES = _DIGEST_BYTES + 4 + 6
+"""What a row takes: with the room that Python's arrays keep to grow."""
 _DIGEST = struct.Struct(f"{_DIGEST_BYTES}s")
 _SETTLE_AT = 64
 """A part with fewer rows is not settled."""

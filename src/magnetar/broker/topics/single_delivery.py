@@ -137,7 +137,7 @@ class SingleDelivery(Delivery):
                 account.pass_compacted(self.read_position, after)
                 self.read_position = max(self.read_position, after)
                 self._surviving = None
-            elif self.read_position >= account.kept_from:
+            elif self._log_has_the_rest:
                 self._surviving = None  # the log has it all
             else:
                 account.count_lost(surviving.view.ledger, surviving.skip_damage())
@@ -154,11 +154,17 @@ class SingleDelivery(Delivery):
             portion.rows = [row for row in portion.rows if row in survivors]
         return portion
 
+    @property
+    def _log_has_the_rest(self) -> bool:
+        """Whether nothing behind the read position is in the view only."""
+        account = self._account
+        return account.log.next_position(self.read_position) >= account.kept_from
+
     def _leave_view(self, entries_max: int) -> Portion | None:
         """Another view has taken the place of the one that is read."""
         account = self._account
         self._surviving = None
-        if self.read_position < account.kept_from and account.view is not None:
+        if account.view is not None and not self._log_has_the_rest:
             self._surviving = Surviving(account.view, account.ground, account.wake)
             return self._read_survivors(self._surviving, entries_max)
         return self._read_new(entries_max)

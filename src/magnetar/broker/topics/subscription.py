@@ -577,6 +577,7 @@ class Subscription(Acknowledging):
         if self._closing:
             raise ServiceNotReadyError(f"subscription {self.name!r} is being reset already")
         self._closing = True
+        self._read_as(compacted=self.reads_compacted)
         try:
             self.end_consumers(None)
             if position is None:

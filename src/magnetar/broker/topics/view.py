@@ -129,20 +129,33 @@ class View:
             return None
 
     async def _halve(self, low: int, high: int, column: int, value: int) -> int:
-        """Return the first place in [low, high) whose column is not below a value; else `high`."""
+        """Return the first place in [low, high) whose column is not below a value; else `high`.
+
+        Where that may be among what is lost, it is a place that is lost: whoever reads there
+        learns of it, and misses nothing that is not.
+        """
         while low < high:
             middle = (low + high) // 2
-            try:
-                run = (await self.read(middle, 1, _ONE_ENTRY_BYTES)).run
-            except QuarantinedError as error:
-                if error.last + 1 >= high:
-                    high = middle
-                else:
-                    low = error.last + 1
-                continue
-            found = run.u32(column)[0] if column == RESERVED else run.i64(column)[0]
-            if found < value:
+            found = await self._value(middle, column)
+            if isinstance(found, QuarantinedError):
+                below = await self._halve(low, middle, column, value)
+                after = found.last + 1
+                if below < middle:
+                    return below
+                beyond = await self._value(after, column) if after < high else found
+                if isinstance(beyond, QuarantinedError) or beyond >= value:
+                    return middle
+                low = after + 1
+            elif found < value:
                 low = middle + 1
             else:
                 high = middle
         return low
+
+    async def _value(self, place: int, column: int) -> int | QuarantinedError:
+        try:
+            run = (await self.read(place, 1, _ONE_ENTRY_BYTES)).run
+        except QuarantinedError as error:
+            return error
+        words = run.u32(column) if column == RESERVED else run.i64(column)
+        return int(words[0])
