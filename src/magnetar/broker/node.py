@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import magnetar
+from magnetar.broker.access.audit import Audit
 from magnetar.broker.access.authorize import Access, Grantor
 from magnetar.broker.access.settings import check_settings
 from magnetar.broker.channel import Channel
@@ -174,7 +175,8 @@ class Node:
         await self._catalog.start()
         self._parts.push_async_callback(self._catalog.stop)
         store = self._store
-        access = await self._access()
+        port, participants = self._port()
+        access = await self._access(port)
         context = Context(
             catalog=self._catalog,
             partitions=Partitions(store),
@@ -192,7 +194,6 @@ class Node:
             access=access,
             complaint=self._complaint,
         )
-        port, participants = self._port()
         coordinator = Coordinator(
             store,
             participants,
@@ -232,7 +233,7 @@ class Node:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
 
-    async def _access(self) -> Access | None:
+    async def _access(self, port: Port) -> Access | None:
         """Return who may do what; None: log-in is off.
 
         Raises:
@@ -249,7 +250,8 @@ class Node:
 
         grantor = Grantor(self._store, known(config))
         ways = authenticator(config, self._files.read, self._clock, self._metrics)
-        access = Access(grantor, ways)
+        audit = Audit(port, config.worker, self._clock, self._metrics)
+        access = Access(grantor, ways, audit)
         await access.start()
         self._parts.push_async_callback(access.stop)
         return access

@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from magnetar.broker.access.attempts import Attempts
+from magnetar.broker.access.audit import Audit
 from magnetar.broker.access.caller import Caller
 from magnetar.broker.access.rights import AuthenticationError
 from magnetar.broker.clock import Clock
@@ -94,6 +95,8 @@ class Authenticator:
         self._anonymous = anonymous
         self._proxies = frozenset(proxies)
         self._attempts = Attempts(clock)
+        self.audit: Audit | None = None
+        """Where refusals are noted."""
         self._refreshing: asyncio.Task[None] | None = None
         self._succeeded = metrics.counter(
             "pulsar_authentication_success_total", "Log-ins that succeeded."
@@ -137,6 +140,8 @@ class Authenticator:
             if isinstance(error, ExpiredError):
                 self._expired.value += 1
             self._attempts.failed(credentials.address)
+            if self.audit is not None:
+                self.audit.refused(credentials.method, credentials.address, str(error))
             logger.info("log-in from %s refused: %s", credentials.address or "?", error)
             raise
         self._succeeded.value += 1

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from magnetar.broker.access.audit import Audit
 from magnetar.broker.access.authentication import Authenticator
 from magnetar.broker.access.caller import Caller
 from magnetar.broker.access.permissions import (
@@ -125,9 +126,13 @@ def _frozen(granted: dict[str, list[str]]) -> dict[str, frozenset[str]]:
 class Access:
     """Who may do what."""
 
-    def __init__(self, grantor: Grantor, authenticator: Authenticator) -> None:
+    def __init__(
+        self, grantor: Grantor, authenticator: Authenticator, audit: Audit | None = None
+    ) -> None:
         self.grantor = grantor
         self.authenticator = authenticator
+        self.audit = audit
+        authenticator.audit = audit
 
     async def start(self) -> None:
         """Read what is granted, and follow changes from now on."""
@@ -138,6 +143,8 @@ class Access:
         """Follow no more."""
         await self.authenticator.stop()
         await self.grantor.stop()
+        if self.audit is not None:
+            await self.audit.stop()
 
     def allows(self, caller: Caller, demands: Sequence[Demand]) -> bool:
         """Return whether a caller may do something, by what this process knows now."""
@@ -157,6 +164,8 @@ class Access:
         with suppress(StoreError):  # then it stays as it is: denied
             await self.grantor.look(_keys(demands))
         if not self.allows(caller, demands):
+            if self.audit is not None:
+                self.audit.denied(caller, demands)
             raise AuthorizationError(refusal(caller, demands))
 
 

@@ -40,6 +40,7 @@ from magnetar.broker.doors.admin import (
     topics,
 )
 from magnetar.broker.doors.admin.call import Call
+from magnetar.broker.doors.admin.changes import is_change, noted
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.errors import STATUS, Refusal, refused
 from magnetar.broker.doors.admin.guard import read_body
@@ -109,6 +110,9 @@ class AdminApp:
             async with asyncio.timeout(HANDLER_TIMEOUT_S):
                 body = await read_body(request.receive)
                 call = Call(request, match.parameters, body, self._context, caller)
+                access = self._context.access
+                if access and access.audit and is_change(call, method, match.right):
+                    return await noted(access.audit, call, method, match.handler)
                 return await match.handler(call)
         except AuthenticationError as error:
             access = self._context.access

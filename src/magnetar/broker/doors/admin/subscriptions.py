@@ -259,7 +259,13 @@ ROUTES = [
     Route("POST", f"{SUBSCRIPTION}/skip_all", skip_all, _C),
     Route("POST", f"{SUBSCRIPTION}/expireMessages", expire_to, _C, body=Position),
     Route("POST", f"{SUBSCRIPTION}/expireMessages/{{seconds}}", expire, _C),
-    Route("POST", f"{TOPIC}/all_subscription/expireMessages/{{seconds}}", expire_all, _C),
+    # It touches subscriptions that are kept for others too.
+    Route(
+        "POST",
+        f"{TOPIC}/all_subscription/expireMessages/{{seconds}}",
+        expire_all,
+        Right.NAMESPACE,
+    ),
     Route("POST", f"{SUBSCRIPTION}/resetcursor", reset_to, _C, body=Position),
     Route("POST", f"{SUBSCRIPTION}/resetcursor/{{time}}", reset_to_time, _C),
 ]

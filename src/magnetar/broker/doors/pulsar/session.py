@@ -367,6 +367,7 @@ class Session:
             return
         self.producers.withdraw(lambda demands: access.allows(self.caller, demands))
         self.consumers.withdraw(lambda demands: access.allows(self.caller, demands))
+        self.watchers.withdraw(lambda demands: access.allows(self.caller, demands))
 
     def _ping(self, _: api.BaseCommand) -> None:
         self._line.send(commands.pong())

@@ -14,9 +14,10 @@ Source: the Pulsar binary protocol, CommandWatchTopicList, and PIP-145.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from magnetar.broker.access.rights import Demand, Right
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.lookup import compiled, matching
 from magnetar.broker.doors.pulsar.pattern import Pattern
@@ -316,6 +317,13 @@ class Watchers:
         watcher.view = view
         view.watchers.add(watcher)
         watcher.answer(command.request_id, command.topics_hash)
+
+    def withdraw(self, allowed: Callable[[Sequence[Demand]], bool]) -> None:
+        """Tell nothing more of namespaces that the client may not look into any more."""
+        for watcher in list(self._by_id.values()):
+            if not allowed((Demand(Right.LOOKUP, watcher.namespace),)):
+                del self._by_id[watcher.id]
+                self._leave(watcher)
 
     def close(self, command: api.CommandWatchTopicListClose) -> None:
         """Answer WATCH_TOPIC_LIST_CLOSE. An id that is not open is closed already."""
