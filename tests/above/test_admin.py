@@ -342,7 +342,7 @@ def test_a_name_that_is_no_topic_is_refused_before_anybody_is_asked(
 
 def test_a_token_is_sent_along(server: Server) -> None:
     server.answers = [(200, [])]
-    with Admin(server.url, token="t0ken") as admin:  # noqa: S106 - it is none
+    with Admin(server.url, token="t0ken") as admin:
         admin.tenants()
     assert server.headers[0]["Authorization"] == "Bearer t0ken"
 

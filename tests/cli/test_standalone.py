@@ -15,7 +15,7 @@ from magnetar.cli import standalone as module
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.cli.settings import Merged, SettingsError
 from magnetar.cli.standalone import DEFAULT_DATA, options_from
-from magnetar.standalone import StandaloneOptions
+from magnetar.standalone.options import StandaloneOptions
 
 FULL = Path("/dev/full")
 

@@ -31,7 +31,8 @@ Connect = Callable[..., Any]
 def new_client(url: str, **options: Any) -> Any:
     """An official client that keeps its opinion about vanishing brokers to itself."""
     log = pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
-    return pulsar.Client(url, logger=log, operation_timeout_seconds=20, **options)
+    options.setdefault("operation_timeout_seconds", 20)
+    return pulsar.Client(url, logger=log, **options)
 
 
 @pytest.fixture

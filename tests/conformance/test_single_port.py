@@ -30,8 +30,8 @@ from magnetar.cli.demo.broker import (
 )
 from magnetar.client.address import PULSAR_PORT
 from magnetar.client.admin import Admin
-from magnetar.standalone import StandaloneOptions, siblings
-from magnetar.standalone import _addresses as addresses
+from magnetar.standalone.addresses import worker_addresses
+from magnetar.standalone.options import StandaloneOptions
 from tests.conformance.histories import lost, out_of_order, phantoms
 
 WORKERS = 2
@@ -251,12 +251,14 @@ def test_who_comes_to_the_wrong_process_without_being_told_is_served(tmp_path: P
         broker.discard()
 
 
-def test_with_a_single_port_the_private_ones_are_for_this_machine_alone() -> None:
+def test_with_a_single_port_there_are_no_private_ones(broker: BrokerProcess) -> None:
     options = StandaloneOptions(
         data=Path("d"), workers=2, single_port=True, listen="::", insecure=True
     )
-    assert siblings(options) == [("127.0.0.1", 6660), ("127.0.0.1", 6661)]
-    assert {url for url, _ in addresses(options, "outside")} == {f"pulsar://outside:{PULSAR_PORT}"}
+    told = {each.url for each in worker_addresses(options, "outside")}
+    assert told == {f"pulsar://outside:{PULSAR_PORT}"}
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", PRIVATE_PULSAR_PORT + broker.ports.offset))
 
 
 class Traffic:
@@ -338,12 +340,12 @@ def test_a_worker_that_is_killed_costs_time_and_nothing_else(tmp_path: Path, vic
 
 
 def worker_pid(broker: BrokerProcess, worker: int) -> int:
-    """The process that serves a worker's private port."""
-    wanted = f"{PRIVATE_PULSAR_PORT + worker + broker.ports.offset:04X}"
+    """The process that answers admin REST for a worker."""
+    path = str(broker.log.parent / "data" / "run" / f"worker-{worker}.sock")
     inodes = {
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if line.split()[1].endswith(":" + wanted) and line.split()[3] == "0A"
+        line.split()[6]
+        for line in Path("/proc/net/unix").read_text().splitlines()[1:]
+        if line.endswith(" " + path)
     }
     for pid in group_members(broker.pid):
         if pid == broker.pid:

@@ -7,11 +7,18 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from magnetar.broker.doors import listener as listener_module
-from magnetar.broker.doors.listener import DESCRIPTORS_KEPT, Listener, connections_possible
+from magnetar.broker.doors.listener import (
+    DESCRIPTORS_KEPT,
+    Arrival,
+    Entrance,
+    Listener,
+    connections_possible,
+)
 from magnetar.broker.metrics import Metrics
 
 
@@ -29,7 +36,7 @@ class EchoDoor:
     def connections(self) -> int:
         return len(self.open)
 
-    def connect(self) -> asyncio.BaseProtocol:
+    def connect(self, arrival: Arrival) -> asyncio.BaseProtocol:
         return _Echo(self)
 
     def crowded(self, starting: int) -> bool:
@@ -57,9 +64,9 @@ class _Echo(asyncio.Protocol):
         self._door = door
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._door.open.add(transport)
+        # uvloop's for TLS is none of asyncio's own classes.
+        self._transport = cast("asyncio.Transport", transport)
+        self._door.open.add(self._transport)
         self._door.changed()
 
     def data_received(self, data: bytes) -> None:
@@ -125,7 +132,7 @@ def listen() -> socket.socket:
 
 def make(sockets: list[socket.socket], door: EchoDoor, connections_max: int = 3) -> Listener:
     return Listener(
-        sockets,
+        [Entrance(sockets)],
         door,
         connections_max=connections_max,
         loop=asyncio.get_running_loop(),
@@ -270,3 +277,88 @@ async def test_a_low_limit_of_descriptors_is_raised_as_far_as_needed(door: EchoD
         listener.stop()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- a proxy in front ------------------------------------------------------------------
+
+BEHIND = b"PROXY TCP4 192.0.2.1 198.51.100.2 56627 6650\r\n"
+
+
+class Announced(EchoDoor):
+    """A door that remembers whom it was told about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def connect(self, arrival: Arrival) -> asyncio.BaseProtocol:
+        self.addresses.append(arrival.address)
+        return super().connect(arrival)
+
+
+@pytest.fixture
+async def proxied() -> AsyncIterator[tuple[Listener, Announced]]:
+    door = Announced()
+    listener = Listener(
+        [Entrance([listen()], proxied=True)],
+        door,
+        connections_max=100,
+        loop=asyncio.get_running_loop(),
+        metrics=Metrics(),
+    )
+    listener.start()
+    yield listener, door
+    await listener.drain(0.2)
+
+
+async def test_the_client_is_who_the_proxy_says(proxied: tuple[Listener, Announced]) -> None:
+    listener, door = proxied
+    reader, writer = await asyncio.open_connection(*listener.addresses[0])
+    writer.write(BEHIND + b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    assert door.addresses == ["192.0.2.1:56627"]
+    writer.close()
+
+
+async def test_a_header_that_comes_byte_by_byte_is_read_and_nothing_behind_it(
+    proxied: tuple[Listener, Announced],
+) -> None:
+    listener, door = proxied
+    reader, writer = await asyncio.open_connection(*listener.addresses[0])
+    for each in BEHIND:
+        writer.write(bytes([each]))
+        await asyncio.sleep(0.001)
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    assert door.addresses == ["192.0.2.1:56627"]
+    writer.close()
+
+
+async def test_a_proxy_that_speaks_for_itself_is_who_it_is(
+    proxied: tuple[Listener, Announced],
+) -> None:
+    listener, door = proxied
+    reader, writer = await asyncio.open_connection(*listener.addresses[0])
+    writer.write(b"PROXY UNKNOWN\r\nhello")
+    assert await reader.readexactly(5) == b"hello"
+    assert door.addresses[0].startswith("127.0.0.1:")
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"hello", BEHIND[:-2] + b"x" * 100, b""])
+async def test_whoever_sends_no_header_is_turned_away(
+    proxied: tuple[Listener, Announced],
+    monkeypatch: pytest.MonkeyPatch,
+    sent: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(listener_module, "PROXY_TIMEOUT_S", 0.2)
+    listener, door = proxied
+    with caplog.at_level("INFO"):
+        reader, writer = await asyncio.open_connection(*listener.addresses[0])
+        writer.write(sent)
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+    assert not door.addresses
+    assert "closing 127.0.0.1:" in caplog.text
+    writer.close()

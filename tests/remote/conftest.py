@@ -1,4 +1,4 @@
-"""A sibling process as this one sees it: a real door on loopback, a fake core behind it."""
+"""A sibling process as this one sees it: a real door on a Unix socket, a fake core behind it."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ import uvloop
 
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.doors.listener import Listener
+from magnetar.broker.doors.listener import Entrance, Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
@@ -196,8 +196,12 @@ async def make_house(tmp_path: Path) -> AsyncIterator[MakeHouse]:
         config = BrokerConfig(data=tmp_path, workers=2, **settings)
         sibling, metrics = FakePort(), Metrics()
         door = PulsarDoor(sibling, config, loop=loop, metrics=Metrics(), server_version="sibling")
+        listening = socket.socket(socket.AF_UNIX)
+        path = str(tmp_path / f"{len(houses)}.sock")
+        listening.bind(path)
+        listening.listen()
         listener = Listener(
-            [socket.create_server(("127.0.0.1", 0))],
+            [Entrance([listening], sibling=True)],
             door,
             connections_max=100,
             loop=loop,
@@ -205,7 +209,7 @@ async def make_house(tmp_path: Path) -> AsyncIterator[MakeHouse]:
         )
         listener.start()
         remote = Remote(
-            [("127.0.0.1", 1), listener.addresses[0]],
+            ["/nowhere", path],
             config,
             clock=ManualClock(),
             loop=loop,

@@ -86,7 +86,7 @@ async def test_who_had_no_room_once_is_granted_nothing_more(house: House) -> Non
 
 
 async def test_a_client_without_room_is_granted_nothing_and_loses_nothing(house: House) -> None:
-    await house.fill(200, payload=bytes(8 * 1024))
+    await house.fill(200, payload=bytes(64 * 1024))  # the first window comes in several reads
     consumer, ears = await house.far_consumer()
     other, other_ears = await house.far_consumer()
     ears.has_room = False
@@ -106,7 +106,7 @@ async def test_a_client_without_room_is_granted_nothing_and_loses_nothing(house:
 
 
 async def test_resume_stops_at_the_next_false(house: House) -> None:
-    await house.fill(60, payload=bytes(8 * 1024))
+    await house.fill(60, payload=bytes(64 * 1024))
     consumer, ears = await house.far_consumer()
     ears.has_room = False
     consumer.flow(60)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +22,11 @@ from tests.remote.conftest import ConsumerEars, House, ProducerEars, Receipts, r
 class Rude:
     """A sibling that says whatever a test wants."""
 
-    def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(path)
+        self._listening.listen()
         self._listening.setblocking(False)
         self.lost: list[Link] = []
         self.clients: list[RawClient] = []
@@ -33,7 +37,7 @@ class Rude:
         link = Link(
             loop, "test", keep_alive_s=keep_alive_s, frame_bytes_max=10_000, lost=self.lost.append
         )
-        dialling = loop.create_task(link.dial(*self._listening.getsockname()))
+        dialling = loop.create_task(link.dial(self._path))
         accepted, _ = await loop.sock_accept(self._listening)
         accepted.setblocking(False)
         other = RawClient(accepted)
@@ -50,8 +54,8 @@ class Rude:
 
 
 @pytest.fixture
-async def rude() -> AsyncIterator[Rude]:
-    sibling = Rude()
+async def rude(tmp_path: Path) -> AsyncIterator[Rude]:
+    sibling = Rude(str(tmp_path / "rude.sock"))
     yield sibling
     sibling.close()
     await asyncio.sleep(0)

@@ -9,10 +9,26 @@ import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 LINE_BYTES_MAX = 1024 * 1024
 """One line of a channel. A config is a few KiB; more is a bug, not a message."""
+
+
+class Address(NamedTuple):
+    """Where clients reach one worker, or the broker as a whole."""
+
+    url: str
+    """Empty, like every other: it is not reached that way."""
+    http_url: str
+    url_tls: str = ""
+    http_url_tls: str = ""
+
+    @property
+    def netloc(self) -> str:
+        """Host and port of its HTTP door."""
+        return urlsplit(self.http_url or self.http_url_tls).netloc
 
 
 class Channel:

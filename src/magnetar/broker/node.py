@@ -35,7 +35,8 @@ from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.broker.doors.admin.app import serve_admin
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.siblings import Siblings
-from magnetar.broker.doors.listener import Listener
+from magnetar.broker.doors.certificates import CertificateError, Certificates, TlsFiles
+from magnetar.broker.doors.listener import Entrance, Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.files import DiskFiles, Files
 from magnetar.broker.logs import log_to_stderr
@@ -98,9 +99,13 @@ class Node:
                 for name, addresses in start["listeners"].items()
             },
         )
-        self._siblings = [(str(host), int(port)) for host, port in start["siblings"]]
+        self._siblings: Sequence[str] = start["siblings"]
         self._admin_sockets: Sequence[str] = start["admin_sockets"]
-        self._pulsar_sockets = [socket.socket(fileno=fd) for fd in start["pulsar_fds"]]
+        self._pulsar_sockets = _sockets(start["pulsar_fds"])
+        self._secure_sockets = _sockets(start["pulsar_tls_fds"])
+        self._sibling_sockets = _sockets(start["sibling_fds"])
+        self._tls: Sequence[str] = start["tls"]
+        self._proxied = bool(start["proxy_protocol"])
         self._parts = AsyncExitStack()
         """What has been started, in the order in which it must not be stopped."""
 
@@ -221,11 +226,12 @@ class Node:
             transactions=coordinator,
         )
         listener = Listener(
-            self._pulsar_sockets,
+            self._entrances(),
             door,
             connections_max=config.connections_max,
             loop=self._loop,
             metrics=self._metrics,
+            certificates=self._certificates(),
         )
         listener.start()
         self._parts.push_async_callback(listener.drain, DRAIN_S)
@@ -256,6 +262,26 @@ class Node:
         self._parts.push_async_callback(access.stop)
         return access
 
+    def _entrances(self) -> list[Entrance]:
+        """Return on what Pulsar connections are accepted, and how they begin."""
+        return [
+            Entrance(self._pulsar_sockets, proxied=self._proxied),
+            Entrance(self._secure_sockets, secure=True, proxied=self._proxied),
+            Entrance(self._sibling_sockets, sibling=True),
+        ]
+
+    def _certificates(self) -> Certificates | None:
+        """Return what TLS needs, followed from now on; None: it is not spoken."""
+        if not self._tls:
+            return None
+        certificate, key, client_ca = (Path(each) if each else None for each in self._tls)
+        assert certificate is not None
+        assert key is not None
+        certificates = Certificates(TlsFiles(certificate, key, client_ca), self._files)
+        certificates.watch()
+        self._parts.push_async_callback(certificates.stop)
+        return certificates
+
     def _complaint(self) -> str:
         reason = self._catalog.trouble.reason
         return f"nothing can be stored: {reason}" if reason else ""
@@ -282,6 +308,10 @@ class Node:
     async def stop(self) -> None:
         """Drain and close, the last opened first."""
         await self._parts.aclose()
+
+
+def _sockets(fds: Sequence[int]) -> list[socket.socket]:
+    return [socket.socket(fileno=fd) for fd in fds]
 
 
 async def live(channel: Channel) -> int:
@@ -319,7 +349,7 @@ async def run(fd: int) -> int:
     channel = await Channel.over(socket.socket(fileno=fd))
     try:
         return await live(channel)
-    except (ConfigError, StorageError, StoreError, OSError) as error:
+    except (CertificateError, ConfigError, StorageError, StoreError, OSError) as error:
         logger.exception("cannot go on")
         channel.send({"failed": str(error)})
         return 1

@@ -9,19 +9,15 @@ address, so that nothing is proxied.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from crc32c import crc32c
 
+from magnetar.broker import channel
 from magnetar.broker.port import Location, NotAllowedError
 from magnetar.names import TopicName
 
-
-class Address(NamedTuple):
-    """Where clients reach one worker."""
-
-    url: str
-    http_url: str
+Address = channel.Address
+"""Where clients reach one worker, as the supervisor says."""
 
 
 def owner_of(topic: str, workers: int) -> int:
@@ -66,5 +62,11 @@ class Ownership:
             known = ", ".join(sorted(self._listeners)) or "none"
             raise NotAllowedError(f"there is no listener {listener!r}; known: {known}")
         worker = self.worker_of(topic)
-        url, http_url = addresses[worker]
-        return Location(url, http_url, here=worker == self.worker)
+        url, http_url, url_tls, http_url_tls = addresses[worker]
+        return Location(
+            url,
+            http_url,
+            here=worker == self.worker,
+            url_tls=url_tls,
+            http_url_tls=http_url_tls,
+        )

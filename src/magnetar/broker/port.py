@@ -395,10 +395,13 @@ class Location(NamedTuple):
     """Where the owner of a topic can be reached."""
 
     url: str
-    """`pulsar://host:port`."""
+    """`pulsar://host:port`; empty, like every other: it is not reached that way."""
     http_url: str
     here: bool
     """True: this very process owns the topic."""
+    url_tls: str = ""
+    """`pulsar+ssl://host:port`."""
+    http_url_tls: str = ""
 
 
 class Port(Protocol):

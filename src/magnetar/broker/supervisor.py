@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from magnetar.broker.channel import Channel
+from magnetar.broker.channel import Address, Channel
 from magnetar.broker.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -57,13 +57,13 @@ class WorkerStart:
 
     config: Mapping[str, Any]
     """The fields of `BrokerConfig`."""
-    addresses: Sequence[tuple[str, str]]
-    """Per worker: the URL for Pulsar clients and the one for HTTP."""
-    shared_address: tuple[str, str]
-    """The same two for the broker as a whole: the ports that all workers share."""
-    siblings: Sequence[tuple[str, int]]
-    """Per worker: host and port at which the others reach it; empty if it is the only one."""
-    listeners: Mapping[str, Sequence[tuple[str, str]]]
+    addresses: Sequence[Address]
+    """Per worker, as clients reach it."""
+    shared_address: Address
+    """The same for the broker as a whole: the ports that all workers share."""
+    siblings: Sequence[str]
+    """Per worker: the Unix socket at which the others reach it; empty if it is the only one."""
+    listeners: Mapping[str, Sequence[Address]]
     pulsar_fds: Sequence[int]
     """Bound sockets, inherited, on which this worker accepts Pulsar clients."""
     admin_sockets: Sequence[str]
@@ -73,6 +73,14 @@ class WorkerStart:
     lock_fd: int
     """The folder's lock, kept open so that it is held while any process writes."""
     inherit_fds: Sequence[int] = ()
+    pulsar_tls_fds: Sequence[int] = ()
+    """The same for clients that speak TLS."""
+    sibling_fds: Sequence[int] = ()
+    """The same for siblings."""
+    tls: Sequence[str] = ()
+    """The files of `certificates.TlsFiles`; the last may be empty. Empty: no TLS."""
+    proxy_protocol: bool = False
+    """Clients come through proxies, which say who they are."""
 
 
 def restart_delay_s(recent_deaths: int) -> float | None:
@@ -250,12 +258,16 @@ def _as_json(start: WorkerStart) -> dict[str, Any]:
         },
         "shared_address": list(start.shared_address),
         "addresses": [list(address) for address in start.addresses],
-        "siblings": [list(address) for address in start.siblings],
+        "siblings": list(start.siblings),
         "listeners": {
             name: [list(address) for address in addresses]
             for name, addresses in start.listeners.items()
         },
         "pulsar_fds": list(start.pulsar_fds),
+        "pulsar_tls_fds": list(start.pulsar_tls_fds),
+        "sibling_fds": list(start.sibling_fds),
+        "tls": list(start.tls),
+        "proxy_protocol": start.proxy_protocol,
         "admin_sockets": list(start.admin_sockets),
         "http_hosts": list(start.http_hosts),
         "lock_fd": start.lock_fd,

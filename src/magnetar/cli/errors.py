@@ -163,7 +163,7 @@ def explain(error: Exception, about: str = "") -> CommandError:
         told = client_error(kind.__name__, about)
     elif kind.__name__ == "AdminError":
         told = _admin_error(getattr(error, "status", 0), str(error))
-    elif kind.__name__ in {"InvalidNameError", "AddressError"}:
+    elif kind.__name__ in {"InvalidNameError", "AddressError", "CredentialsError"}:
         told.exit_code = ExitCode.USAGE
     elif isinstance(error, OSError) and error.filename is not None:
         told = CommandError(f"{error.filename}: {error.strerror or error}")

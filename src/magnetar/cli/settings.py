@@ -19,7 +19,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PREFIX = "MAGNETAR_"
-NOT_SETTINGS = frozenset({"MAGNETAR_URL", "MAGNETAR_ADMIN_URL", "MAGNETAR_CONFIG"})
+NOT_SETTINGS = frozenset(
+    {
+        "MAGNETAR_ADMIN_URL",
+        "MAGNETAR_BASIC",
+        "MAGNETAR_CLIENT_CERTIFICATE",
+        "MAGNETAR_CLIENT_KEY",
+        "MAGNETAR_CONFIG",
+        "MAGNETAR_TLS_TRUST_CERTS",
+        "MAGNETAR_TOKEN",
+        "MAGNETAR_TOKEN_FILE",
+        "MAGNETAR_URL",
+    }
+)
 """Variables of the same name space that other commands read."""
 
 Kinds = Mapping[str, type]

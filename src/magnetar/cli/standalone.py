@@ -10,7 +10,8 @@ from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.cli.errors import CommandError, ExitCode, write_out
 from magnetar.cli.settings import Merged, SettingsError, kinds_of, merge
 from magnetar.cli.verb import Asked, LocalVerb, pass_asked
-from magnetar.standalone import STARTING_ERRORS, StandaloneOptions, run
+from magnetar.standalone.options import StandaloneOptions
+from magnetar.standalone.serve import STARTING_ERRORS, run
 
 DEFAULT_DATA = "magnetar-data"
 OPTIONS: dict[str, type] = {
@@ -21,7 +22,12 @@ OPTIONS: dict[str, type] = {
     "workers": int,
     "single_port": bool,
     "insecure": bool,
+    "tls_certificate": str,
+    "tls_key": str,
+    "tls_client_ca": str,
+    "proxy_protocol": bool,
 }
+PATHS = ("tls_certificate", "tls_key", "tls_client_ca")
 
 
 @click.command(cls=LocalVerb)
@@ -40,6 +46,17 @@ OPTIONS: dict[str, type] = {
 )
 @click.option(
     "--insecure", is_flag=True, default=None, help="Listen beyond this machine without log-in."
+)
+@click.option("--tls-certificate", metavar="FILE", help="The server's certificate, in PEM.")
+@click.option("--tls-key", metavar="FILE", help="Its key.")
+@click.option(
+    "--tls-client-ca", metavar="FILE", help="The CA of client certificates that may log in."
+)
+@click.option(
+    "--proxy-protocol",
+    is_flag=True,
+    default=None,
+    help="Only proxies connect, and say who is behind them.",
 )
 @click.option(
     "--auth",
@@ -120,6 +137,7 @@ def options_from(merged: Merged) -> StandaloneOptions:
         )
     elif not str(workers).isdecimal() or int(workers) < 1:
         raise SettingsError(f"workers is {workers!r}, expected auto or a number from 1")
+    told |= {name: Path(told[name]) for name in PATHS if name in told}
     return StandaloneOptions(
         data=Path(told.pop("data", DEFAULT_DATA)),
         workers=int(workers or 1),

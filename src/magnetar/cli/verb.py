@@ -1,6 +1,7 @@
 """A command of the command line: the options that all have, and the boundary of errors.
 
     --url, --admin-url    where the broker is (MAGNETAR_URL, MAGNETAR_ADMIN_URL)
+    --token, ...          who is asking, and whose certificates are trusted (MAGNETAR_TOKEN, ...)
     --output text|json    for people or for programs
     --debug               a traceback, and the client's own log on standard error
 
@@ -9,16 +10,21 @@ A command function gets them as one `Asked`. Whatever it raises leaves `Verb` as
 """
 
 import json
+import os
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from magnetar.cli.errors import START_ONE, CommandError, ExitCode, explain, write_out
+from magnetar.cli.errors import NO_LOG_IN, START_ONE, CommandError, ExitCode, explain, write_out
+from magnetar.cli.values import now_ms, time_text
 from magnetar.client.address import DEFAULT_URL, admin_url_beside, service_addresses
 from magnetar.client.admin import Admin, AdminError
+from magnetar.client.credentials import Credentials, tls_trouble
 from magnetar.names import InvalidNameError, TopicName
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ class Asked:
     admin_url: str | None = None
     output: str = "text"
     debug: bool = False
+    credentials: Credentials = field(default_factory=Credentials)
 
     @property
     def json(self) -> bool:
@@ -55,12 +62,17 @@ class Asked:
         """
         from magnetar.client.cluster import Cluster  # noqa: PLC0415 - loads the official client
 
-        _dial(self.url, service_addresses(self.url))
-        return Cluster(self.url, self.admin_url, log="/dev/stderr" if self.debug else "/dev/null")
+        _dial(self.url, service_addresses(self.url), self.credentials)
+        return Cluster(
+            self.url,
+            self.admin_url,
+            credentials=self.credentials,
+            log="/dev/stderr" if self.debug else "/dev/null",
+        )
 
     def admin(self) -> "Admin":
         """Return admin REST of the cluster."""
-        return Admin(self.admin_url or admin_url_beside(self.url))
+        return Admin(self.admin_url or admin_url_beside(self.url), credentials=self.credentials)
 
     def remark(self, text: str) -> None:
         """Tell people something on the way. Programs are told about the end only."""
@@ -97,10 +109,29 @@ def _namespace_missing(asked: Asked, topic: str) -> CommandError | None:
     return None
 
 
-def _dial(url: str, addresses: Sequence[tuple[str, int]]) -> None:
+def _log_in_advice(credentials: Credentials) -> str:
+    """Return what to do about a log-in that was refused."""
+    ended = credentials.expired_ms(now_ms())
+    if ended is not None:
+        return (
+            f"the token expired at {time_text(ended)};"
+            " ask for another, or make one with `magnetar tokens create`"
+        )
+    if credentials == Credentials(trust=credentials.trust):
+        return "log in with --token-file FILE or MAGNETAR_TOKEN"
+    return NO_LOG_IN
+
+
+def _dial(url: str, addresses: Sequence[tuple[str, int]], credentials: Credentials) -> None:
+    tls = credentials.tls() if url.startswith("pulsar+ssl://") else None
     for host, port in addresses:
         try:
-            socket.create_connection((host, port), timeout=DIAL_TIMEOUT_S).close()
+            with socket.create_connection((host, port), timeout=DIAL_TIMEOUT_S) as sock:
+                if tls is not None:
+                    tls.wrap_socket(sock, server_hostname=host).close()
+        except ssl.SSLError as error:
+            message, advice = tls_trouble(error, host)
+            raise CommandError(f"{url}: {message}", advice, ExitCode.NO_ANSWER) from error
         except OSError:
             continue
         return
@@ -151,7 +182,7 @@ def _common(*, cluster: bool) -> list[click.Parameter]:
         ),
     ]
     return [
-        *(addresses if cluster else []),
+        *([*addresses, *_credentials()] if cluster else []),
         click.Option(
             ["--output", "-o"],
             type=click.Choice(["text", "json"]),
@@ -160,6 +191,58 @@ def _common(*, cluster: bool) -> list[click.Parameter]:
         ),
         click.Option(["--debug"], is_flag=True, help="Show tracebacks and the client's log."),
     ]
+
+
+_CREDENTIALS = {
+    "token": ("TOKEN", "Who is asking; better by its variable. [env: MAGNETAR_TOKEN]"),
+    "token_file": ("FILE", "The same, in a file. [env: MAGNETAR_TOKEN_FILE]"),
+    "basic_file": ("FILE", "user:password, in a file. [env: MAGNETAR_BASIC, user:password]"),
+    "client_certificate": ("FILE", "Who is asking, in PEM. [env: MAGNETAR_CLIENT_CERTIFICATE]"),
+    "client_key": ("FILE", "Its key. [env: MAGNETAR_CLIENT_KEY]"),
+    "tls_trust_certs": ("FILE", "Whom to trust, in PEM. [env: MAGNETAR_TLS_TRUST_CERTS]"),
+}
+"""Option -> what it takes, and its help."""
+
+
+def _credentials() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--" + name.replace("_", "-")],
+            envvar=None if name == "basic_file" else "MAGNETAR_" + name.upper(),
+            metavar=metavar,
+            help=text,
+        )
+        for name, (metavar, text) in _CREDENTIALS.items()
+    ]
+
+
+def credentials_in(ctx: click.Context) -> Credentials:
+    """Take what says who is asking out of a command's options.
+
+    Raises:
+        CommandError: a file cannot be read.
+        CredentialsError: something makes no sense.
+    """
+    source, kinds = ctx.get_parameter_source, click.core.ParameterSource
+    by_hand = source("token_file") is kinds.COMMANDLINE
+    if by_hand and source("token") is kinds.ENVIRONMENT:
+        ctx.params["token"] = None  # a file that is named by hand is meant
+    told = {name: ctx.params.pop(name, None) for name in _CREDENTIALS}
+    paths = {name: Path(told[name]) if told[name] else None for name in told if name != "token"}
+    basic = os.environ.get("MAGNETAR_BASIC")
+    if (file := paths["basic_file"]) is not None:
+        try:
+            basic = file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+    return Credentials(
+        token=told["token"] or None,
+        token_file=paths["token_file"],
+        basic=basic or None,
+        certificate=paths["client_certificate"],
+        key=paths["client_key"],
+        trust=paths["tls_trust_certs"],
+    )
 
 
 class Verb(click.Command):
@@ -174,8 +257,10 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         common = ("url", "admin_url", "output", "debug")
         asked = Asked(**{name: ctx.params.pop(name) for name in common if name in ctx.params})
-        ctx.obj = asked
         try:
+            if self.uses_cluster:
+                asked = replace(asked, credentials=credentials_in(ctx))
+            ctx.obj = asked
             return super().invoke(ctx)
         except (click.UsageError, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
@@ -187,6 +272,8 @@ class Verb(click.Command):
             told = explain(error, topic)
             if type(error).__name__ == "TopicNotFound" and topic:
                 told = _namespace_missing(asked, topic) or told
+            elif told.advice == NO_LOG_IN:
+                told.advice = _log_in_advice(asked.credentials)
             told.as_json = asked.json
             raise told from error
 

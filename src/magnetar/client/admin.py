@@ -1,6 +1,6 @@
 """Typed admin REST calls, for the command line and for programs.
 
-    Admin ──HTTP/1.1, JSON──▶ http://host:8080/admin/v2/...
+    Admin ──HTTP/1.1, JSON──▶ http://host:8080/admin/v2/...   or https://host:8443/admin/v2/...
 
 One `Admin` is one connection, kept open between calls, and belongs to one thread. Every
 call is blocking and bounded by `timeout_s`. Works against our broker and, where no call says
@@ -12,12 +12,14 @@ Topic arguments may be long (`persistent://public/default/orders`) or short (`or
 import base64
 import http.client
 import json
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlencode, urlsplit
 
+from magnetar.client.credentials import Credentials, tls_trouble
 from magnetar.names import Domain, NamespaceName, TopicName, check_subscription, check_tenant
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -103,7 +105,15 @@ class Admin:
         *,
         timeout_s: float = TIMEOUT_S,
         token: str | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
+        """Dial nobody yet.
+
+        Raises:
+            AdminError: the address makes no sense.
+            CredentialsError: a credential cannot be read.
+        """
+        credentials = credentials or Credentials(token=token)
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             port = parts.port
@@ -113,13 +123,17 @@ class Admin:
             raise AdminError(0, f"{url!r} is no admin address; expected http://host:port")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
-        connect = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        self._connection = connect(parts.hostname, port, timeout=timeout_s)
+        self._host = parts.hostname
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(
+                parts.hostname, port, timeout=timeout_s, context=credentials.tls()
+            )
+        else:
+            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=timeout_s)
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+        if (shown := credentials.header()) is not None:
+            self._headers["Authorization"] = shown
 
     def __enter__(self) -> Self:
         return self
@@ -565,6 +579,8 @@ class Admin:
                 f"no broker answers at {self.url}; start one with `magnetar standalone`, "
                 "or name another with --admin-url",
             )
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            return AdminError(0, f"{self.url}: " + "; ".join(tls_trouble(error, self._host)))
         # A broker that dies hangs up, too; only what is no HTTP says that this is another port.
         if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
             return AdminError(

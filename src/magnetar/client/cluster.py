@@ -1,8 +1,8 @@
 """One cluster: its addresses and credentials, and what can be opened on it.
 
-    Cluster(url, admin_url, token)
-      ├─ .producer / .consumer / .reader     the official client, over pulsar://
-      └─ .admin()                            admin REST, over http://
+    Cluster(url, admin_url, credentials)
+      ├─ .producer / .consumer / .reader     the official client, over pulsar:// or pulsar+ssl://
+      └─ .admin()                            admin REST, over http:// or https://
 
 Thin on purpose: what comes back are the official client's own objects, so that its
 documentation is ours. Against Apache Pulsar nothing changes but the two addresses.
@@ -16,6 +16,7 @@ import pulsar
 
 from magnetar.client.address import DEFAULT_URL, admin_url_beside
 from magnetar.client.admin import Admin
+from magnetar.client.credentials import Credentials
 
 MessageId = pulsar.MessageId
 Start = str | int | Any
@@ -42,21 +43,23 @@ _CONSUMER_TYPES: dict[SubscriptionType, Any] = {
 class Cluster:
     """Producers, consumers, readers and admin REST of one cluster. A context manager."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a client can be told
         self,
         url: str = DEFAULT_URL,
         admin_url: str | None = None,
         *,
         token: str | None = None,
+        credentials: Credentials | None = None,
         log: str = os.devnull,
         operation_timeout_s: int = 30,
     ) -> None:
         """Remember the addresses; nothing is dialled before something is opened.
 
         Args:
-            url: `pulsar://host:port`.
-            admin_url: `http://host:port`; None: beside `url`.
+            url: `pulsar://host:port` or `pulsar+ssl://host:port`.
+            admin_url: `http://host:port` or `https://host:port`; None: beside `url`.
             token: A JSON web token, for clusters that ask for one.
+            credentials: Whatever else may be needed; then `token` is one of them.
             log: File for the client's own log lines; with the null device it writes only
                 failures, and those nowhere. They tell about reconnections, mostly.
             operation_timeout_s: How long to try to open something before giving up.
@@ -66,7 +69,7 @@ class Cluster:
         """
         self.url = url
         self.admin_url = admin_url or admin_url_beside(url)
-        self._token = token
+        self._credentials = credentials or Credentials(token=token)
         self._log = log
         self._operation_timeout_s = operation_timeout_s
         self._client: Any = None
@@ -84,17 +87,17 @@ class Cluster:
             level = pulsar.LoggerLevel.Error if self._log == os.devnull else pulsar.LoggerLevel.Info
             self._client = pulsar.Client(
                 self.url,
-                authentication=pulsar.AuthenticationToken(self._token) if self._token else None,
                 operation_timeout_seconds=self._operation_timeout_s,
                 # A file, and not a Python logger: the client writes from its own threads, and
                 # must not need the interpreter for it.
                 logger=pulsar.FileLogger(level, self._log),
+                **self._credentials.of_official_client(),
             )
         return self._client
 
     def admin(self, *, timeout_s: float = 60.0) -> Admin:
         """Open a connection for admin REST. It belongs to one thread."""
-        return Admin(self.admin_url, timeout_s=timeout_s, token=self._token)
+        return Admin(self.admin_url, timeout_s=timeout_s, credentials=self._credentials)
 
     def producer(self, topic: str, **options: Any) -> Any:
         """Open a producer. Options are those of `pulsar.Client.create_producer`."""

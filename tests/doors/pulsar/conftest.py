@@ -12,7 +12,7 @@ import uvloop
 
 from magnetar.broker.access.authorize import Access
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.doors.listener import Listener
+from magnetar.broker.doors.listener import Entrance, Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.metrics import Metrics
 from tests.doors.fake_port import FakePort
@@ -39,9 +39,10 @@ class Rig:
     def address(self) -> tuple[str, int]:
         return self.listener.addresses[0]
 
-    async def dial(self, **options: Any) -> RawClient:
-        """A connection that has not sent CONNECT."""
-        client = await RawClient.dial(self.address, **options)
+    async def dial(self, *, sibling: bool = False, **options: Any) -> RawClient:
+        """A connection that has not sent CONNECT; `sibling`: from a process of this broker."""
+        address = self.listener.addresses[1] if sibling else self.address
+        client = await RawClient.dial(address, **options)
         self.clients.append(client)
         return client
 
@@ -87,7 +88,10 @@ async def make_rig(tmp_path: Path) -> AsyncIterator[MakeRig]:
             port, config, loop=loop, metrics=metrics, server_version="Magnetar-test", access=access
         )
         listener = Listener(
-            [socket.create_server(("127.0.0.1", 0))],
+            [
+                Entrance([socket.create_server(("127.0.0.1", 0))]),
+                Entrance([socket.create_server(("127.0.0.1", 0))], sibling=True),
+            ],
             door,
             connections_max=config.connections_max,
             loop=loop,

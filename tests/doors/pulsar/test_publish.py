@@ -489,10 +489,7 @@ async def test_what_a_limited_client_sends_is_looked_at_piece_by_piece(rig: Rig)
 
 
 async def test_a_sibling_is_told_which_producer_has_to_wait_and_is_read_from(rig: Rig) -> None:
-    client = await rig.dial()
-    version = "Magnetar 1.0, worker 1"
-    await client.send(command("CONNECT", client_version=version, protocol_version=21))
-    await client.expect("CONNECTED")
+    client = await rig.client(sibling=True)
     opened = await client.produce(1)
     _events(rig).throttle(1.25)
     told = await client.expect("PRODUCER_SUCCESS")

@@ -7,6 +7,12 @@
         │                        └─ no descriptors: refuse one by a spare descriptor, then pause
         └──drain──▶ listening sockets closed, door.close(), wait, door.abort()
 
+    accepted ──▶ PROXY header, if one is expected ──▶ TLS handshake, on a TLS port ──▶ the door
+                      PROXY_TIMEOUT_S                     HANDSHAKE_TIMEOUT_S
+
+What happens before the door counts as starting: too many of them are as much of a crowd as
+connections that have not introduced themselves, and the oldest make room.
+
 The loops' own servers are not used. asyncio's leaves waiting clients hanging for a second when
 descriptors run out, and uvloop's closes the listening socket for good. As NSQ's TCP server does,
 a temporary error of `accept` is waited out; as nginx and libuv do, a spare descriptor is kept,
@@ -23,10 +29,19 @@ import errno
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Sequence
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
+from magnetar.broker.doors.certificates import (
+    HANDSHAKE_TIMEOUT_S,
+    SHUTDOWN_TIMEOUT_S,
+    Certificates,
+    handshake_failure,
+)
 from magnetar.broker.metrics import Counter, Metrics
+from magnetar.broker.wire.proxy import ProxyHeader, ProxyHeaderError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +50,12 @@ ACCEPTS_PER_TURN = 64
 
 CROWDED_PAUSE_S = 0.02
 """How soon to look again when the door has too many connections that have not said who they are."""
+
+STARTING_GRACE_S = 0.5
+"""When the door is crowded, a handshake or a PROXY header that has had this long makes room."""
+
+PROXY_TIMEOUT_S = 5.0
+"""For a proxy to send its whole header."""
 
 EXHAUSTED_PAUSE_S = 0.2
 """How soon to look again when there was no descriptor left."""
@@ -46,6 +67,27 @@ most 64 entry logs for reading, and some for each of the others."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+class Arrival(NamedTuple):
+    """How a connection came in."""
+
+    address: str = ""
+    """Host and port of the client, as a proxy gave them; empty: as the socket has them."""
+    sibling: bool = False
+    """It came from a process of this broker, over a socket that nobody else can reach."""
+
+
+class Entrance(NamedTuple):
+    """Listening sockets of one kind."""
+
+    sockets: Sequence[socket.socket]
+    secure: bool = False
+    """TLS is spoken there."""
+    proxied: bool = False
+    """A PROXY header comes first."""
+    sibling: bool = False
+    """Only processes of this broker can reach them."""
+
+
 class Door(Protocol):
     """What a listener needs to know of a door."""
 
@@ -54,7 +96,7 @@ class Door(Protocol):
         """How many connections are open."""
         ...
 
-    def connect(self) -> asyncio.BaseProtocol:
+    def connect(self, arrival: Arrival) -> asyncio.BaseProtocol:
         """Make the protocol object of a new connection."""
         ...
 
@@ -84,23 +126,32 @@ class Listener:
     The sockets may be shared with other processes that accept on them too.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a listener is made of
         self,
-        sockets: Sequence[socket.socket],
+        entrances: Sequence[Entrance],
         door: Door,
         *,
         connections_max: int,
         loop: asyncio.AbstractEventLoop,
         metrics: Metrics,
+        certificates: Certificates | None = None,
     ) -> None:
-        self._sockets = list(sockets)
+        """Accept on all sockets of the entrances; secure ones need certificates."""
+        self._entrances = {sock: each for each in entrances for sock in each.sockets}
+        self._sockets = list(self._entrances)
+        self._certificates = certificates
         self._door = door
         self._connections_max = connections_max
         self._loop = loop
         self._refused: Counter = metrics.counter(
             "magnetar_connections_refused_total", "Connections closed at once, for lack of room."
         )
-        self._starting: set[asyncio.Task[object]] = set()
+        self._unfinished: Counter = metrics.counter(
+            "magnetar_handshakes_failed_total",
+            "Connections that ended before their TLS handshake or PROXY header was complete.",
+        )
+        self._starting: dict[asyncio.Task[object], float] = {}
+        """What has been accepted and is not at the door yet, and since when; oldest first."""
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._spare: socket.socket | None = None
         self._serving = False
@@ -108,7 +159,7 @@ class Listener:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens: host and port of every socket."""
-        return [each.getsockname()[:2] for each in self._sockets]
+        return [each.getsockname()[:2] for each in self._sockets if each.family != socket.AF_UNIX]
 
     def start(self) -> None:
         """Begin to accept."""
@@ -159,6 +210,7 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             if self._door.crowded(len(self._starting)):
+                self._make_room()
                 self._pause(listening, CROWDED_PAUSE_S)
                 return
             try:
@@ -174,21 +226,86 @@ class Listener:
                 # The client was gone before we came, or the network has an opinion. Next one.
                 logger.info("a connection failed before it was accepted: %s", error)
                 continue
-            self._begin(connection)
+            self._begin(connection, self._entrances[listening])
 
-    def _begin(self, connection: socket.socket) -> None:
+    def _begin(self, connection: socket.socket, entrance: Entrance) -> None:
         if self._door.connections + len(self._starting) >= self._connections_max:
             self._refused.value += 1
             connection.close()
             return
         connection.setblocking(False)
-        start = self._loop.connect_accepted_socket(self._door.connect, connection)
-        task: asyncio.Task[object] = self._loop.create_task(start)
-        self._starting.add(task)
+        if entrance.secure or entrance.proxied:
+            task = self._loop.create_task(self._introduce(connection, entrance))
+        else:
+            connect = partial(self._door.connect, Arrival(sibling=entrance.sibling))
+            start = self._loop.connect_accepted_socket(connect, connection)
+            task = self._loop.create_task(start)
+        self._starting[task] = self._loop.time()
         task.add_done_callback(self._started)
 
+    async def _introduce(self, connection: socket.socket, entrance: Entrance) -> object:
+        """Take what comes before the protocol, then hand the connection to the door."""
+        address = ""
+        try:
+            address = _address_of(connection)
+            if entrance.proxied:
+                async with asyncio.timeout(PROXY_TIMEOUT_S):
+                    address = await self._proxy_header(connection) or address
+            connect = partial(self._door.connect, Arrival(address))
+            if not entrance.secure:
+                return await self._loop.connect_accepted_socket(connect, connection)
+            assert self._certificates is not None
+            return await self._loop.connect_accepted_socket(
+                connect,
+                connection,
+                ssl=self._certificates.context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            )
+        except ProxyHeaderError as error:
+            self._failed(address, str(error))
+        except (ssl.SSLError, OSError, TimeoutError) as error:
+            self._failed(address, handshake_failure(error))
+        except asyncio.CancelledError:
+            self._unfinished.value += 1
+            raise
+        connection.close()
+        return None
+
+    def _failed(self, address: str, why: str) -> None:
+        self._unfinished.value += 1
+        logger.info("closing %s: %s", address or "a connection", why)
+
+    async def _proxy_header(self, connection: socket.socket) -> str:
+        """Read the header that a proxy sends, and no byte more; return the client's address."""
+        header = ProxyHeader()
+        while not header.done:
+            await self._readable(connection)
+            arrived = connection.recv(header.room, socket.MSG_PEEK)
+            if not arrived:
+                raise ConnectionResetError("the proxy hung up")
+            connection.recv(header.take(arrived))
+        return str(header.source) if header.source else ""
+
+    async def _readable(self, connection: socket.socket) -> None:
+        """Return when something can be read."""
+        readable = self._loop.create_future()
+        self._loop.add_reader(connection, _settle, readable)
+        try:
+            await readable
+        finally:
+            self._loop.remove_reader(connection)
+
+    def _make_room(self) -> None:
+        """End what has had its time to get to the door."""
+        too_old = self._loop.time() - STARTING_GRACE_S
+        for task, since in self._starting.items():
+            if since > too_old:
+                break
+            task.cancel()
+
     def _started(self, task: asyncio.Task[object]) -> None:
-        self._starting.discard(task)
+        del self._starting[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a connection could not be set up", exc_info=error)
 
@@ -221,6 +338,17 @@ class Listener:
         del self._pauses[listening]
         self._keep_spare()
         self._loop.add_reader(listening, self._accept, listening)
+
+
+def _address_of(connection: socket.socket) -> str:
+    """Return the host and port at the other end."""
+    peer = connection.getpeername()
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "a process of this machine"
+
+
+def _settle(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
 
 
 def connections_possible(wanted: int, descriptors: int) -> int:

@@ -178,11 +178,11 @@ class Link(asyncio.Protocol):
 
     # --- life
 
-    async def dial(self, host: str, port: int, timeout_s: float = DIAL_TIMEOUT_S) -> None:
+    async def dial(self, path: str, timeout_s: float = DIAL_TIMEOUT_S) -> None:
         """Connect and introduce ourselves. How it went is in `opened`."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self.loop.create_connection(lambda: self, host, port)
+                await self.loop.create_unix_connection(lambda: self, path)
                 await asyncio.shield(self.opened)
         except PortError:
             pass  # `opened` says so to whoever waits

@@ -4,11 +4,12 @@
     subscribe(worker, ...)     ──▶ another pool       ──▶ link ──▶ RemoteConsumer
     publish(run, producers)    ──▶ rows by producer   ──▶ SENDs on their links
 
-A sibling is reached at its private port by our own codec in the client role. All producers
-of this process share one link to it, all consumers another, so that what is read never
-waits for what is written; a pool grows only when a link has as many producers or consumers
-as a connection may have. Nothing is dialled before somebody needs it. As Apache Pulsar's
-proxy does, entries pass through as they are; unlike there, many clients share a connection.
+A sibling is reached at a Unix socket in the data folder, which nobody but the broker can open,
+by our own codec in the client role. All producers of this process share one link to it, all
+consumers another, so that what is read never waits for what is written; a pool grows only when
+a link has as many producers or consumers as a connection may have. Nothing is dialled before
+somebody needs it. As Apache Pulsar's proxy does, entries pass through as they are; unlike
+there, many clients share a connection.
 """
 
 import asyncio
@@ -42,18 +43,13 @@ from magnetar.names import TopicName
 SETTLE_TIMEOUT_S = 30.0
 """How long a sibling may take for its part of a transaction; it is asked again then."""
 
-Address = tuple[str, int]
-"""Host and port of a sibling's private door."""
-
 
 class Pool:
     """The links to one sibling for one purpose."""
 
-    def __init__(
-        self, new_link: Callable[[Callable[[Link], None]], Link], address: Address
-    ) -> None:
+    def __init__(self, new_link: Callable[[Callable[[Link], None]], Link], path: str) -> None:
         self._new_link = new_link
-        self._address = address
+        self._path = path
         self._dialling: set[asyncio.Task[None]] = set()
         self.links: list[Link] = []
 
@@ -67,7 +63,7 @@ class Pool:
         if link is None:
             link = self._new_link(self.links.remove)
             self.links.append(link)
-            task = link.loop.create_task(link.dial(*self._address))
+            task = link.loop.create_task(link.dial(self._path))
             self._dialling.add(task)
             task.add_done_callback(self._dialling.discard)
         link.endpoints += 1
@@ -92,7 +88,7 @@ class Remote:
 
     def __init__(  # noqa: PLR0913 - what links are made of
         self,
-        siblings: Sequence[Address],
+        siblings: Sequence[str],
         config: BrokerConfig,
         *,
         clock: Clock,
@@ -100,7 +96,7 @@ class Remote:
         metrics: Metrics,
         version: str,
     ) -> None:
-        """Take the address of every worker, by number, this one's own included."""
+        """Take the Unix socket of every worker, by number, this one's own included."""
         self._config = config
         self._clock = clock
         self._loop = loop
@@ -118,7 +114,7 @@ class Remote:
         )
 
         def pools() -> list[Pool]:
-            return [Pool(lambda lost: new_link(lost=lost), address) for address in siblings]
+            return [Pool(lambda lost: new_link(lost=lost), path) for path in siblings]
 
         self._publishing, self._consuming = pools(), pools()
         self._entries = metrics.counter(

@@ -87,7 +87,18 @@ class DataFolder(NamedTuple):
         Raises:
             FolderError: the folder's path is longer than a Unix socket's may be.
         """
-        paths = [str(self.path / "run" / f"worker-{number}.sock") for number in range(workers)]
+        return self._sockets("worker", workers)
+
+    def sibling_sockets(self, workers: int) -> list[str]:
+        """Return the path of every worker's socket for its siblings' Pulsar connections.
+
+        Raises:
+            FolderError: the folder's path is longer than a Unix socket's may be.
+        """
+        return self._sockets("pulsar", workers)
+
+    def _sockets(self, what: str, workers: int) -> list[str]:
+        paths = [str(self.path / "run" / f"{what}-{number}.sock") for number in range(workers)]
         if any(len(os.fsencode(each)) > SOCKET_PATH_BYTES_MAX for each in paths):
             room = SOCKET_PATH_BYTES_MAX - len("/run/worker-0000.sock")
             raise FolderError(

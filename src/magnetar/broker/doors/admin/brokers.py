@@ -47,7 +47,9 @@ async def check_quotas(call: Call) -> Response:
 
 async def leader(call: Call) -> Response:
     """Return the broker that leads: the only one."""
-    return answer({"brokerId": call.context.broker_id, "serviceUrl": call.context.address.http_url})
+    address = call.context.address
+    url = address.http_url or address.http_url_tls
+    return answer({"brokerId": call.context.broker_id, "serviceUrl": url})
 
 
 async def health(call: Call) -> Response:

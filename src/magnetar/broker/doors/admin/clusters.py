@@ -26,7 +26,13 @@ async def get_cluster(call: Call) -> Response:
     shown = (await call.context.clusters.get(name)).to_dict()
     if name == call.context.cluster:
         address = call.context.address
-        shown = {"serviceUrl": address.http_url, "brokerServiceUrl": address.url} | shown
+        known = {
+            "serviceUrl": address.http_url,
+            "serviceUrlTls": address.http_url_tls,
+            "brokerServiceUrl": address.url,
+            "brokerServiceUrlTls": address.url_tls,
+        }
+        shown = {key: url for key, url in known.items() if url} | shown
     return answer(shown)
 
 

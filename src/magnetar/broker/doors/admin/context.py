@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from magnetar.broker.access.authorize import Access
 from magnetar.broker.clock import Clock
@@ -72,7 +72,7 @@ class Context:
     @property
     def broker_id(self) -> str:
         """The broker as clients know it: host and HTTP port."""
-        return urlsplit(self.address.http_url).netloc
+        return self.address.netloc
 
     # --- namespaces -----------------------------------------------------------------------
 

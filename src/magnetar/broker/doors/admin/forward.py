@@ -27,7 +27,7 @@ from magnetar.broker.doors.admin.errors import Refusal, reason, refused
 from magnetar.broker.doors.admin.exposition import CONTENT_TYPE, merged
 from magnetar.broker.doors.admin.guard import Guard, read_body
 from magnetar.broker.doors.admin.routes import ADMIN, topic_of
-from magnetar.broker.doors.admin.server import CONNECTIONS_MAX, HttpServer
+from magnetar.broker.doors.admin.server import CERTIFICATE, CONNECTIONS_MAX, HttpServer
 from magnetar.broker.doors.admin.siblings import (
     PEER_HEADER,
     Exchange,
@@ -38,6 +38,7 @@ from magnetar.broker.doors.admin.siblings import (
     passed_on,
     reason_in,
 )
+from magnetar.broker.doors.certificates import Certificates
 from magnetar.broker.ownership import owner_of
 
 logger = logging.getLogger(__name__)
@@ -171,8 +172,9 @@ class Forward:
 def _who(scope: Scope) -> tuple[bytes, bytes]:
     """Return the header that tells a broker process who is calling."""
     host, port = scope.get("client") or ("", 0)
+    name = scope.get("state", {}).get(CERTIFICATE)
     # What is not ASCII is escaped: a header has one encoding, and this is none of its.
-    told = json.dumps(msgspec.to_builtins(Peer(f"{host}:{port}" if host else "")))
+    told = json.dumps(msgspec.to_builtins(Peer(f"{host}:{port}" if host else "", name)))
     return PEER_HEADER.encode(), told.encode("ascii")
 
 
@@ -202,6 +204,8 @@ async def serve_forward(
     workers: Sequence[str],
     *,
     hosts: Collection[str] | None = (),
+    secure_sockets: Sequence[socket.socket] = (),
+    certificates: Certificates | None = None,
 ) -> HttpServer:
     """Serve the public port; return once it accepts. `await ....stop()` ends it.
 
@@ -209,8 +213,12 @@ async def serve_forward(
         sockets: Bound sockets; they are taken over.
         workers: Path of every broker process's Unix socket, in the order of their numbers.
         hosts: Names allowed in the Host header beside the local ones; None: any.
+        secure_sockets: Bound sockets for HTTPS, taken over too.
+        certificates: What HTTPS needs.
     """
     siblings = Siblings(workers, calls_max=2 * CONNECTIONS_MAX)
     server = HttpServer(Guard(Forward(siblings), hosts))
     await server.start(sockets=sockets)
+    if certificates is not None:
+        server.start_secure(secure_sockets, certificates)
     return server

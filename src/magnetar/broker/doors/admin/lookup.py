@@ -19,11 +19,11 @@ async def lookup(call: Call) -> Response:
     return answer(
         Located(
             broker_url=location.url,
-            broker_url_tls="",
+            broker_url_tls=location.url_tls,
             http_url=location.http_url,
-            http_url_tls="",
+            http_url_tls=location.http_url_tls,
             native_url=location.url,
-            broker_url_ssl="",
+            broker_url_ssl=location.url_tls,
         )
     )
 

@@ -8,11 +8,15 @@ end, is cut off instead of collected.
                   ▲                                                 IDLE_TIMEOUT_S │
                   └────────────────────────────────────────────────────────────────┘
 
+HTTPS connections are accepted by a listener, as those of other doors are, which sees to their
+handshakes and to certificates that change; then they are like the others.
+
 The parser reports a header, of the head or behind a chunked body, when its line ends, and keeps
 what came of it until then. So what it took and did not report is counted too, read by read.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Sequence
 
@@ -20,6 +24,12 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from magnetar.broker.doors.certificates import Certificates, foreign_hello, verified_name
+from magnetar.broker.doors.listener import Arrival, Entrance, Listener
+from magnetar.broker.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 HEAD_BYTES_MAX = 64 * 1024
 """Request line and headers together. The longest legal names, each character escaped as three
@@ -29,6 +39,8 @@ IDLE_TIMEOUT_S = 30.0
 CONNECTIONS_MAX = 512
 """At that many, whoever has waited longest without a complete request makes room for a new one,
 so that a monitor is served while others only hold connections; if nobody has, it gets 503."""
+HANDSHAKES_MAX = 256
+"""HTTPS connections whose handshake is under way. More wait in the kernel's queue."""
 STOP_TIMEOUT_S = 5.0
 """How long requests under way may take once the server stops."""
 
@@ -40,6 +52,8 @@ class _Protocol(HttpToolsProtocol):
     _unreported_bytes = 0
     """Received since the read in which a head, a piece of body or a request last was complete."""
     _head_timer: asyncio.TimerHandle | None = None
+    _spoken = False
+    """Whether anything came."""
 
     def __init__(
         self, config: Config, state: ServerState, waiting: "dict[_Protocol, None]"
@@ -50,6 +64,8 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Every request of the connection has it in its scope's `state`.
+        self.app_state = {CERTIFICATE: verified_name(transport)}
         self._await_head()
         if len(self.connections) >= CONNECTIONS_MAX:
             self._make_room()
@@ -61,6 +77,13 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not self._spoken:
+            self._spoken = True
+            if data[:2] == b"\x16\x03":
+                logger.info("closing %s: %s", self.client, foreign_hello(data))
+                self.transport.write(NO_TLS)  # no TLS either, which its client will say
+                self.transport.close()
+                return
         self._unreported_bytes += len(data)
         super().data_received(data)
         if self._unreported_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
@@ -122,6 +145,39 @@ class _Protocol(HttpToolsProtocol):
             self._head_timer = None
 
 
+NO_TLS = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+CERTIFICATE = "certificate"
+"""Key in a scope's `state`: the common name in the client's verified certificate, or None."""
+
+
+class _SecureDoor:
+    """The server as a listener sees it. Connections are the server's own business."""
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+
+    @property
+    def connections(self) -> int:
+        """None of the listener's concern: the server makes room for new ones itself."""
+        return 0
+
+    def connect(self, arrival: Arrival) -> asyncio.BaseProtocol:  # noqa: ARG002 - as doors do
+        return self._server.protocol()
+
+    def crowded(self, starting: int) -> bool:
+        return starting >= HANDSHAKES_MAX
+
+    def close(self) -> None:
+        """Do nothing: see `HttpServer.stop`."""
+
+    async def emptied(self) -> None:
+        """Return at once."""
+
+    def abort(self) -> None:
+        """Do nothing: see `HttpServer.stop`."""
+
+
 class HttpServer:
     """Serves one app on given sockets, or on one Unix socket."""
 
@@ -145,8 +201,10 @@ class HttpServer:
         self._state = ServerState()
         self._waiting: dict[_Protocol, None] = {}
         self._servers: list[asyncio.Server] = []
+        self._secure: Listener | None = None
 
-    def _protocol(self) -> asyncio.Protocol:
+    def protocol(self) -> asyncio.Protocol:
+        """Make the protocol object of a new connection."""
         return _Protocol(self._config, self._state, self._waiting)
 
     async def start(
@@ -158,16 +216,29 @@ class HttpServer:
         """
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            if sock.family != socket.AF_UNIX:
-                # Accepted sockets inherit it. asyncio itself sets it only on sockets that were
-                # made with their protocol named; without, an answer in two writes waits 40 ms.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._servers.append(await loop.create_server(self._protocol, sock=sock))
+            _send_at_once(sock)
+            self._servers.append(await loop.create_server(self.protocol, sock=sock))
         if uds_path is not None:
-            self._servers.append(await loop.create_unix_server(self._protocol, uds_path))
+            self._servers.append(await loop.create_unix_server(self.protocol, uds_path))
+
+    def start_secure(self, sockets: Sequence[socket.socket], certificates: Certificates) -> None:
+        """Accept HTTPS connections too. Bound sockets are taken over."""
+        for sock in sockets:
+            _send_at_once(sock)
+        self._secure = Listener(
+            [Entrance(sockets, secure=True)],
+            _SecureDoor(self),
+            connections_max=CONNECTIONS_MAX,
+            loop=asyncio.get_running_loop(),
+            metrics=Metrics(),
+            certificates=certificates,
+        )
+        self._secure.start()
 
     async def stop(self) -> None:
         """Accept no more, let requests under way finish, then hang up. Safe to call twice."""
+        if self._secure is not None:
+            self._secure.stop()
         for server in self._servers:
             server.close()
         for connection in list(self._state.connections):
@@ -182,3 +253,11 @@ class HttpServer:
         for server in self._servers:
             await server.wait_closed()
         self._servers.clear()
+
+
+def _send_at_once(sock: socket.socket) -> None:
+    """Let what is written leave without waiting for more."""
+    if sock.family != socket.AF_UNIX:
+        # Accepted sockets inherit it. asyncio itself sets it only on sockets that were
+        # made with their protocol named; without, an answer in two writes waits 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -25,6 +25,8 @@ from typing import cast
 
 from magnetar.broker.access.authorize import Access
 from magnetar.broker.config import KIB, BrokerConfig
+from magnetar.broker.doors.certificates import foreign_hello, verified_name
+from magnetar.broker.doors.listener import Arrival
 from magnetar.broker.doors.pulsar.buffers import SMALL_FRAME_BYTES_MAX, Buffers, OutOfBuffersError
 from magnetar.broker.doors.pulsar.requests import Hold
 from magnetar.broker.doors.pulsar.session import Service, Session
@@ -77,13 +79,17 @@ class Connection(asyncio.BufferedProtocol):
         "_turned_away",
         "_unsent",
         "address",
+        "certificate",
         "session",
+        "sibling",
     )
 
-    def __init__(self, door: "PulsarDoor") -> None:
+    def __init__(self, door: "PulsarDoor", arrival: Arrival) -> None:
         self._door = door
         self._transport: asyncio.Transport | None = None
-        self.address = "?"
+        self.address = arrival.address
+        self.sibling = arrival.sibling
+        self.certificate: str | None = None
         self.session = Session(self, door.service)
         self._left = b""
         self._own: memoryview | None = None
@@ -104,8 +110,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            self.address = f"{peer[0]}:{peer[1]}"
+        if not self.address:
+            self.address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
+        self.certificate = verified_name(transport)
         unsent_max = self._door.config.write_buffer_bytes_per_connection_max
         transport.set_write_buffer_limits(high=unsent_max, low=unsent_max // 2)
         self._door.opened(self)
@@ -276,7 +283,8 @@ class Connection(asyncio.BufferedProtocol):
             if not self._aborted:
                 self._keep(buffer, start, end)
         except (FrameError, ProtocolError, OutOfBuffersError) as error:
-            logger.info("closing %s: %s", self.address, error)
+            hello = "" if self._door.knows(self) else foreign_hello(bytes(buffer[:8]))
+            logger.info("closing %s: %s", self.address, hello or error)
             self._door.broken.value += 1
             self.guard(partial(self.session.refuse, error))
             self.close()
@@ -389,9 +397,9 @@ class PulsarDoor:
         """How many connections are open."""
         return len(self._connections)
 
-    def connect(self) -> Connection:
+    def connect(self, arrival: Arrival) -> Connection:
         """Make the protocol object of a new connection."""
-        return Connection(self)
+        return Connection(self, arrival)
 
     def crowded(self, starting: int) -> bool:
         """Report whether too many connections have not introduced themselves yet.
@@ -437,6 +445,10 @@ class PulsarDoor:
         if not self._greeting:
             self._greeting = True
             self.loop.call_later(self._greet_s, self._greet)
+
+    def knows(self, connection: Connection) -> bool:
+        """Report whether a connection has sent CONNECT."""
+        return connection not in self._strangers
 
     def introduced(self, connection: Connection) -> None:
         """Count a connection that has sent CONNECT."""

@@ -127,7 +127,7 @@ class Lookup:
         finally:
             self._lookups.pending -= 1
         self._lookups.answers.value += 1
-        return commands.lookup_connect(command.request_id, location.url)
+        return commands.lookup_connect(command.request_id, location.url, url_tls=location.url_tls)
 
     def topics(self, command: api.CommandGetTopicsOfNamespace) -> None:
         """Answer GET_TOPICS_OF_NAMESPACE."""

@@ -344,7 +344,7 @@ class Producers:
         0: be ready for that; below 0: it will not be necessary any more.
         A sibling process passes on what many clients send: it is told which of them to stop.
         """
-        if is_sibling(self.client_version):
+        if self._line.sibling:
             self._line.send(_wait(endpoint, seconds))
             return
         paced = self.paced_bytes or PACED_BYTES
@@ -492,14 +492,6 @@ def _success(endpoint: Endpoint, topic_epoch: int | None = None) -> bytes:
         topic_epoch=producer.topic_epoch if topic_epoch is None else topic_epoch,
         ready=producer.ready or topic_epoch is not None,
     )
-
-
-def is_sibling(client_version: str) -> bool:
-    """Return whether a client says that it is a process of this broker.
-
-    One that says so falsely is told how long to wait, instead of being kept waiting.
-    """
-    return client_version.startswith("Magnetar ") and ", worker " in client_version
 
 
 def _wait(endpoint: Endpoint, seconds: float) -> bytes:

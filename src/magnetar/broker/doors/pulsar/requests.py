@@ -42,6 +42,16 @@ class Line(Protocol):
         ...
 
     @property
+    def certificate(self) -> str | None:
+        """The common name in the client's certificate, verified by TLS; None: it showed none."""
+        ...
+
+    @property
+    def sibling(self) -> bool:
+        """Whether the client is a process of this very broker."""
+        ...
+
+    @property
     def held(self) -> bool:
         """Whether nothing more is to be taken from the connection for now."""
         ...

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from magnetar.broker.access.authorize import Access
-from magnetar.broker.access.caller import LOCAL, Caller
+from magnetar.broker.access.caller import BROKER, LOCAL, Caller
 from magnetar.broker.access.commands import demands_of, refusal_of
 from magnetar.broker.access.rights import AuthenticationError, Demand
 from magnetar.broker.config import KIB, BrokerConfig
@@ -295,12 +295,16 @@ class Session:
         if self._login is None:
             self._open(command.connect)
             return
+        if self._line.sibling:  # nobody else can open the socket that it came over
+            self.caller = BROKER
+            self._open(command.connect)
+            return
         # Until it is known who that is, nothing else is taken from the connection.
         self._line.hold(Hold.RIGHTS)
         self._requests.start(self._log_in(self._login, command.connect), self._shut_out)
 
     async def _log_in(self, login: LogIn, connect: api.CommandConnect) -> None:
-        caller = await login.begin(connect, self._line.address, None)
+        caller = await login.begin(connect, self._line.address, self._line.certificate)
         if self._state is not State.AWAITING_CONNECT:
             return  # it left meanwhile
         self.caller = caller

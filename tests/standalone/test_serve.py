@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from magnetar.standalone import AddressError, StandaloneOptions, run
+from magnetar.standalone.options import AddressError, StandaloneOptions
+from magnetar.standalone.serve import run
 
 
 @contextmanager
@@ -28,7 +29,12 @@ def test_the_supervisor_writes_a_warning_once_a_minute(
 ) -> None:
     with bare_logging() as root:
         with pytest.raises(AddressError):
-            run(StandaloneOptions(data=tmp_path, listen="192.0.2.1"), say=pytest.fail)
+            run(
+                StandaloneOptions(
+                    data=tmp_path, listen="192.0.2.1", settings={"authentication": ""}
+                ),
+                say=pytest.fail,
+            )
         for _ in range(100):
             root.warning("socket.send() raised exception.")
             root.info("told as often as it happens")

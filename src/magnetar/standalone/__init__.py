@@ -1,0 +1,1 @@
+"""Standalone: every process on one machine."""

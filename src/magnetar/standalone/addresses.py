@@ -1,0 +1,211 @@
+"""Where a standalone broker listens, and where clients are told that it is.
+
+    6650        Pulsar, shared by all workers: one listening socket that every worker accepts on
+    6651        the same with TLS
+    6660 + i    Pulsar, worker i alone, only with several workers; look-ups lead there
+    6860 + i    the same with TLS
+    8080        HTTP
+    8443        HTTPS
+
+All are moved together by the port offset. Ports without TLS are there on loopback, and beyond
+it only with --insecure; those with TLS are there when there is a certificate. Workers reach each
+other over Unix sockets in the data folder, which nobody else can open.
+"""
+
+import logging
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from magnetar.broker.channel import Address
+from magnetar.standalone.options import AddressError, StandaloneOptions, is_loopback
+
+logger = logging.getLogger(__name__)
+
+PULSAR_PORT = 6650
+PULSAR_TLS_PORT = 6651
+PRIVATE_PULSAR_PORT = 6660
+PRIVATE_PULSAR_TLS_PORT = 6860
+HTTP_PORT = 8080
+HTTPS_PORT = 8443
+LISTEN_BACKLOG = 1024
+ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - to be recognised
+
+Sockets = Sequence[socket.socket]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Bound sockets, by what they serve."""
+
+    shared: Sockets
+    shared_tls: Sockets
+    private: Sequence[Sockets]
+    """Per worker; empty when there is only one, or look-ups do not lead there."""
+    private_tls: Sequence[Sockets]
+    sibling: Sequence[socket.socket]
+    """Per worker; empty when there is only one."""
+    http: Sockets
+    https: Sockets
+
+
+def bind_all(options: StandaloneOptions, sibling_paths: Sequence[str], held: ExitStack) -> Bound:
+    """Open every listening socket; `held` closes them.
+
+    Raises:
+        AddressError: an address is not ours, or a port is taken.
+    """
+
+    def bind(wanted: bool, port: int) -> Sockets:
+        if not wanted:
+            return []
+        found = listen_on(options.listen, port + options.port_offset)
+        return [held.enter_context(each) for each in found]
+
+    plain, secure = options.plain, options.tls is not None
+    alone = range(options.workers if _leads_to_owners(options) else 0)
+    return Bound(
+        shared=bind(plain, PULSAR_PORT),
+        shared_tls=bind(secure, PULSAR_TLS_PORT),
+        private=[bind(plain, PRIVATE_PULSAR_PORT + worker) for worker in alone],
+        private_tls=[bind(secure, PRIVATE_PULSAR_TLS_PORT + worker) for worker in alone],
+        sibling=[held.enter_context(_bind_path(path)) for path in sibling_paths],
+        http=bind(plain, HTTP_PORT),
+        https=bind(secure, HTTPS_PORT),
+    )
+
+
+def _leads_to_owners(options: StandaloneOptions) -> bool:
+    """Return whether look-ups lead clients to ports of the workers' own."""
+    return options.workers > 1 and not options.single_port
+
+
+def listen_on(address: str, port: int) -> list[socket.socket]:
+    """Return sockets bound to the port; for loopback, the IPv6 one too where there is one.
+
+    Raises:
+        AddressError: the address is not ours, or the port is taken.
+    """
+    wanted = ["127.0.0.1", "::1"] if address in {"127.0.0.1", "localhost"} else [address]
+    bound: list[socket.socket] = []
+    for each in wanted:
+        family = socket.AF_INET6 if ":" in each else socket.AF_INET
+        try:
+            bound.append(_bind(family, each, port))
+        except OSError as error:
+            if bound and family == socket.AF_INET6 and not isinstance(error, PermissionError):
+                logger.debug("no IPv6 loopback: %s", error)  # a machine without IPv6
+                continue
+            for other in bound:
+                other.close()
+            raise AddressError(
+                f"cannot listen on {each}:{port}: {error.strerror}."
+                " Is another broker running? --port-offset N moves all ports by N"
+            ) from error
+    return bound
+
+
+def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_path(path: str) -> socket.socket:
+    """Return a Unix socket at the path; one that an earlier program left there is replaced."""
+    with suppress(FileNotFoundError):
+        Path(path).unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise AddressError(f"cannot listen on {path}: {error.strerror}") from error
+    return sock
+
+
+# --- what clients are told -------------------------------------------------------------
+
+
+def advertised(options: StandaloneOptions) -> str:
+    """Return the address that look-ups tell clients to dial."""
+    if options.advertised_address:
+        return options.advertised_address
+    if is_loopback(options.listen):
+        return "localhost"
+    return socket.getfqdn() if options.listen in ANYWHERE else options.listen
+
+
+def shared_address(options: StandaloneOptions) -> Address:
+    """Return where the broker as a whole is reached."""
+    return _address(options, advertised(options), PULSAR_PORT, PULSAR_TLS_PORT)
+
+
+def worker_addresses(options: StandaloneOptions, host: str) -> list[Address]:
+    """Return where each worker is reached by clients that know the machine as `host`."""
+    if not _leads_to_owners(options):
+        return [_address(options, host, PULSAR_PORT, PULSAR_TLS_PORT)] * options.workers
+    return [
+        _address(options, host, PRIVATE_PULSAR_PORT + each, PRIVATE_PULSAR_TLS_PORT + each)
+        for each in range(options.workers)
+    ]
+
+
+def _address(options: StandaloneOptions, host: str, port: int, tls_port: int) -> Address:
+    def url(wanted: bool, scheme: str, port: int) -> str:
+        return f"{scheme}://{bracketed(host)}:{port + options.port_offset}" if wanted else ""
+
+    plain, secure = options.plain, options.tls is not None
+    return Address(
+        url(plain, "pulsar", port),
+        url(plain, "http", HTTP_PORT),
+        url(secure, "pulsar+ssl", tls_port),
+        url(secure, "https", HTTPS_PORT),
+    )
+
+
+def bracketed(host: str) -> str:
+    """Return a name or address as it stands in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+def http_hosts(options: StandaloneOptions) -> list[str]:
+    """Return the names under which the HTTP port may be called."""
+    hosts = {"localhost", "127.0.0.1", "[::1]", options.listen, advertised(options)}
+    return sorted(hosts | set(options.listeners.values()))
+
+
+def own_names(options: StandaloneOptions) -> list[str]:
+    """Return the names and addresses under which this machine may be dialled."""
+    names = {"localhost", "127.0.0.1", "::1", advertised(options), *options.listeners.values()}
+    if options.listen in ANYWHERE:
+        names |= {socket.gethostname(), socket.getfqdn(), *_own_addresses()}
+    else:
+        names.add(options.listen)
+    return sorted(names)
+
+
+def _own_addresses() -> Iterable[str]:
+    """Yield this machine's addresses, as far as they are easily known."""
+    with suppress(OSError):
+        for _, _, _, _, peer in socket.getaddrinfo(socket.gethostname(), None):
+            yield str(peer[0]).partition("%")[0]
+    # Connecting a datagram socket sends nothing; it only asks which of our addresses it would use.
+    outside = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+    for family, address in outside.items():
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((address, 9))
+            yield str(sock.getsockname()[0])
