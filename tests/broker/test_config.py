@@ -44,3 +44,9 @@ def test_every_setting_says_what_it_does() -> None:
 def test_the_page_of_settings_is_what_the_code_says() -> None:
     written = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
     assert written.read_text() == page(), "run tests/tidy/settings_page.py again"
+
+
+def test_a_word_that_is_none_of_those_allowed_is_refused() -> None:
+    assert BrokerConfig(data=Path("/data"), schema_strategy="BACKWARD").schema_strategy
+    with pytest.raises(ConfigError, match=r"^schema_strategy is 'full', allowed: FULL, "):
+        BrokerConfig(data=Path("/data"), schema_strategy="full")

@@ -29,10 +29,13 @@ from magnetar.broker.port import (
     ProducerEvents,
     ProducerRequest,
     PublishDone,
+    Schema,
+    SchemaNotFoundError,
     Selection,
     SubscribeRequest,
     SubscriptionType,
     TopicNews,
+    VersionedSchema,
 )
 from magnetar.broker.run import LENGTH, MESSAGES, OFFSET, PRODUCER, ROW_SIZE, TRANSACTION, Run
 from magnetar.names import NamespaceName, TopicName
@@ -119,6 +122,7 @@ class FakeProducer:
     last_sequence_id: int = -1
     topic_epoch: int | None = None
     ready: bool = True
+    schema_version: int | None = None
     closed: bool = False
     pending: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -263,6 +267,7 @@ class FakePort:
         self.resumed = 0
         self.watches: list[tuple[str, TopicNews]] = []
         self.held: list[_Held] = []
+        self.schemas: dict[str, list[Schema]] = {}
         self.opened: list[FakeProducer] = []
         self.subscribed: list[FakeConsumer] = []
         self.on_publish: Callable[[Run], None] = lambda _run: None
@@ -326,6 +331,8 @@ class FakePort:
         if name in topic.producers:
             raise ProducerBusyError(f"another producer is named {name!r}")
         producer = FakeProducer(self, topic, name, events, request)
+        if request.schema is not None:
+            producer.schema_version = await self.create_schema(request.topic, request.schema)
         topic.producers[name] = producer
         self.opened.append(producer)
         return producer
@@ -353,6 +360,22 @@ class FakePort:
         if request.type in {SubscriptionType.EXCLUSIVE, SubscriptionType.FAILOVER}:
             events.active(len(subscription.consumers) == 1)
         return consumer
+
+    async def schema(self, topic: TopicName, version: int | None) -> VersionedSchema:
+        await self.pass_gate("schema")
+        versions = self.schemas.get(str(topic), [])
+        if not versions or (version is not None and version >= len(versions)):
+            raise SchemaNotFoundError(f"topic {topic} has no such schema")
+        number = len(versions) - 1 if version is None else version
+        return VersionedSchema(number, versions[number], 0)
+
+    async def create_schema(self, topic: TopicName, schema: Schema) -> int | None:
+        await self.pass_gate("create_schema")
+        if not schema.declared:
+            return None
+        versions = self.schemas.setdefault(str(topic), [])
+        versions.append(schema)
+        return len(versions) - 1
 
     def publish(self, run: Run, producers: Sequence[Producer | None], done: PublishDone) -> bool:
         self.published_runs += 1

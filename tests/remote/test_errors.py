@@ -12,7 +12,14 @@ ERRORS = [
     for error in vars(port).values()
     if isinstance(error, type)
     and issubclass(error, port.PortError)
-    and error not in {port.QuotaExceededError, port.NamespaceNotFoundError}
+    # Pulsar has one code for everything that is missing, and one for schemas that do not fit.
+    and error
+    not in {
+        port.QuotaExceededError,
+        port.NamespaceNotFoundError,
+        port.SchemaNotFoundError,
+        port.InvalidSchemaError,
+    }
 ]
 
 

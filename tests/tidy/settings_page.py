@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from typing import Any
 
 from magnetar.broker import config
 
@@ -69,7 +70,9 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else f"`{value}`"
 
 
-def _bounds(metadata: Mapping[str, object]) -> str:
+def _bounds(metadata: Mapping[str, Any]) -> str:
+    if "words" in metadata:
+        return ", ".join(map(_shown, metadata["words"]))
     return f"{_shown(metadata['low'])} to {_shown(metadata['high'])}" if metadata else ""
 
 

@@ -65,6 +65,17 @@ def test_a_limit_of_zero_on_a_topic_lifts_that_of_its_namespace() -> None:
     assert (rules.producers_max, rules.ttl_s) == (0, 0)
 
 
+def test_a_topics_schema_strategy_wins_unless_it_leaves_it_to_the_namespace() -> None:
+    config = BrokerConfig(data=Path("/data"), schema_strategy="BACKWARD")
+    namespace = Policies(schema_strategy="FORWARD")
+    for own, strategy in ((None, "FORWARD"), ("UNDEFINED", "FORWARD"), ("FULL", "FULL")):
+        rules = rules_of(config, namespace, Policies(schema_strategy=own))
+        assert rules.schema_strategy.value == strategy
+    assert rules_of(config, Policies()).schema_strategy.value == "BACKWARD"
+    older = Policies(schema_strategy_legacy="AlwaysCompatible")
+    assert rules_of(config, older).schema_strategy.value == "ALWAYS_COMPATIBLE"
+
+
 def test_topics_made_by_asking_are_partitioned_if_the_namespace_says_so() -> None:
     wanted = {"allowAutoTopicCreation": True, "topicType": "partitioned", "defaultNumPartitions": 4}
     assert rules_of(config(), policies(autoTopicCreationOverride=wanted)).auto_topic_partitions == 4

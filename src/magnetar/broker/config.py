@@ -23,6 +23,11 @@ def setting(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
+def one_of(default: str, *others: str) -> Any:
+    """Declare a setting that is one of some words."""
+    return field(default=default, metadata={"words": (default, *others)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerConfig:
     """The settings of one broker process."""
@@ -104,6 +109,15 @@ class BrokerConfig:
     """Mebibytes to keep of it; -1: no limit. It may go once either limit is exceeded."""
     message_ttl_s: int = setting(0, 0, 2**31)
     """Seconds after which a message counts as acknowledged; 0: never."""
+    schema_strategy: str = one_of(
+        "FULL", "FULL_TRANSITIVE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD",
+        "FORWARD_TRANSITIVE", "ALWAYS_COMPATIBLE", "ALWAYS_INCOMPATIBLE",
+    )  # fmt: skip
+    """How a new schema must go with those before it, in Pulsar's words. Namespaces may differ."""
+    schema_required: bool = False
+    """Refuse producers without a schema on topics that have one. Namespaces may differ."""
+    schema_updates_allowed: bool = True
+    """Clients may add versions of a schema. Namespaces may differ."""
 
     # --- compaction
     compaction_threshold_bytes: int = setting(0, 0, 2**62)
@@ -173,7 +187,12 @@ class BrokerConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            if each.metadata:
+            words = each.metadata.get("words")
+            if words and getattr(self, each.name) not in words:
+                raise ConfigError(
+                    f"{each.name} is {getattr(self, each.name)!r}, allowed: {', '.join(words)}"
+                )
+            if "low" in each.metadata:
                 value, low, high = (
                     getattr(self, each.name),
                     each.metadata["low"],

@@ -92,6 +92,18 @@ class TooManyRequestsError(PortError):
     """A limit on what may be under way at a time is reached: try again later."""
 
 
+class SchemaNotFoundError(TopicNotFoundError):
+    """The topic has no schema, or none of that version."""
+
+
+class IncompatibleSchemaError(PortError):
+    """Data of this schema and of those before it do not go together, or a schema is needed."""
+
+
+class InvalidSchemaError(IncompatibleSchemaError):
+    """The definition is none, or too large or too complex to be checked."""
+
+
 class QuotaExceededError(PortError):
     """The backlog quota is full. `hold`: wait and try again; otherwise fail."""
 
@@ -124,6 +136,61 @@ class ListMode(Enum):
     PERSISTENT = 0
     NON_PERSISTENT = 1
     ALL = 2
+
+
+# --- schemas -----------------------------------------------------------------------------
+
+
+class SchemaType(Enum):
+    """What a schema's definition is. Names are those of Pulsar's admin REST, numbers the wire's."""
+
+    NONE = 0
+    STRING = 1
+    JSON = 2
+    PROTOBUF = 3
+    AVRO = 4
+    BOOLEAN = 5
+    INT8 = 6
+    INT16 = 7
+    INT32 = 8
+    INT64 = 9
+    FLOAT = 10
+    DOUBLE = 11
+    DATE = 12
+    TIME = 13
+    TIMESTAMP = 14
+    KEY_VALUE = 15
+    INSTANT = 16
+    LOCAL_DATE = 17
+    LOCAL_TIME = 18
+    LOCAL_DATE_TIME = 19
+    PROTOBUF_NATIVE = 20
+    AUTO_CONSUME = 21
+    EXTERNAL = 22
+
+
+class Schema(NamedTuple):
+    """What the payloads of a topic are, as a client declares it."""
+
+    type: SchemaType
+    data: bytes = b""
+    """The definition; empty for strings and numbers."""
+    properties: Mapping[str, str] = {}
+    name: str = ""
+
+    @property
+    def declared(self) -> bool:
+        """Whether this says anything: bytes and "whatever the topic has" do not."""
+        return self.type not in {SchemaType.NONE, SchemaType.AUTO_CONSUME}
+
+
+class VersionedSchema(NamedTuple):
+    """A schema as a topic has it."""
+
+    version: int
+    """From 0. Messages carry it as eight bytes, big-endian."""
+    schema: Schema
+    created_ms: int
 
 
 # --- publishing ------------------------------------------------------------------------
@@ -164,6 +231,7 @@ class ProducerRequest:
     topic_epoch: int | None = None
     encrypted: bool = False
     initial_subscription: str | None = None
+    schema: Schema | None = None
     client_address: str = ""
     client_version: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -186,6 +254,11 @@ class Producer(Protocol):
     @property
     def ready(self) -> bool:
         """False while the producer waits for exclusive access."""
+        ...
+
+    @property
+    def schema_version(self) -> int | None:
+        """The version of the producer's schema; None: it declared none."""
         ...
 
     async def close(self) -> None:
@@ -282,6 +355,7 @@ class SubscribeRequest:
     properties: Mapping[str, str] = field(default_factory=dict[str, str])
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     epoch: int | None = None
+    schema: Schema | None = None
     client_address: str = ""
     client_version: str = ""
     caller: str = ""
@@ -429,6 +503,25 @@ class Port(Protocol):
 
     async def topics(self, namespace: NamespaceName, mode: ListMode) -> list[str]:
         """Return the full names of a namespace's topics, partitions included, system topics not."""
+        ...
+
+    async def schema(self, topic: TopicName, version: int | None) -> VersionedSchema:
+        """Return a topic's schema; None: the latest version.
+
+        Raises:
+            SchemaNotFoundError: it has none, or not this version.
+        """
+        ...
+
+    async def create_schema(self, topic: TopicName, schema: Schema) -> int | None:
+        """Return the version of a schema, which is added if the topic has it not and may get it.
+
+        None: it is one that is not kept, such as plain bytes.
+
+        Raises:
+            TopicNotFoundError: there is no such topic.
+            IncompatibleSchemaError: it does not go with what the topic has.
+        """
         ...
 
     def watch_topics(self, namespace: NamespaceName, news: TopicNews) -> Callable[[], None]:

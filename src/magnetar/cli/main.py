@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "peek": ("peek", "peek", "Look at messages anywhere in a topic, acknowledging nothing."),
     "topics": ("topics", "topics", "List, create, delete and inspect topics."),
     "namespaces": ("namespaces", "namespaces", "List, create, delete and configure namespaces."),
+    "schemas": ("schemas", "schemas", "See, add and delete the schemas of topics."),
     "subscriptions": ("subscriptions", "subscriptions", "See and move subscriptions of a topic."),
     "tenants": ("tenants", "tenants", "List, create, change and delete tenants."),
     "clusters": ("clusters", "clusters", "List clusters, and make others known."),

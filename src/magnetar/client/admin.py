@@ -511,6 +511,44 @@ class Admin:
         partition = TopicName.parse(topic).partition
         return [_message(each, partition) for each in answer["messages"]]
 
+    # --- schemas ----------------------------------------------------------------------------
+
+    def schema(self, topic: str, version: int | None = None) -> Json:
+        """Return a topic's schema: type, definition (`data`), properties; None: the latest."""
+        tail = "" if version is None else f"/{version}"
+        return self._json("GET", f"{_schemas(topic)}/schema{tail}")
+
+    def schemas(self, topic: str) -> list[Json]:
+        """Return all versions of a topic's schema, the oldest first."""
+        return list(self._json("GET", f"{_schemas(topic)}/schemas")["getSchemaResponses"])
+
+    def add_schema(
+        self, topic: str, kind: str, definition: str, properties: Mapping[str, str] | None = None
+    ) -> int:
+        """Return the version of a schema, which is added if the topic has it not.
+
+        Args:
+            topic: It need not be there yet.
+            kind: Pulsar's name of the type, such as AVRO, JSON or STRING.
+            definition: Empty for types that have none.
+            properties: Anything; for KEY_VALUE, the types of both parts.
+        """
+        body = _schema(kind, definition, properties)
+        return int(self._json("POST", f"{_schemas(topic)}/schema", body)["version"])
+
+    def schema_compatibility(
+        self, topic: str, kind: str, definition: str, properties: Mapping[str, str] | None = None
+    ) -> tuple[bool, str]:
+        """Return whether a schema could be added, and the strategy that decides that."""
+        body = _schema(kind, definition, properties)
+        answer = self._json("POST", f"{_schemas(topic)}/compatibility", body)
+        return bool(answer["compatibility"]), str(answer["schemaCompatibilityStrategy"])
+
+    def delete_schema(self, topic: str, *, force: bool = False) -> int:
+        """Delete a topic's schema; `force`: and forget that there was one. Return its number."""
+        answer = self._json("DELETE", f"{_schemas(topic)}/schema", query={"force": force})
+        return int(answer["version"])
+
     def _json(
         self,
         method: str,
@@ -619,6 +657,14 @@ def _topic_path(name: TopicName) -> str:
 
 def _topic(topic: str) -> str:
     return f"/admin/v2/{_topic_path(TopicName.parse(topic))}"
+
+
+def _schemas(topic: str) -> str:
+    return f"/admin/v2/schemas/{_topic_path(TopicName.parse(topic)).partition('/')[2]}"
+
+
+def _schema(kind: str, definition: str, properties: Mapping[str, str] | None) -> Json:
+    return {"type": kind, "schema": definition, "properties": dict(properties or {})}
 
 
 def _subscription(topic: str, subscription: str) -> str:

@@ -15,7 +15,6 @@ NAMESPACE = "/admin/v2/namespaces/public/default"
 @pytest.mark.parametrize(
     ("method", "path", "feature"),
     [
-        ("GET", "/admin/v2/schemas/public/default/t/schema", "schemas"),
         ("GET", "/admin/v3/transactions/coordinatorStats", "transactions"),
         ("POST", "/admin/v2/brokers/shutdown", "SIGTERM"),
         ("GET", "/ws/v2/producer/persistent/public/default/t", "WebSocket"),

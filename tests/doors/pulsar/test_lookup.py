@@ -128,20 +128,6 @@ async def test_a_pattern_has_to_fit_the_whole_name_without_domain_and_partition(
         compiled("[")
 
 
-async def test_there_are_no_schemas_and_clients_are_told_so_in_their_words(rig: Rig) -> None:
-    client = await rig.client()
-    answer = await client.ask("GET_SCHEMA", "GET_SCHEMA_RESPONSE", topic="t", request_id=1)
-    assert answer.error_code == api.TopicNotFound
-    answer = await client.ask(
-        "GET_OR_CREATE_SCHEMA",
-        "GET_OR_CREATE_SCHEMA_RESPONSE",
-        topic="t",
-        request_id=2,
-        schema=api.Schema(name="s", schema_data=b"{}", type=api.Schema.Json),
-    )
-    assert answer.error_code == api.NotAllowedError
-
-
 async def test_questions_beyond_those_that_may_wait_are_not_read_before_some_are_answered(
     rig: Rig,
 ) -> None:

@@ -13,6 +13,8 @@ from magnetar.broker.port import (
     ProducerBusyError,
     ProducerFencedError,
     QuotaExceededError,
+    Schema,
+    SchemaType,
     ServiceNotReadyError,
     ThrottledEvents,
     TopicTerminatedError,
@@ -55,6 +57,7 @@ async def test_what_the_client_says_about_a_producer_reaches_the_port(rig: Rig) 
     assert request.access_mode.name == "EXCLUSIVE_WITH_FENCING"
     assert (request.encrypted, request.user_provided_name) == (True, False)
     assert (request.initial_subscription, request.metadata) == ("first", {"a": "b"})
+    assert request.schema == Schema(SchemaType.STRING, b"x", {}, "s")
     assert request.client_version == "raw"
     assert request.client_address.startswith("127.0.0.1:")
 

@@ -10,6 +10,8 @@ from magnetar.broker.port import (
     ConsumerBusyError,
     KeyShared,
     PortError,
+    Schema,
+    SchemaType,
     Selection,
     ServiceNotReadyError,
     SubscriptionNotFoundError,
@@ -65,6 +67,7 @@ async def test_what_the_client_says_about_a_consumer_reaches_the_port(rig: Rig) 
     assert (request.create_topic, request.epoch) == (False, 4)
     assert request.key_shared == KeyShared([(0, 99)], sticky=True, allow_out_of_order=True)
     assert request.properties == {"a": "b"}
+    assert request.schema == Schema(SchemaType.AVRO, b"x", {}, "s")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from magnetar.broker.metadata import facts, paths
 from magnetar.broker.metadata.facts import NotEmptyError
 from magnetar.broker.metadata.policies import Policies
+from magnetar.broker.metadata.schemas import forget_all_changes
 from magnetar.broker.metadata.store import (
     PRESENT,
     Check,
@@ -96,6 +97,7 @@ class Namespaces:
                     *map(CheckEmpty, rooms),
                     Delete(key),
                     *(DeleteAll(paths.in_namespace(paths.POLICIES, name, d.value)) for d in Domain),
+                    *forget_all_changes(name),
                 ]
             )
         except ConflictError as error:

@@ -15,6 +15,7 @@ from magnetar.broker.metadata.chains import drop_changes
 from magnetar.broker.metadata.compactions import drop_compacted
 from magnetar.broker.metadata.documents import decode, encode
 from magnetar.broker.metadata.facts import AlreadyExistsError, NotFoundError
+from magnetar.broker.metadata.schemas import forget_changes
 from magnetar.broker.metadata.store import (
     PRESENT,
     Change,
@@ -136,9 +137,7 @@ class Partitions:
         """
         key = paths.partitioned(topic)
         try:
-            await self._store.commit(
-                [Check(key, PRESENT), Delete(key), Delete(paths.policies(topic))]
-            )
+            await self._store.commit([Check(key, PRESENT), Delete(key), *_shared_changes(topic)])
         except ConflictError:
             raise TopicNotFoundError(f"partitioned topic {topic} does not exist") from None
 
@@ -199,7 +198,7 @@ class Partitions:
                     *(DeleteAll(paths.all_transaction_acks(cursor)) for cursor in cursors),
                     Delete(paths.owner(topic)),
                     Delete(paths.topic(topic)),
-                    *([] if topic.partition >= 0 else [Delete(paths.policies(topic))]),
+                    *([] if topic.partition >= 0 else _shared_changes(topic)),
                 ]
             )
         except ConflictError:
@@ -271,6 +270,11 @@ class Partitions:
 def _check_partitions(partitions: int) -> None:
     if not 1 <= partitions <= PARTITIONS_MAX:
         raise ValueError(f"{partitions} partitions, allowed: 1 to {PARTITIONS_MAX}")
+
+
+def _shared_changes(topic: TopicName) -> list[Change]:
+    """Return what removes what all partitions of a topic have in common: policies and schema."""
+    return [Delete(paths.policies(topic)), *forget_changes(topic)]
 
 
 def _partition_changes(topic: TopicName, indexes: Sequence[int], created_ms: int) -> list[Change]:

@@ -18,10 +18,13 @@
     placement/<kind>/<scope>/<name>          JSON: where things should be (see `placement`)
     transactions/<coordinator>/<number>      JSON: one that is not over; what belongs to it lies
                                              in transaction-... (see `transactions`)
+    schemas/<schema>                         JSON: which versions there are
+    definitions/<schema>/<version>           JSON: one version
     counters/ledger, counters/cursor         the last number given out
 
-A topic is written `domain/tenant/namespace/local`; none of its parts has a slash. Names
-that may have one (subscription, producer) come last or are kept in the value. Numbers are
+A topic is written `domain/tenant/namespace/local`; none of its parts has a slash. A schema is
+written `tenant/namespace/local`: a topic, its partitions and its non-persistent twin share it.
+Names that may have one (subscription, producer) come last or are kept in the value. Numbers are
 16 hexadecimal digits, so that keys sort as the numbers do.
 """
 
@@ -179,6 +182,21 @@ def transaction_of_acks(prefix: str, key: str) -> TransactionId:
 def cursor_of_acks(key: str) -> int:
     """Return the cursor of a key below `TRANSACTION_ACKS`."""
     return int(key.removeprefix(TRANSACTION_ACKS).split("/", 1)[0], 16)
+
+
+def schema(topic: TopicName) -> str:
+    """Return the key that says which versions of its schema a topic has."""
+    return f"schemas/{topic.tenant}/{topic.namespace}/{topic.base.local}"
+
+
+def definitions(topic: TopicName) -> str:
+    """Return the prefix of the versions of a topic's schema."""
+    return f"definitions/{topic.tenant}/{topic.namespace}/{topic.base.local}/"
+
+
+def schemas_in(name: NamespaceName) -> tuple[str, str]:
+    """Return the prefixes of all schemas of a namespace, and of their versions."""
+    return f"schemas/{name}/", f"definitions/{name}/"
 
 
 def in_namespace(kind: str, name: NamespaceName, domain: str) -> str:

@@ -175,6 +175,18 @@ class Policies(Document):
     subscription_auth_mode: str | None = None
     """`Prefix`: a subscription's name must begin with the role that consumes from it."""
     encryption_required: bool | None = None
+    schema_strategy: str | None = msgspec.field(default=None, name="schema_compatibility_strategy")
+    """Pulsar's name of one (`schema.compatibility.Strategy`)."""
+    schema_strategy_legacy: str | None = msgspec.field(
+        default=None, name="schema_auto_update_compatibility_strategy"
+    )
+    """The same in older words, such as `AutoUpdateDisabled`."""
+    schema_required: bool | None = msgspec.field(default=None, name="schema_validation_enforced")
+    """Producers without a schema are refused on topics that have one."""
+    schema_updates_allowed: bool | None = msgspec.field(
+        default=None, name="is_allow_auto_update_schema"
+    )
+    """Whether clients may add versions."""
     compaction_threshold: int | None = None
     message_bytes_max: int | None = msgspec.field(default=None, name="max_message_size")
     """Of topics only. 0: the broker's limit alone."""

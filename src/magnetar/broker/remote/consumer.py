@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from magnetar.broker.config import KIB, MIB
 from magnetar.broker.entry import EntryId, TransactionId
@@ -112,6 +113,7 @@ class RemoteConsumer:
             self._link.send(client_role.close_consumer(self._link.new_id(), self._id))
             self._leave()
             raise
+        self._request = replace(self._request, schema=None)  # a definition may be large
 
     # --- the door calls these
 

@@ -26,6 +26,7 @@ _ERRORS: Mapping[int, type[port.PortError]] = {
     api.InvalidTxnStatus: port.InvalidTransactionStatusError,
     api.TransactionConflict: port.TransactionConflictError,
     api.TooManyRequests: port.TooManyRequestsError,
+    api.IncompatibleSchema: port.IncompatibleSchemaError,
 }
 
 

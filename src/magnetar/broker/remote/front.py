@@ -6,8 +6,8 @@
     run ──▶ no producer elsewhere (nearly always): passed straight on
             some: rows of topics here │ rows of topics elsewhere, each in their order
 
-Where names are concerned (look-ups, partitions, lists) every process knows the same facts, so
-those questions are never passed on. Looked-up clients come to the owner itself; who comes
+Where names are concerned (look-ups, partitions, lists), and schemas, every process knows the same
+facts, so those questions are never passed on. Looked-up clients come to the owner itself; who comes
 elsewhere, because only one port can be reached or because it insists, is served all the same.
 """
 
@@ -25,8 +25,10 @@ from magnetar.broker.port import (
     ProducerEvents,
     ProducerRequest,
     PublishDone,
+    Schema,
     SubscribeRequest,
     TopicNews,
+    VersionedSchema,
 )
 from magnetar.broker.remote.producer import RemoteProducer
 from magnetar.broker.remote.remote import Remote
@@ -65,6 +67,14 @@ class Front:
     def watch_topics(self, namespace: NamespaceName, news: TopicNews) -> Callable[[], None]:
         """Tell which topics of a namespace come and go, as `port.Port.watch_topics` says."""
         return self._here.watch_topics(namespace, news)
+
+    async def schema(self, topic: TopicName, version: int | None) -> VersionedSchema:
+        """Return a topic's schema, as `port.Port.schema` says."""
+        return await self._here.schema(topic, version)
+
+    async def create_schema(self, topic: TopicName, schema: Schema) -> int | None:
+        """Add a schema, as `port.Port.create_schema` says."""
+        return await self._here.create_schema(topic, schema)
 
     async def open_producer(self, request: ProducerRequest, events: ProducerEvents) -> Producer:
         """Open a producer where its topic is."""

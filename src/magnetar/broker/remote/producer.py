@@ -65,6 +65,7 @@ class RemoteProducer:
         self.last_sequence_id = -1
         self.topic_epoch: int | None = None
         self.ready = False
+        self.schema_version: int | None = None
         self._closed: PortError | None = None
         self._sent: deque[_Sent] = deque()
         self._left = False
@@ -93,6 +94,8 @@ class RemoteProducer:
             raise
         self.name = answer.producer_name
         self.last_sequence_id = answer.last_sequence_id
+        if answer.schema_version:
+            self.schema_version = int.from_bytes(answer.schema_version, "big")
         if not self.ready:  # the second answer may have come right behind the first
             self.ready = answer.producer_ready
             self.topic_epoch = answer.topic_epoch if answer.HasField("topic_epoch") else None

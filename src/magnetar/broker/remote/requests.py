@@ -8,7 +8,7 @@ commands, because a command has a largest size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.port import (
@@ -17,6 +17,7 @@ from magnetar.broker.port import (
     ConsumerStats,
     KeyShared,
     ProducerRequest,
+    Schema,
     SubscribeRequest,
     SubscriptionType,
 )
@@ -64,6 +65,8 @@ def producer(request_id: int, producer_id: int, request: ProducerRequest) -> byt
     wanted.encrypted = request.encrypted
     if request.initial_subscription is not None:
         wanted.initial_subscription_name = request.initial_subscription
+    if request.schema is not None:
+        _fill_schema(wanted.schema, request.schema)
     _fill_metadata(wanted.metadata, request)
     return encode_command(command)
 
@@ -95,6 +98,8 @@ def subscribe(request_id: int, consumer_id: int, request: SubscribeRequest) -> b
     _fill_metadata(wanted.metadata, request)
     if request.epoch is not None:
         wanted.consumer_epoch = request.epoch
+    if request.schema is not None:
+        _fill_schema(wanted.schema, request.schema)
     return encode_command(command)
 
 
@@ -227,6 +232,13 @@ def _fill_metadata(target: Any, request: ProducerRequest | SubscribeRequest) -> 
     _fill(target, {key: each for key, each in request.metadata.items() if key != CALLER_KEY})
     if request.caller:
         target.add(key=CALLER_KEY, value=request.caller)
+
+
+def _fill_schema(target: api.Schema, schema: Schema) -> None:
+    target.name = schema.name
+    target.type = cast("api.Schema.Type", schema.type.value)
+    target.schema_data = schema.data
+    _fill(target.properties, schema.properties)
 
 
 def _fill(target: Any, pairs: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from magnetar.broker.clock import Clock
@@ -42,12 +42,15 @@ from magnetar.broker.port import (
     ProducerEvents,
     ProducerRequest,
     PublishDone,
+    Schema,
     ServiceNotReadyError,
     SubscribeRequest,
     TopicNews,
     TopicNotFoundError,
+    VersionedSchema,
 )
 from magnetar.broker.run import Run
+from magnetar.broker.schema.registry import Registry
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers, Recovered
 from magnetar.broker.storage.log import Log
@@ -62,6 +65,7 @@ from magnetar.broker.topics.pacing import Shared
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
+from magnetar.broker.topics.schemas import add, admit_consumer, admit_producer, without_definition
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
 from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 from magnetar.broker.topics.trouble import Trouble
@@ -151,6 +155,7 @@ class Catalog:
         self._watches: list[Callable[[], None]] = []
         self._changes_seen = 0
         """How often a policy, or the record of a topic, has changed."""
+        self.schemas = Registry(store, clock, metrics)
         self.publisher = Publisher(
             ledgers, clock, loop, metrics, held_bytes_max=config.unsynced_bytes_max
         )
@@ -224,6 +229,7 @@ class Catalog:
             stop()
         await self._duties.stop()
         self._comings.stop()
+        self.schemas.stop()
         for task in [*self._loading.values(), *self._tasks]:
             task.cancel()
         await asyncio.gather(*self._loading.values(), *self._tasks, return_exceptions=True)
@@ -316,7 +322,11 @@ class Catalog:
             if topic.closed and attempt < LOAD_ATTEMPTS_MAX - 1:
                 continue
             break
-        return await topic.open_producer(request, events)
+        version = await admit_producer(topic, request.schema, self.schemas)
+        request = replace(request, schema=without_definition(request.schema))
+        producer = await topic.open_producer(request, events)
+        producer.schema_version = version
+        return producer
 
     async def subscribe(self, request: SubscribeRequest, events: ConsumerEvents) -> Consumer:
         """Open a consumer, and the topic and the subscription if need be.
@@ -331,7 +341,21 @@ class Catalog:
             if topic.closed and attempt < LOAD_ATTEMPTS_MAX - 1:
                 continue
             break
+        await admit_consumer(topic, request.schema, self.schemas)
+        request = replace(request, schema=without_definition(request.schema))
         return await topic.subscribe(request, events)
+
+    async def schema(self, topic: TopicName, version: int | None) -> VersionedSchema:
+        """Return a topic's schema, as `port.Port.schema` says."""
+        return await self.schemas.get(topic, version)
+
+    async def create_schema(self, topic: TopicName, schema: Schema) -> int | None:
+        """Add a schema, as `port.Port.create_schema` says."""
+        await self._existence.count(topic, create=False)
+        if not schema.declared:
+            return None
+        rules = await self.rules_for(topic)
+        return await add(topic, schema, rules, self.schemas)
 
     def publish(self, run: Run, producers: Sequence[Producer | None], done: PublishDone) -> bool:
         """Store a run, as `port.Port.publish` says."""
@@ -603,6 +627,15 @@ class Catalog:
             self._flush_first.add(topic.name)
 
     # --- policies -----------------------------------------------------------------------
+
+    async def rules_for(self, topic: TopicName) -> Rules:
+        """Return what holds for a topic, which need not be there.
+
+        Raises:
+            NamespaceNotFoundError: the tenant or the namespace is missing.
+        """
+        own = await self._existence.said_by(topic, None)
+        return await self._existence.rules_for(topic, own)
 
     async def rules_of(self, namespace: NamespaceName) -> Rules:
         """Return what holds in a namespace.

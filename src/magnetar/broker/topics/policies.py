@@ -22,6 +22,7 @@ from magnetar.broker.metadata.policies import (
     PublishRate,
     SubscribeRate,
 )
+from magnetar.broker.schema.compatibility import Strategy, effective
 from magnetar.broker.topics.backlog import Quota, QuotaPolicy, Retention
 from magnetar.broker.topics.rates import NO_LIMIT, Limit
 
@@ -67,6 +68,11 @@ class Rules:
     """Of each consumer."""
     resource_group: str
     """Whose rates it shares with others; empty: nobody's."""
+    schema_strategy: Strategy
+    schema_required: bool
+    """Producers without a schema are refused on topics that have one."""
+    schema_updates_allowed: bool
+    """Whether clients may add versions of a schema."""
     compaction_threshold_bytes: int = 0
     """Compact when so many bytes came since the last time; 0: only when asked."""
 
@@ -81,6 +87,9 @@ class Rules:
             or any(quota.policy is QuotaPolicy.EVICTION for quota in self.quotas)
         )
 
+
+_UNSAID: tuple[object, ...] = ([], {}, Strategy.UNDEFINED.value)
+"""Values of a topic's policies that leave it to its namespace."""
 
 INACTIVE_S = 60
 """How long a topic has to be idle before it is deleted, where that is on; Pulsar's default."""
@@ -144,6 +153,13 @@ def rules_of(config: BrokerConfig, namespace: Policies, topic: Policies | None =
         compaction_threshold_bytes=_or(
             policies.compaction_threshold, config.compaction_threshold_bytes
         ),
+        schema_strategy=effective(
+            policies.schema_strategy,
+            config.schema_strategy,
+            legacy=policies.schema_strategy_legacy,
+        ),
+        schema_required=_or(policies.schema_required, config.schema_required),
+        schema_updates_allowed=_or(policies.schema_updates_allowed, config.schema_updates_allowed),
     )
 
 
@@ -151,7 +167,7 @@ def overlaid(namespace: Policies, topic: Policies) -> Policies:
     """Return the policies of a namespace with what one of its topics says over them."""
     said = {each.name: getattr(topic, each.name) for each in msgspec.structs.fields(Policies)}
     own: dict[str, Any] = {
-        name: value for name, value in said.items() if value is not None and value not in ([], {})
+        name: value for name, value in said.items() if value is not None and value not in _UNSAID
     }
     own["backlog_quotas"] = {**namespace.backlog_quotas, **topic.backlog_quotas}
     return msgspec.structs.replace(namespace, **own)

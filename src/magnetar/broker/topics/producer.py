@@ -157,6 +157,7 @@ class OpenProducer:
         "ready",
         "refusal",
         "request",
+        "schema_version",
         "throttle",
         "topic_epoch",
     )
@@ -177,6 +178,7 @@ class OpenProducer:
         self.events = events
         self.connected_since_ms = 0
         self.topic_epoch: int | None = None
+        self.schema_version: int | None = None
         self.ready = True
         self.refusal: PortError | None = None
         """Why this producer may not publish any more; None while it may."""

@@ -230,6 +230,11 @@ class Topic:
         """How many consumers all subscriptions have together."""
         return sum(len(each.consumers) for each in self.subscriptions.values())
 
+    @property
+    def holds_data(self) -> bool:
+        """Whether anything is in it; of one that keeps nothing, whether anything ever was."""
+        return self.inlet.entries_in > 0 if self._log is None else self._log.bytes_total > 0
+
     def wake(self) -> None:
         """Tell every subscription that there is something new to read."""
         for subscription in self.subscriptions.values():

@@ -1,6 +1,5 @@
 """What Pulsar's admin REST has and this version has not: said as such, with 501.
 
-    /admin/v2/schemas/...                          a noun that is missing as a whole
     /admin/v3/functions/...                        one that is not switched on: as Pulsar says it
     /admin/v2/namespaces/t/n/dispatchRate          a word about a namespace
     /admin/v2/clusters/west/peers                  a word about a cluster
@@ -16,7 +15,6 @@ from magnetar.broker.doors.admin.errors import Refusal
 _BOOKIES = "bookies: entries are stored by the broker itself"
 _NOUNS_V2 = {
     "resourcegroups": "resource groups",
-    "schemas": "schemas",
     "transactions": "transactions",
 }
 _NOUNS_V3 = {
@@ -45,12 +43,8 @@ _WORDS = {
     "antiAffinity": "anti-affinity groups",
     "bookieAffinity": _BOOKIES,
     "dispatchRate": "rate limits",
-    "isAllowAutoUpdateSchema": "schemas",
     "migration": "migrating to another cluster",
     "resourcegroup": "resource groups",
-    "schemaAutoUpdateCompatibilityStrategy": "schemas",
-    "schemaCompatibilityStrategy": "schemas",
-    "schemaValidationEnforced": "schemas",
 }
 
 

@@ -143,6 +143,7 @@ def _get(policy: Policy, level: Level) -> Handler:
             value = policy.default(context.config) if value is None else value
         else:
             value = policy.get(await level.read(call), context.cluster)
+            value = policy.unset if value is None else value
         if value is None:
             return done()
         return answer(whole(value) if isinstance(value, Document) else value)

@@ -29,6 +29,7 @@ from magnetar.broker.metadata.policies import (
     Retention,
     SubscribeRate,
 )
+from magnetar.broker.schema.compatibility import Strategy
 from magnetar.broker.topics.policies import INACTIVE_S
 
 COUNT_MAX = 2**31 - 1
@@ -36,6 +37,14 @@ LONG_MAX = 2**63 - 1
 NAME_LENGTH_MAX = 256
 MIB = 2**20
 
+StrategyName = Literal[
+    "UNDEFINED", "ALWAYS_INCOMPATIBLE", "ALWAYS_COMPATIBLE", "BACKWARD", "FORWARD", "FULL",
+    "BACKWARD_TRANSITIVE", "FORWARD_TRANSITIVE", "FULL_TRANSITIVE",
+]  # fmt: skip
+LegacyStrategyName = Literal[
+    "AutoUpdateDisabled", "Backward", "Forward", "Full", "AlwaysCompatible",
+    "BackwardTransitive", "ForwardTransitive", "FullTransitive",
+]  # fmt: skip
 SubscriptionTypeName = Literal["Exclusive", "Shared", "Failover", "Key_Shared"]
 
 QUOTA_KINDS = ("destination_storage", "message_age")
@@ -67,6 +76,8 @@ class Policy(NamedTuple):
     """What holds while nothing is set, as `?applied=true` shows it."""
     wrong: Callable[[Any], str] = _right
     """Returns what is wrong with a value of the right shape, or nothing."""
+    unset: object = None
+    """What is shown while nothing is set, where Pulsar shows something."""
     by_cluster: bool = False
     """The field is a map with one value for each cluster; this cluster's is meant."""
 
@@ -421,6 +432,38 @@ POLICIES = (
         default=lambda _: False,
     ),
     Policy(
+        "schema_strategy",
+        StrategyName,
+        "How a new schema must go with those before it; `UNDEFINED`: as what stands above says.",
+        namespace="schemaCompatibilityStrategy",
+        topic="schemaCompatibilityStrategy",
+        default=lambda config: config.schema_strategy,
+        unset=Strategy.UNDEFINED.value,
+    ),
+    Policy(
+        "schema_strategy_legacy",
+        LegacyStrategyName,
+        "The same in older words, where the other one says nothing.",
+        namespace="schemaAutoUpdateCompatibilityStrategy",
+    ),
+    Policy(
+        "schema_required",
+        bool,
+        "Refuses producers without a schema on topics that have one.",
+        namespace="schemaValidationEnforced",
+        topic="schemaValidationEnforced",
+        default=lambda config: config.schema_required,
+        unset=False,
+    ),
+    Policy(
+        "schema_updates_allowed",
+        bool,
+        "Whether clients may add versions of a schema; over HTTP they can be added all the same.",
+        namespace="isAllowAutoUpdateSchema",
+        default=lambda config: config.schema_updates_allowed,
+        unset=True,
+    ),
+    Policy(
         "anti_affinity_group",
         str,
         "Accepted and shown. There is one broker, so nothing can be kept apart.",
@@ -432,17 +475,9 @@ POLICIES = (
 NOT_YET = {
     "namespace": (
         "entryFilters",
-        "isAllowAutoUpdateSchema",
         "resourcegroup",
-        "schemaAutoUpdateCompatibilityStrategy",
-        "schemaCompatibilityStrategy",
-        "schemaValidationEnforced",
     ),
-    "topic": (
-        "entryFilters",
-        "schemaCompatibilityStrategy",
-        "schemaValidationEnforced",
-    ),
+    "topic": ("entryFilters",),
 }
 """Pulsar's, which nothing here acts on. Asking is answered with `unset`, setting is refused."""
 

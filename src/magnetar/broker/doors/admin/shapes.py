@@ -290,3 +290,42 @@ class StoreShown(msgspec.Struct, rename="camel"):
     ledgers_root_path: str
     bookkeeper_metadata_service_uri: str | None
     state_storage_service_url: str | None
+
+
+class SchemaGiven(msgspec.Struct):
+    """A schema to add, or to ask about."""
+
+    type: str
+    """AVRO, JSON, STRING, ..."""
+    schema: str = ""
+    """The definition; of KEY_VALUE an object with `key` and `value`."""
+    properties: dict[str, str] | None = None
+
+
+class SchemaShown(msgspec.Struct):
+    """One version of a schema."""
+
+    version: int
+    type: str
+    timestamp: int
+    data: str
+    properties: dict[str, str]
+
+
+class SchemasShown(msgspec.Struct, rename="camel"):
+    """All versions of a schema."""
+
+    get_schema_responses: list[SchemaShown]
+
+
+class SchemaVersion(msgspec.Struct):
+    """The number of a version; -1: there is none."""
+
+    version: int
+
+
+class Compatibility(msgspec.Struct, rename="camel"):
+    """Whether a schema could be added."""
+
+    compatibility: bool
+    schema_compatibility_strategy: str

@@ -29,6 +29,7 @@ _CODES: dict[type[Exception], api.ServerError] = {
     port.InvalidTransactionStatusError: api.InvalidTxnStatus,
     port.TransactionConflictError: api.TransactionConflict,
     port.TooManyRequestsError: api.TooManyRequests,
+    port.IncompatibleSchemaError: api.IncompatibleSchema,
     InvalidNameError: api.InvalidTopicName,
     rights.AuthenticationError: api.AuthenticationError,
     rights.AuthorizationError: api.AuthorizationError,

@@ -1,4 +1,4 @@
-"""Questions about topics: partitions, owners, the list of a namespace, schemas.
+"""Questions about topics: partitions, owners, the list of a namespace.
 
     PARTITIONED_METADATA ──▶ Port.partitions      creates the topic, unless the client says no
     LOOKUP               ──▶ Port.locate          always Connect: this broker never redirects
@@ -16,7 +16,7 @@ from magnetar.broker.doors.pulsar.pattern import Pattern, PatternError
 from magnetar.broker.doors.pulsar.requests import Line, Requests
 from magnetar.broker.doors.pulsar.transactions import ASSIGN_TOPIC
 from magnetar.broker.metrics import Metrics
-from magnetar.broker.port import ListMode, MetadataError, NotAllowedError, Port, Transactions
+from magnetar.broker.port import ListMode, MetadataError, Port, Transactions
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import NamespaceName, TopicName
@@ -144,19 +144,4 @@ class Lookup:
             names,
             client_hash=command.topics_hash,
             filtered=bool(command.topics_pattern),
-        )
-
-    def schema(self, command: api.CommandGetSchema) -> None:
-        """Answer GET_SCHEMA: topics have none here, and clients then go on without."""
-        self._line.send(
-            commands.schema_failed(
-                command.request_id, api.TopicNotFound, f"topic {command.topic} has no schema"
-            )
-        )
-
-    def create_schema(self, command: api.CommandGetOrCreateSchema) -> None:
-        """Refuse GET_OR_CREATE_SCHEMA. Producers may still send typed data as bytes."""
-        error = NotAllowedError("this broker keeps no schemas yet; use a topic without one")
-        self._line.send(
-            commands.schema_refused(command.request_id, api.NotAllowedError, str(error))
         )

@@ -19,6 +19,7 @@ from magnetar.broker.config import KIB, BrokerConfig
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
+from magnetar.broker.doors.pulsar.schemas import declared, packed
 from magnetar.broker.port import (
     AccessMode,
     Group,
@@ -491,6 +492,7 @@ def _success(endpoint: Endpoint, topic_epoch: int | None = None) -> bytes:
         last_sequence_id=producer.last_sequence_id,
         topic_epoch=producer.topic_epoch if topic_epoch is None else topic_epoch,
         ready=producer.ready or topic_epoch is not None,
+        schema_version=packed(producer.schema_version),
     )
 
 
@@ -520,6 +522,7 @@ def _request(
         topic_epoch=command.topic_epoch if command.HasField("topic_epoch") else None,
         encrypted=command.encrypted,
         initial_subscription=command.initial_subscription_name or None,
+        schema=declared(command.schema) if command.HasField("schema") else None,
         client_address=address,
         client_version=version,
         caller=caller,

@@ -35,6 +35,7 @@ from magnetar.broker.doors.pulsar.login import (
 from magnetar.broker.doors.pulsar.lookup import Lookup, Lookups
 from magnetar.broker.doors.pulsar.publish import Producers
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
+from magnetar.broker.doors.pulsar.schemas import Schemas
 from magnetar.broker.doors.pulsar.subscribe import Consumers
 from magnetar.broker.doors.pulsar.transactions import TransactionRequests
 from magnetar.broker.doors.pulsar.watchers import Views, Watchers
@@ -124,6 +125,7 @@ class Session:
         "consumers",
         "lookup",
         "producers",
+        "schemas",
         "transactions",
         "watchers",
     )
@@ -140,6 +142,7 @@ class Session:
         )
         self.transactions: TransactionRequests | None = None
         self.watchers = Watchers(line, self._requests, service.views)
+        self.schemas = Schemas(line, self._requests, service.port)
         self._frame_bytes_max = CONNECT_BYTES_MAX
         self._login = LogIn(service.access.authenticator) if service.access else None
         self.caller = LOCAL
@@ -455,10 +458,8 @@ class Session:
             command.watchTopicListClose
         ),
         **dict.fromkeys(_TRANSACTION_COMMANDS, _transaction),
-        api.BaseCommand.GET_SCHEMA: lambda session, command: session.lookup.schema(
-            command.getSchema
-        ),
+        api.BaseCommand.GET_SCHEMA: lambda session, command: session.schemas.get(command.getSchema),
         api.BaseCommand.GET_OR_CREATE_SCHEMA: (
-            lambda session, command: session.lookup.create_schema(command.getOrCreateSchema)
+            lambda session, command: session.schemas.create(command.getOrCreateSchema)
         ),
     }

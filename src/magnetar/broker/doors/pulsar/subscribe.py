@@ -21,6 +21,7 @@ from magnetar.broker.access.rights import Demand
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Line, Requests
+from magnetar.broker.doors.pulsar.schemas import declared
 from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.metrics import Counter
 from magnetar.broker.port import (
@@ -497,6 +498,7 @@ def _request(
         properties={each.key: each.value for each in command.subscription_properties},
         metadata={each.key: each.value for each in command.metadata},
         epoch=command.consumer_epoch if command.HasField("consumer_epoch") else None,
+        schema=declared(command.schema) if command.HasField("schema") else None,
         client_address=address,
         client_version=version,
         caller=caller,

@@ -1,0 +1,1 @@
+"""Schemas: which versions a topic has, and whether one more goes with them."""
