@@ -28,8 +28,12 @@ journal_window_ms = 0.5
 retention_time_min = 10080
 ```
 
-| setting | default | allowed | what it does |
-|---|---|---|---|
+Those marked live may be changed while the broker runs, by `magnetar config set` or admin REST
+(`brokers/configuration`, also under Pulsar's name where one is given): durable, and the same in
+all processes within a second. Rates of the whole broker are divided among its processes.
+
+| setting | default | allowed | live | what it does |
+|---|---|---|---|---|
 """
 SET_BY_FLAGS = {"data", "worker", "workers"}
 
@@ -38,7 +42,8 @@ def page() -> str:
     """Return the page as it should be."""
     said = descriptions()
     rows = [
-        f"| `{each.name}` | {_shown(each.default)} | {_bounds(each.metadata)} | {said[each.name]} |"
+        f"| `{each.name}` | {_shown(each.default)} | {_bounds(each.metadata)}"
+        f" | {_live(each.metadata)} | {said[each.name]} |"
         for each in fields(config.BrokerConfig)
         if each.name not in SET_BY_FLAGS
     ]
@@ -73,7 +78,14 @@ def _shown(value: object) -> str:
 def _bounds(metadata: Mapping[str, Any]) -> str:
     if "words" in metadata:
         return ", ".join(map(_shown, metadata["words"]))
-    return f"{_shown(metadata['low'])} to {_shown(metadata['high'])}" if metadata else ""
+    return f"{_shown(metadata['low'])} to {_shown(metadata['high'])}" if "low" in metadata else ""
+
+
+def _live(metadata: Mapping[str, object]) -> str:
+    if not metadata.get("live"):
+        return ""
+    pulsar = metadata["pulsar"]
+    return f"live, `{pulsar}`" if pulsar else "live"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 Units are in the names. A value out of bounds is refused when the config is built, with a
 message that names the setting and what is allowed. What the memory settings bound is
 per data folder and divided among the processes.
+
+A live setting may change while the broker runs; `metadata.live_settings` is the only one that
+changes it. So it has to be read where it is used, each time. None of them changes what is
+promised: syncs, acknowledgements and what is kept stay as they are.
 """
 
 from dataclasses import dataclass, field, fields
@@ -28,7 +32,25 @@ def one_of(default: str, *others: str) -> Any:
     return field(default=default, metadata={"words": (default, *others)})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def live(
+    default: Any, low: float = 0, high: float = 1, *, pulsar: str = "", divided: bool = False
+) -> Any:
+    """Declare a setting that may change while the broker runs.
+
+    Args:
+        default: Its default.
+        low: The lowest value allowed; switches have no bounds.
+        high: The highest.
+        pulsar: What Pulsar calls a setting of the same meaning and unit.
+        divided: It holds for the data folder, and each process has an equal part.
+    """
+    metadata: dict[str, Any] = {"live": True, "pulsar": pulsar, "divided": divided}
+    if not isinstance(default, bool):
+        metadata |= {"low": low, "high": high}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(slots=True, kw_only=True)
 class BrokerConfig:
     """The settings of one broker process."""
 
@@ -43,49 +65,55 @@ class BrokerConfig:
     """The name of the cluster, as admin REST and metrics show it."""
 
     # --- journal: group commit
-    journal_window_ms: float = setting(0.0, 0, 2)
+    journal_window_ms: float = live(0.0, 0, 2)
     """Wait this long for more entries before a sync; 0: sync as soon as the last one ended."""
-    journal_window_bytes: int = setting(1 * MIB, 4 * KIB, 1 * MIB)
+    journal_window_bytes: int = live(1 * MIB, 4 * KIB, 1 * MIB)
     """A group this large does not wait for the window to end."""
     journal_file_bytes: int = setting(64 * MIB, 1 * MIB, 1 * GIB)
     """Size of one preallocated journal file."""
-    unsynced_bytes_max: int = setting(64 * MIB, 1 * MIB, 1 * GIB)
+    unsynced_bytes_max: int = field(
+        default=64 * MIB, metadata={"low": 1 * MIB, "high": 1 * GIB, "divided": True}
+    )
     """Publishing pauses while more than this waits for a sync."""
 
     # --- write cache and entry logs
-    write_cache_bytes_max: int = setting(128 * MIB, 4 * MIB, 64 * GIB)
+    write_cache_bytes_max: int = live(128 * MIB, 4 * MIB, 64 * GIB, divided=True)
     """Entries not yet in an entry log. Half of it starts a flush, all of it pauses publishing."""
-    flush_interval_s: float = setting(600.0, 1, 86_400)
+    flush_interval_s: float = live(600.0, 1, 86_400)
     """Flush at least this often while there is anything to flush."""
-    read_cache_bytes_max: int = setting(64 * MIB, 1 * MIB, 64 * GIB)
+    read_cache_bytes_max: int = live(64 * MIB, 1 * MIB, 64 * GIB, divided=True)
     """Blocks read back from entry logs, for consumers that catch up."""
     reclaim_interval_s: float = setting(10.0, 0.05, 86_400)
     """How often entry logs are checked for space to give back."""
-    ledger_entries_max: int = setting(250_000, 1, 2**31)
+    ledger_entries_max: int = live(250_000, 1, 2**31, pulsar="managedLedgerMaxEntriesPerLedger")
     """A ledger is sealed when it has so many entries. Only sealed ledgers can be trimmed."""
-    ledger_bytes_max: int = setting(256 * MIB, 64 * KIB, 16 * GIB)
+    ledger_bytes_max: int = live(256 * MIB, 64 * KIB, 16 * GIB)
     """... or so many bytes,"""
-    ledger_age_s_max: float = setting(4 * 3600.0, 1, 30 * 86_400)
+    ledger_age_s_max: float = live(4 * 3600.0, 1, 30 * 86_400)
     """... or is so old."""
 
     # --- disk watermark
-    disk_used_percent_warn: float = setting(85.0, 1, 100)
+    disk_used_percent_warn: float = live(85.0, 1, 100)
     """A warning is logged above this."""
-    disk_used_percent_readonly: float = setting(95.0, 1, 100)
+    disk_used_percent_readonly: float = live(95.0, 1, 100)
     """Producers get a retryable error above this; consumers and deletes go on."""
 
     # --- subscriptions
     cursor_interval_ms: float = setting(50.0, 1, 100)
     """Acknowledgements are durable within twice this time."""
-    unacked_messages_per_consumer_max: int = setting(50_000, 1, 10_000_000)
+    unacked_messages_per_consumer_max: int = live(
+        50_000, 1, 10_000_000, pulsar="maxUnackedMessagesPerConsumer"
+    )
     """A consumer with more delivered and unacknowledged messages gets nothing new."""
-    unacked_messages_per_subscription_max: int = setting(200_000, 1, 100_000_000)
+    unacked_messages_per_subscription_max: int = live(
+        200_000, 1, 100_000_000, pulsar="maxUnackedMessagesPerSubscription"
+    )
     """The same for all consumers of a Shared or Key_Shared subscription together."""
-    dispatch_entries_max: int = setting(1_000, 1, 100_000)
+    dispatch_entries_max: int = live(1_000, 1, 100_000, pulsar="dispatcherMaxReadBatchSize")
     """How many entries one subscription reads ahead at once."""
-    dispatch_bytes_max: int = setting(1 * MIB, 4 * KIB, 64 * MIB)
+    dispatch_bytes_max: int = live(1 * MIB, 4 * KIB, 64 * MIB, pulsar="dispatcherMaxReadSizeBytes")
     """How much one subscription reads ahead at once."""
-    failover_delay_s: float = setting(1.0, 0, 60)
+    failover_delay_s: float = live(1.0, 0, 60)
     """A new active consumer of a Failover subscription waits so long for the old one to settle."""
     delayed_entries_in_memory_max: int = setting(2_000_000, 1_000, 1_000_000_000)
     """Beyond this the farthest delayed entries wait in a file; they are 24 bytes each."""
@@ -93,15 +121,15 @@ class BrokerConfig:
     """How often time to live and retention are applied."""
 
     # --- topics
-    auto_topic_creation: bool = True
+    auto_topic_creation: bool = live(True, pulsar="allowAutoTopicCreation")
     """Make a topic when a client asks for it. Namespaces may differ."""
-    auto_topic_partitions: int = setting(0, 0, 10_000)
+    auto_topic_partitions: int = live(0, 0, 10_000)
     """Partitions of a topic made by asking for it; 0: an ordinary topic."""
-    auto_subscription_creation: bool = True
+    auto_subscription_creation: bool = live(True, pulsar="allowAutoSubscriptionCreation")
     """Make a subscription when a client asks for it. Namespaces may differ."""
     deduplication: bool = False
     """Store a message that a producer sends twice only once. Namespaces may differ."""
-    delete_inactive_topics: bool = False
+    delete_inactive_topics: bool = live(False, pulsar="brokerDeleteInactiveTopicsEnabled")
     """Delete topics without clients and subscriptions, as Pulsar does by default."""
     retention_time_min: int = setting(-1, -1, 2**31)
     """Minutes to keep what every subscription acknowledged; -1: no limit."""
@@ -130,6 +158,19 @@ class BrokerConfig:
     broker_entry_metadata: bool = False
     """Tell clients that ask for it when the broker took a message, and its index in the topic."""
 
+    # --- rates of the whole broker
+    publish_rate_messages_max: int = live(
+        0, 0, 2**31, pulsar="brokerPublisherThrottlingMaxMessageRate"
+    )
+    """Messages per second published to all topics together; 0: no limit. In this setting and
+    those below, each process takes an equal part."""
+    publish_rate_bytes_max: int = live(0, 0, 2**40, pulsar="brokerPublisherThrottlingMaxByteRate")
+    """Bytes per second published to all topics together; 0: no limit."""
+    dispatch_rate_messages_max: int = live(0, 0, 2**31, pulsar="dispatchThrottlingRateInMsg")
+    """Messages per second sent to all consumers together; 0: no limit."""
+    dispatch_rate_bytes_max: int = live(0, 0, 2**40, pulsar="dispatchThrottlingRateInByte")
+    """Bytes per second sent to all consumers together; 0: no limit."""
+
     # --- connections
     message_bytes_max: int = setting(5 * MIB, 1 * KIB, 64 * MIB)
     """The largest message; clients are told, and cut larger ones into chunks."""
@@ -139,9 +180,9 @@ class BrokerConfig:
     """A connection that has not sent CONNECT by then is closed."""
     connections_max: int = setting(10_000, 1, 1_000_000)
     """Open connections of one process."""
-    endpoints_per_connection_max: int = setting(10_000, 1, 10_000_000)
+    endpoints_per_connection_max: int = live(10_000, 1, 10_000_000)
     """Producers and consumers of one connection."""
-    pending_publish_bytes_per_connection_max: int = setting(64 * MIB, 64 * KIB, 1 * GIB)
+    pending_publish_bytes_per_connection_max: int = live(64 * MIB, 64 * KIB, 1 * GIB)
     """A connection with more unsynced bytes is not read from."""
     write_buffer_bytes_per_connection_max: int = setting(1 * MIB, 64 * KIB, 1 * GIB)
     """A consumer's connection that has more than this unsent gets nothing new."""
@@ -187,23 +228,41 @@ class BrokerConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            words = each.metadata.get("words")
-            if words and getattr(self, each.name) not in words:
-                raise ConfigError(
-                    f"{each.name} is {getattr(self, each.name)!r}, allowed: {', '.join(words)}"
-                )
-            if "low" in each.metadata:
-                value, low, high = (
-                    getattr(self, each.name),
-                    each.metadata["low"],
-                    each.metadata["high"],
-                )
-                if not low <= value <= high:
-                    raise ConfigError(
-                        f"{each.name} is {_text(value)}, allowed: {_text(low)} to {_text(high)}"
-                    )
+            check(each.name, getattr(self, each.name))
+
+
+def check(name: str, value: Any) -> None:
+    """Make sure that a value is within the bounds of its setting.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    metadata = BrokerConfig.__dataclass_fields__[name].metadata
+    words = metadata.get("words")
+    if words and value not in words:
+        raise ConfigError(f"{name} is {value!r}, allowed: {', '.join(words)}")
+    low, high = metadata.get("low"), metadata.get("high")
+    if low is not None and high is not None and not low <= value <= high:
+        raise ConfigError(f"{name} is {_text(value)}, allowed: {_text(low)} to {_text(high)}")
 
 
 def _text(number: float) -> str:
     """Return a number as a person would write it: no exponent, no digits that nobody typed."""
     return str(number) if isinstance(number, int) else f"{number:.12f}".rstrip("0").rstrip(".")
+
+
+LIVE: dict[str, Any] = {
+    each.name: each.metadata for each in fields(BrokerConfig) if each.metadata.get("live")
+}
+"""The settings that may change while the broker runs, and what is known of each."""
+
+DIVIDED = tuple(each.name for each in fields(BrokerConfig) if each.metadata.get("divided"))
+"""Settings that bound memory for the whole data folder, and are divided among the workers."""
+
+DIVIDED_BYTES_MIN = 4 * MIB
+"""What a process has of each at the least."""
+
+
+def share_of(whole: int, workers: int) -> int:
+    """Return what each of so many processes has of a setting that is divided."""
+    return max(whole // workers, DIVIDED_BYTES_MIN)

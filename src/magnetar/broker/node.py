@@ -42,6 +42,7 @@ from magnetar.broker.files import DiskFiles, Files
 from magnetar.broker.logs import log_to_stderr
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.holdings import load_facts
+from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.placement import Placement
@@ -128,6 +129,8 @@ class Node:
         self._parts.push_async_callback(self._store.close)
         if first:
             await prepare(self._store, config.cluster)
+        self._settings = LiveSettings(self._store, config)
+        await self._settings.load()
         self._ledgers = Ledgers(config, self._files, self._clock, self._metrics, self._loop)
         spilled = SpillFolder(self._files, config.data / "spill" / str(config.worker))
         spilled.clear()
@@ -179,6 +182,10 @@ class Node:
         await self._ledgers.stored.look_again()  # the others have recovered, too
         await self._catalog.start()
         self._parts.push_async_callback(self._catalog.stop)
+        self._settings.when_changed = self._settings_changed
+        self._parts.callback(self._settings.watch())
+        await self._settings.load()  # another process may have changed one while we recovered
+        self._settings_changed()
         store = self._store
         port, participants = self._port()
         access = await self._access(port)
@@ -188,6 +195,7 @@ class Node:
             namespaces=Namespaces(store),
             tenants=Tenants(store),
             clusters=Clusters(store),
+            settings=self._settings,
             placement=Placement(store),
             ownership=self._ownership,
             siblings=Siblings(self._admin_sockets, own=config.worker),
@@ -281,6 +289,10 @@ class Node:
         certificates.watch()
         self._parts.push_async_callback(certificates.stop)
         return certificates
+
+    def _settings_changed(self) -> None:
+        self._ledgers.settings_changed()
+        self._catalog.settings_changed()
 
     def _complaint(self) -> str:
         reason = self._catalog.trouble.reason

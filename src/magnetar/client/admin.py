@@ -412,6 +412,26 @@ class Admin:
         """Close all clients and forget the topic's memory; the next client loads it again."""
         self._json("PUT", f"{_topic(topic)}/unload")
 
+    # --- settings of the broker ---------------------------------------------------------------
+
+    def settings(self, *, changed: bool = False) -> dict[str, str]:
+        """Return the settings that may change while the broker runs, as they are.
+
+        Args:
+            changed: Only those that were changed since the start.
+        """
+        which = "values" if changed else "runtime"
+        return dict(self._json("GET", f"/admin/v2/brokers/configuration/{which}") or {})
+
+    def set_setting(self, name: str, value: str) -> None:
+        """Change a setting of the running broker, for good and in all its processes."""
+        path = f"/admin/v2/brokers/configuration/{_quoted(name)}/{_quoted(value)}"
+        self._json("POST", path)
+
+    def unset_setting(self, name: str) -> None:
+        """Let what the broker was started with hold again."""
+        self._json("DELETE", f"/admin/v2/brokers/configuration/{_quoted(name)}")
+
     # --- subscriptions ----------------------------------------------------------------------
 
     def subscriptions(self, topic: str) -> list[str]:

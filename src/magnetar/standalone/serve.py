@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from magnetar.broker.clock import SystemClock
-from magnetar.broker.config import BrokerConfig, ConfigError
+from magnetar.broker.config import DIVIDED, BrokerConfig, ConfigError, share_of
 from magnetar.broker.doors.certificates import CertificateError, Certificates
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.logs import log_to_stderr
@@ -33,9 +33,6 @@ from magnetar.standalone.banner import banner, banner_for_programs
 from magnetar.standalone.options import AddressError, StandaloneOptions
 
 logger = logging.getLogger(__name__)
-
-SHARED_BUDGETS = ("write_cache_bytes_max", "read_cache_bytes_max", "unsynced_bytes_max")
-"""Settings that bound memory for the whole data folder, and are divided among the workers."""
 
 STARTING_ERRORS = (AddressError, CertificateError, ConfigError, FolderError, StartError)
 """Why a broker does not start, or cannot go on. The message is for people."""
@@ -143,9 +140,7 @@ def _worker_config(options: StandaloneOptions, worker: int) -> BrokerConfig:
     if unknown:
         raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}")
     whole = BrokerConfig(data=options.data, worker=worker, workers=options.workers, **settings)
-    share = {
-        name: max(getattr(whole, name) // options.workers, 4 * 2**20) for name in SHARED_BUDGETS
-    }
+    share = {name: share_of(getattr(whole, name), options.workers) for name in DIVIDED}
     return BrokerConfig(
         data=options.data, worker=worker, workers=options.workers, **{**settings, **share}
     )

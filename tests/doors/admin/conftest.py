@@ -15,6 +15,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
@@ -112,6 +113,7 @@ def new_context() -> Callable[..., Context]:
     def make(store: Store, catalog: Any = None, **changed: Any) -> Context:
         siblings = changed.pop("siblings", None) or Siblings(["/nowhere"], own=0)
         worker = changed.pop("worker", 0)
+        config = BrokerConfig(data=Path("/data"), worker=worker, workers=len(siblings))
         parts: dict[str, Any] = {
             "catalog": catalog,
             "partitions": Partitions(store),
@@ -121,7 +123,8 @@ def new_context() -> Callable[..., Context]:
             "placement": Placement(store),
             "ownership": Ownership(worker, [ADDRESS] * len(siblings)),
             "siblings": siblings,
-            "config": BrokerConfig(data=Path("/data"), worker=worker, workers=len(siblings)),
+            "settings": LiveSettings(store, config),
+            "config": config,
             "metrics": Metrics(),
             "clock": ManualClock(),
             "address": ADDRESS,

@@ -20,6 +20,7 @@ from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.entry import EntryFlags, EntryId
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.metadata.first_start import prepare
+from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
@@ -200,6 +201,7 @@ async def _start(
         namespaces=Namespaces(store),
         tenants=Tenants(store),
         clusters=Clusters(store),
+        settings=LiveSettings(store, config),
         placement=Placement(store),
         ownership=ownership,
         siblings=Siblings(sockets, own=worker),

@@ -14,6 +14,7 @@
     cursors/<topic>/<cursor>                 JSON: one per durable subscription
     pages/<cursor>/<ledger>/<page>           bytes: acknowledged entries ahead of the mark
     sequences/<topic>/<producer>             JSON: what deduplication must not forget
+    settings/<name>                          JSON: a setting that was changed while it runs
     live/<topic>                             nothing: a topic in some process's memory only
     placement/<kind>/<scope>/<name>          JSON: where things should be (see `placement`)
     transactions/<coordinator>/<number>      JSON: one that is not over; what belongs to it lies
@@ -47,6 +48,7 @@ COMPACTED = "compacted/"
 DROPPED = "dropped/"
 HELD = "held/"
 SYNCED = "synced/"
+SETTINGS = "settings/"
 LIVE = "live/"
 PLACEMENT = "placement/"
 LEDGER_COUNTER = "counters/ledger"

@@ -45,8 +45,9 @@ class Committer:
         self._loop = loop
         self._clock = clock
         self._done = done
-        self._window_s = window_s
-        self._window_bytes = window_bytes
+        self.window_s = window_s
+        """How long to wait for more before a commit, or until so much waits. Both may change."""
+        self.window_bytes = window_bytes
         self._waiting: deque[CachedRecord] = deque()
         self._wake = threading.Event()
         self._halted = False
@@ -91,7 +92,7 @@ class Committer:
                 if not self._wake.wait(MARK_AFTER_S):
                     self._journal.mark()
                     self._wake.wait()
-                if self._window_s:
+                if self.window_s:
                     self._gather()
                 self._wake.clear()
                 if self._waiting and not self._halted:
@@ -102,9 +103,9 @@ class Committer:
 
     def _gather(self) -> None:
         """Wait for the window, or until enough bytes wait."""
-        deadline = self._clock.monotonic() + self._window_s
+        deadline = self._clock.monotonic() + self.window_s
         while (left := deadline - self._clock.monotonic()) > 0:
-            if sum(record.size for record in tuple(self._waiting)) >= self._window_bytes:
+            if sum(record.size for record in tuple(self._waiting)) >= self.window_bytes:
                 return
             self._wake.clear()
             self._wake.wait(left)

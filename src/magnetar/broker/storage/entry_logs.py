@@ -126,6 +126,10 @@ class EntryLogs:
         """Bytes of entry logs in memory."""
         return self._shelf.cached_bytes
 
+    def limit_cache(self, bytes_max: int) -> None:
+        """Keep at most so many bytes in memory from now on."""
+        self._shelf.limit_cache(bytes_max)
+
     def ledgers(self) -> list[int]:
         """Return the ledgers that something is stored of."""
         return self.extents.ledgers()

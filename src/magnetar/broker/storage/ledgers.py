@@ -313,6 +313,20 @@ class Ledgers:
             threaded=self._threaded,
         )
 
+    def settings_changed(self) -> None:
+        """Let hold what the config says now, where it is not read each time."""
+        config = self._config
+        if self._committer is not None:
+            self._committer.window_s = config.journal_window_ms / 1000
+            self._committer.window_bytes = config.journal_window_bytes
+        self.stored.limit_cache(config.read_cache_bytes_max)
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = self._loop.call_later(config.flush_interval_s, self._flush_soon)
+        if self._half_full:
+            self._flush_soon()
+        self._call_if_clear()
+
     async def stop(self) -> None:
         """Flush, then close.
 

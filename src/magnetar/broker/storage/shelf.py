@@ -178,6 +178,14 @@ class Shelf:
             if where not in self._blocks:
                 self._block_bytes += _bytes(each)
             self._blocks[where] = each
+        self._drop_oldest()
+
+    def limit_cache(self, bytes_max: int) -> None:
+        """Keep at most so many bytes of blocks from now on."""
+        self._cache_bytes_max = bytes_max
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
         while self._block_bytes > self._cache_bytes_max and len(self._blocks) > 1:
             _, old = self._blocks.popitem(last=False)
             self._block_bytes -= _bytes(old)

@@ -64,6 +64,7 @@ from magnetar.broker.topics.existence import Existence, missing
 from magnetar.broker.topics.pacing import Shared
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
+from magnetar.broker.topics.rates import Limit
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.schemas import add, admit_consumer, admit_producer, without_definition
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
@@ -167,6 +168,7 @@ class Catalog:
         self.compactor = Compactor(
             ledgers, store, config, clock, metrics, open_body, lambda: self.trouble.reason
         )
+        self._limit_broker()
         self._duties = Duties(self, ledgers, store, config, clock)
         ledgers.on_commit = self.publisher.committed
         ledgers.before_recycle = self._before_recycle
@@ -625,6 +627,22 @@ class Catalog:
             # logs for that, so everything has to be in there first.
             logger.exception("topic %s: the ends of its ledgers are not recorded", topic.name)
             self._flush_first.add(topic.name)
+
+    # --- settings -----------------------------------------------------------------------
+
+    def settings_changed(self) -> None:
+        """Let hold what the config says now, where it is not read each time."""
+        self._limit_broker()
+        self._existence.forget_all_rules()
+        for namespace in {topic.name.namespace_name for topic in self.loaded()}:
+            self._soon(self._apply_rules(namespace))
+
+    def _limit_broker(self) -> None:
+        config = self._config
+        self.shared.limit_broker(
+            Limit(config.publish_rate_messages_max, config.publish_rate_bytes_max),
+            Limit(config.dispatch_rate_messages_max, config.dispatch_rate_bytes_max),
+        )
 
     # --- policies -----------------------------------------------------------------------
 

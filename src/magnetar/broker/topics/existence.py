@@ -80,6 +80,11 @@ class Existence:
         self._forgotten += 1
         self._rules.pop(namespace, None)
 
+    def forget_all_rules(self) -> None:
+        """Make all rules anew next time: the broker's settings have changed."""
+        self._forgotten += 1
+        self._rules.clear()
+
     async def shrinking(self) -> list[TopicName]:
         """Return the topics of which something may go although nobody touches them."""
         found: list[TopicName] = []

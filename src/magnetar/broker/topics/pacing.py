@@ -30,12 +30,10 @@ class Shared:
         self._broker_dispatch: Meter | None = None
         self._groups: dict[str, tuple[Meter, Meter]] = {}
 
-    def limit_broker(self, publish: Limit, dispatch: Limit) -> bool:
-        """Set what all topics together may do; return whether topics have to look again."""
-        before = self._broker_publish, self._broker_dispatch
+    def limit_broker(self, publish: Limit, dispatch: Limit) -> None:
+        """Set what all topics together may do. Topics have to look again then."""
         self._broker_publish = self._changed(self._broker_publish, publish)
         self._broker_dispatch = self._changed(self._broker_dispatch, dispatch)
-        return before != (self._broker_publish, self._broker_dispatch)
 
     def _changed(self, meter: Meter | None, limit: Limit) -> Meter | None:
         if not limit.any:

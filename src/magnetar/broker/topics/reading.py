@@ -84,7 +84,7 @@ class Ground(Protocol):
 class Reading:
     """The reads of one subscription."""
 
-    __slots__ = ("_bytes_max", "_entries_max", "_held", "_log", "_loop", "_on_gap", "_wake", "busy")
+    __slots__ = ("_config", "_held", "_log", "_loop", "_on_gap", "_wake", "busy")
 
     def __init__(
         self, log: Log, ground: Ground, wake: Callable[[], None], on_gap: Callable[[Gap], None]
@@ -92,8 +92,7 @@ class Reading:
         """Call `wake` when a cold read is done, and `on_gap` when it met damage."""
         self._log = log
         self._loop = ground.loop
-        self._bytes_max = ground.config.dispatch_bytes_max
-        self._entries_max = ground.config.dispatch_entries_max
+        self._config = ground.config
         self._wake = wake
         self._on_gap = on_gap
         self._held: dict[int, tuple[EntryId, Run]] = {}
@@ -108,7 +107,7 @@ class Reading:
         found = self._from_held(stream, position, entries_max)
         if found is not None or position >= log.end:
             return found
-        found = log.read_cached(position, entries_max, self._bytes_max)
+        found = log.read_cached(position, entries_max, self._config.dispatch_bytes_max)
         if found is not None:
             return found
         existing = log.next_position(position)
@@ -145,7 +144,9 @@ class Reading:
 
     async def _read(self, stream: int, position: EntryId) -> None:
         try:
-            found = await self._log.read(position, self._entries_max, self._bytes_max)
+            found = await self._log.read(
+                position, self._config.dispatch_entries_max, self._config.dispatch_bytes_max
+            )
         except StorageError as error:
             if self._log.next_position(position) == position:
                 logger.warning("cannot read entry %s, trying again: %s", position, error)

@@ -32,7 +32,6 @@ NOT_ENABLED = {
 }
 """Whole nouns that Pulsar has only where they are switched on, with what it answers if not."""
 BROKER_WORDS = {
-    "configuration": "settings of a running broker: they are given at its start",
     "shutdown": "a shutdown over HTTP: send SIGTERM",
 }
 _CLUSTER_WORDS = {

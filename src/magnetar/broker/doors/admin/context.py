@@ -19,6 +19,7 @@ from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import ADMIN
 from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.metadata.facts import NotEmptyError
+from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.placement import Placement
@@ -50,6 +51,7 @@ class Context:
     namespaces: Namespaces
     tenants: Tenants
     clusters: Clusters
+    settings: LiveSettings
     placement: Placement
     ownership: Ownership
     siblings: Siblings

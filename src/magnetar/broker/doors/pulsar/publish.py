@@ -136,13 +136,13 @@ class Producers:
         "_by_id",
         "_by_slot",
         "_closed_ids",
+        "_config",
         "_flights",
         "_free",
         "_gone",
         "_ids",
         "_line",
         "_pending_bytes",
-        "_pending_bytes_max",
         "_port",
         "_producers",
         "_requests",
@@ -162,7 +162,7 @@ class Producers:
         self._requests = requests
         self._turns = Turns(requests)
         self._port = port
-        self._pending_bytes_max = config.pending_publish_bytes_per_connection_max
+        self._config = config
         self.client_version = ""
         self.caller = ""
         """Who the client is, for whoever the port passes its requests on to."""
@@ -326,7 +326,7 @@ class Producers:
         flight = Flight(self, run, size)
         self._flights[flight] = None
         self._pending_bytes += size
-        if self._pending_bytes > self._pending_bytes_max:
+        if self._pending_bytes > self._config.pending_publish_bytes_per_connection_max:
             self._line.hold(Hold.PENDING)
         if not self._port.publish(run, self._producers, flight.done) and not self._waits_for_disk:
             self._waits_for_disk = True
@@ -444,7 +444,7 @@ class Producers:
     def _landed(self, flight: Flight) -> None:
         del self._flights[flight]
         self._pending_bytes -= flight.bytes
-        if self._pending_bytes <= self._pending_bytes_max // 2:
+        if self._pending_bytes <= self._config.pending_publish_bytes_per_connection_max // 2:
             self._line.release(Hold.PENDING)
 
     # --- slots
