@@ -320,7 +320,7 @@ class Compaction:
                 if found is None:
                     kept, last_batch = count, count
                 else:
-                    keep = [each is not None and self._keeps(walk, each[0]) for each in found]
+                    keep = await self._keep(walk, found)
                     kept = sum(keep)
                     if kept:
                         last_batch = len(keep) - keep[::-1].index(True)
@@ -334,6 +334,15 @@ class Compaction:
                 yield Survivor(at, _row(run, row, at, body, flags), body, last_batch)
         if walk.tally.lost != self._first.lost or walk.tally.messages != self._first.messages:
             raise CompactionError("entries became unreadable while they were compacted")
+
+    async def _keep(self, walk: _Walk, found: Sequence[Keyed | None]) -> list[bool]:
+        """Return which messages of a batch survive."""
+        keep: list[bool] = []
+        for each in found:
+            keep.append(each is not None and self._keeps(walk, each[0]))
+            if self._pace.due:
+                await self._pace.rest()
+        return keep
 
     def _keeps(self, walk: _Walk, key: bytes | None) -> bool:
         if key is None:

@@ -141,12 +141,12 @@ class Opened:
         """Return which messages of a rewritten batch are left, as 64-bit words, 1 = left."""
         assert self._metadata is not None
         count = max(self._metadata.num_messages_in_batch, 0)
-        bits = 0
+        words = -(-count // 64)
+        bits = bytearray(8 * words)
         for index in self._metadata.compacted_batch_indexes:
             if 0 <= index < count:
-                bits |= 1 << index
-        size = -(-count // 64) * 8
-        return list(struct.unpack(f"<{size // 8}q", bits.to_bytes(size, "little")))
+                bits[index >> 3] |= 1 << (index & 7)
+        return list(struct.unpack(f"<{words}q", bits))
 
     def _singles(self, contents: memoryview) -> Iterator[tuple[memoryview, SingleMessageMetadata]]:
         """Yield each message of a batch, and what it says of itself."""
