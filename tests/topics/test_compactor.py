@@ -404,7 +404,14 @@ async def test_a_batch_that_shrank_is_done_when_its_rest_is(core: Core) -> None:
 @pytest.mark.parametrize("kind", [SubscriptionType.SHARED, SubscriptionType.KEY_SHARED])
 async def test_only_one_at_a_time_may_read_a_view(core: Core, kind: SubscriptionType) -> None:
     with pytest.raises(NotAllowedError, match="compacted"):
-        await reader(core, name="s", type=kind)
+        await reader(core, name="s", type=kind, durable=True, start=None)
+    assert not (await core.catalog.topic(T)).subscriptions
+
+
+async def test_a_topic_that_is_not_stored_has_no_view(core: Core) -> None:
+    fleeting = "non-persistent://public/default/t"
+    with pytest.raises(NotAllowedError, match="compacted"):
+        await core.consumer(fleeting, read_compacted=True)
 
 
 async def test_a_failover_subscription_reads_the_view(core: Core) -> None:

@@ -3,15 +3,21 @@
 import base64
 import json
 import struct
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magnetar.broker.config import BrokerConfig
+from magnetar.broker.doors.admin.app import AdminApp
+from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.messages import HEADER_BYTES_MAX, as_json, as_pulsar
 from magnetar.broker.entry import EntryId, Envelope
+from magnetar.broker.metadata.store import Store
 from magnetar.broker.topics.subscription import StoredEntry
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     LZ4,
@@ -156,3 +162,32 @@ def test_headers_are_bounded_however_many_properties_there_are() -> None:
     assert sum(len(name) + len(value) for name, value in answer.raw_headers) < 2 * HEADER_BYTES_MAX
     (message,) = shown(stored(about, b""))
     assert len(message["properties"]) == 5000
+
+
+class OneEntry:
+    """A catalog, and its only topic, with one entry."""
+
+    async def topic(self, name: object) -> "OneEntry":
+        return self
+
+    async def entry(self, place: EntryId) -> StoredEntry:
+        return stored(metadata(), b"hello")
+
+
+@pytest.mark.parametrize("switched_on", [True, False])
+async def test_what_the_broker_knows_of_an_entry_is_shown_where_that_is_switched_on(
+    ask: Any, store: Store, new_context: Callable[..., Context], switched_on: bool
+) -> None:
+    config = BrokerConfig(data=Path("/data"), broker_entry_metadata=switched_on)
+    app = AdminApp(new_context(store, OneEntry(), config=config))
+    answer = await ask(app, "GET", "/admin/v2/persistent/public/default/t/ledger/3/entry/9")
+    assert answer.body == b"hello"
+    told = {key: value for key, value in answer.headers.items() if "broker-entry" in key}
+    assert told == (
+        {
+            "x-pulsar-broker-entry-metadata-timestamp": "2023-11-14T22:13:20.001Z",
+            "x-pulsar-broker-entry-metadata-index": "40",
+        }
+        if switched_on
+        else {}
+    )

@@ -43,6 +43,7 @@ from magnetar.broker.port import (
     ServiceNotReadyError,
     SubscribeRequest,
     SubscriptionNotFoundError,
+    SubscriptionType,
     TopicTerminatedError,
     TransactionNotFoundError,
 )
@@ -73,6 +74,9 @@ from magnetar.broker.topics.transaction_buffer import DecidedLog, TransactionBuf
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)
+
+IN_ORDER = frozenset({SubscriptionType.EXCLUSIVE, SubscriptionType.FAILOVER})
+"""The types of which one consumer gets everything, which a compacted view is for."""
 
 SETTLE_TIMEOUT_S = 10.0
 """How long closing waits for what was published before. Commits take milliseconds."""
@@ -429,6 +433,10 @@ class Topic:
             raise NotAllowedError(
                 f"{TYPE_NAMES[request.type]} subscriptions are switched off for topic {self.name}"
             )
+        if request.read_compacted and self._log is None:
+            raise NotAllowedError(f"topic {self.name} is not persistent: it has no compacted view")
+        if request.read_compacted and request.type not in IN_ORDER:
+            raise NotAllowedError(f"a compacted read of a {TYPE_NAMES[request.type]} subscription")
         self._demand_patience(request)
         subscription = self.subscriptions.get(request.subscription)
         self._demand_room(subscription)

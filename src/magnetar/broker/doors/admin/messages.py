@@ -25,6 +25,7 @@ from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.doors.admin.subscriptions import SUBSCRIPTION, subscription_of
 from magnetar.broker.doors.admin.topics import TOPIC, one_topic, refuse_partitioned
 from magnetar.broker.entry import BodyFormat, EntryId
+from magnetar.broker.topics.figures import iso_time
 from magnetar.broker.topics.subscription import StoredEntry
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     CompressionType,
@@ -46,6 +47,7 @@ HEADER_BYTES_MAX = 32 * 1024
 _NAME_SAFE = "!#$&'*+-.^_`|~"
 """What the name of a header may hold beside letters and digits, but for the % we escape with."""
 POSITION_MAX = 2**31 - 1
+_BROKER_ENTRY = "X-Pulsar-Broker-Entry-METADATA"
 
 
 async def peek(call: Call) -> Response:
@@ -86,8 +88,15 @@ async def _shown(call: Call, entry: StoredEntry) -> Response:
     """Render an entry in a thread: a large one takes longer than the event loop can wait."""
     if entry.envelope.flags & 0xFF != BodyFormat.PULSAR:
         raise Refusal(422, f"entry {entry.id} was not written by a Pulsar client")
-    render = as_json if call.word("format").lower() == "json" else as_pulsar
-    return await asyncio.to_thread(render, entry, call.topic.partition)
+    if call.word("format").lower() == "json":
+        return await asyncio.to_thread(as_json, entry, call.topic.partition)
+    answer = await asyncio.to_thread(as_pulsar, entry, call.topic.partition)
+    if call.context.config.broker_entry_metadata:
+        envelope = entry.envelope
+        last_index = envelope.first_index + envelope.messages - 1
+        answer.headers[f"{_BROKER_ENTRY}-timestamp"] = iso_time(envelope.broker_time_ms)
+        answer.headers[f"{_BROKER_ENTRY}-index"] = str(last_index)
+    return answer
 
 
 # --- JSON ---------------------------------------------------------------------------------
