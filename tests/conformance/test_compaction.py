@@ -164,3 +164,23 @@ def test_nothing_is_available_in_a_view_of_which_all_was_deleted(
     assert read_all(client, topic) == []
     put(producer, ("b", "1"))
     assert read_all(client, topic) == [("b", "1")]
+
+
+def test_a_kill_while_it_runs_leaves_a_table_that_is_right(restartable: Restartable) -> None:
+    topic = "persistent://public/default/busy"
+    expected = {f"k{n * n % 5003}": str(n) for n in range(30_000)}
+    client = restartable.client()
+    producer = client.create_producer(topic, batching_enabled=True, block_if_queue_full=True)
+    put(producer, *((f"k{n * n % 5003}", str(n)) for n in range(30_000)))
+    for _ in range(2):
+        with restartable.admin() as admin:
+            admin.compact(topic)
+            assert admin.compaction(topic)[0] == "RUNNING"
+        restartable.crash()
+        found = read_all(restartable.client(), topic)
+        assert dict(found) == expected
+    with restartable.admin() as admin:
+        compact(admin, topic)
+    found = read_all(restartable.client(), topic)
+    assert dict(found) == expected
+    assert len(found) == len(expected)

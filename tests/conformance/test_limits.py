@@ -25,7 +25,8 @@ from magnetar.broker.entry import EntryId
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand
-from tests.conformance.child import MIB, Child, running
+from tests.conformance.child import MIB, Child, eventually, running
+from tests.conformance.conftest import new_client
 from tests.conformance.line import EXCLUSIVE, SHARED, Line
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,42 @@ def test_a_cache_that_is_not_bounded_would_be_noticed(tmp_path: Path) -> None:
 def report(what: str, rates: Sequence[float]) -> None:
     """Tell how even it went."""
     logger.warning("%s: %s", what, ", ".join(f"{rate:,.0f}" for rate in rates))
+
+
+# --- keys --------------------------------------------------------------------------------
+
+KEYS = 3_000_000 if FULL else 100_000
+KEY_MEMORY_BYTES = 16 * MIB if FULL else 8 * MIB
+AROUND_BYTES = 48 * MIB
+"""What compaction may take beside that: runs that are read and written, a bit per message."""
+
+
+def test_compaction_takes_the_memory_it_may_however_many_keys_there_are(tmp_path: Path) -> None:
+    settings = {**SMALL_CACHES, "compaction_memory_bytes_max": KEY_MEMORY_BYTES}
+    with running(Child(tmp_path, settings)) as broker, broker.admin() as admin:
+        client = new_client(broker.ports.url)
+        producer = client.create_producer(
+            TOPIC, batching_enabled=True, batching_max_messages=1000, block_if_queue_full=True
+        )
+        for number in range(KEYS + 1000):
+            producer.send_async(b"value", _nothing, partition_key=f"user-{number % KEYS}")
+        producer.flush()
+        client.close()
+        before = broker.resident_bytes()
+        broker.forget_peak()
+        began = perf_counter()
+        admin.compact(TOPIC)
+        eventually(lambda: admin.compaction(TOPIC)[0] != "RUNNING", 1000)
+        assert admin.compaction(TOPIC) == ("SUCCESS", "")
+        grown = broker.peak_bytes() - before
+        logger.warning("%d keys: %.0f s, %.0f MiB more", KEYS, perf_counter() - began, grown / MIB)
+        assert grown < KEY_MEMORY_BYTES + AROUND_BYTES
+        compaction = admin.stats(TOPIC)["compaction"]
+        assert compaction["lastCompactionRemovedEventCount"] == 1000
+
+
+def _nothing(*_: object) -> None:
+    """Take a receipt that nobody waits for."""
 
 
 # --- holes -------------------------------------------------------------------------------

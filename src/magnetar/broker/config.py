@@ -148,9 +148,11 @@ class BrokerConfig:
     """Clients may add versions of a schema. Namespaces may differ."""
 
     # --- compaction
-    compaction_threshold_bytes: int = setting(0, 0, 2**62)
+    compaction_threshold_bytes: int = live(
+        0, 0, 2**62, pulsar="brokerServiceCompactionThresholdInBytes"
+    )
     """Compact a topic when so many bytes came since the last time; 0: only when asked."""
-    compaction_memory_bytes_max: int = setting(64 * MIB, 8 * MIB, 64 * GIB)
+    compaction_memory_bytes_max: int = live(64 * MIB, 8 * MIB, 64 * GIB)
     """What one compaction remembers of keys, 22 bytes for each; more keys take more rounds."""
     compaction_retain_null_key: bool = False
     """Keep messages without a key in compacted views, as Pulsar may."""
