@@ -34,10 +34,12 @@ from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.broker.doors.admin.app import serve_admin
 from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.login import identification
 from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.doors.certificates import CertificateError, Certificates, TlsFiles
 from magnetar.broker.doors.listener import Entrance, Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
+from magnetar.broker.doors.websocket.door import WebSocketDoor
 from magnetar.broker.files import DiskFiles, Files
 from magnetar.broker.logs import log_to_stderr
 from magnetar.broker.metadata.first_start import prepare
@@ -222,7 +224,16 @@ class Node:
         )
         await coordinator.start()
         self._parts.push_async_callback(coordinator.stop)
-        admin = await serve_admin(context, self._admin_sockets[config.worker])
+        websockets = WebSocketDoor(
+            port,
+            config,
+            clock=self._clock,
+            loop=self._loop,
+            metrics=self._metrics,
+            access=access,
+            identify=None if access is None else identification(access),
+        )
+        admin = await serve_admin(context, self._admin_sockets[config.worker], websockets)
         self._parts.push_async_callback(admin.stop)
         door = PulsarDoor(
             port,

@@ -17,7 +17,6 @@ NAMESPACE = "/admin/v2/namespaces/public/default"
     [
         ("GET", "/admin/v3/transactions/coordinatorStats", "transactions"),
         ("POST", "/admin/v2/brokers/shutdown", "SIGTERM"),
-        ("GET", "/ws/v2/producer/persistent/public/default/t", "WebSocket"),
         ("POST", "/topics/persistent/public/default/t", "publishing over HTTP"),
     ],
 )

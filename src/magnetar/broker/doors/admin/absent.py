@@ -71,8 +71,6 @@ def missing_feature(segments: Sequence[str]) -> str | None:
             found = _NOUNS_V3.get(noun)
         case ["admin", "v2", noun, *rest]:
             found = _missing_v2(noun, rest)
-        case ["ws", "v2" | "v3", *_]:
-            found = "the WebSocket API"
         case ["topics", "persistent" | "non-persistent", *_]:
             found = "publishing over HTTP"
         case _:

@@ -51,6 +51,7 @@ from magnetar.broker.doors.admin.openapi import describing
 from magnetar.broker.doors.admin.routes import Match, Right, Route, Routes, demand_of
 from magnetar.broker.doors.admin.server import HttpServer
 from magnetar.broker.doors.admin.siblings import SiblingDownError
+from magnetar.broker.doors.handshake import Upgrades
 from magnetar.broker.topics.topic import TopicBusyError
 
 HANDLER_TIMEOUT_S = 55.0
@@ -150,8 +151,13 @@ class AdminApp:
         return match, caller
 
 
-async def serve_admin(context: Context, uds_path: str) -> HttpServer:
-    """Serve admin REST on a Unix socket; return once it accepts. `await ....stop()` ends it."""
-    server = HttpServer(AdminApp(context))
+async def serve_admin(
+    context: Context, uds_path: str, upgrades: Upgrades | None = None
+) -> HttpServer:
+    """Serve admin REST on a Unix socket; return once it accepts. `await ....stop()` ends it.
+
+    WebSocket connections go to `upgrades`, which is stopped with it.
+    """
+    server = HttpServer(AdminApp(context), upgrades)
     await server.start(uds_path=uds_path)
     return server

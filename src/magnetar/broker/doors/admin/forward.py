@@ -5,6 +5,7 @@
     /admin/v2/brokers/health                             ──▶ all of them, must all be well
     /admin/v2/brokers/ready, /readyz                     ──▶ all of them, must all serve
     /healthz, /status.html                               ──▶ answered here
+    /ws/..., with Upgrade: websocket                     ──▶ a tunnel to the same
     anything else                                        ──▶ process 0, or the next one alive
 
 Runs in the supervisor, which knows nothing of topics. Bodies of requests are collected (they
@@ -38,6 +39,7 @@ from magnetar.broker.doors.admin.siblings import (
     passed_on,
     reason_in,
 )
+from magnetar.broker.doors.admin.tunnel import Tunnels
 from magnetar.broker.doors.certificates import Certificates
 from magnetar.broker.ownership import owner_of
 
@@ -97,6 +99,8 @@ class Forward:
 
     async def _own_answer(self, stack: AsyncExitStack, path: str, scope: Scope) -> Response | None:
         path = path.rstrip("/")
+        if path.startswith("/ws/"):
+            raise Refusal(426, "this is the WebSocket API: connect with a WebSocket client")
         if path == "/metrics":
             return await self._metrics(stack, [*passed_on(scope["headers"]), _who(scope)])
         if path in _ANSWERED_HERE:
@@ -217,7 +221,8 @@ async def serve_forward(
         certificates: What HTTPS needs.
     """
     siblings = Siblings(workers, calls_max=2 * CONNECTIONS_MAX)
-    server = HttpServer(Guard(Forward(siblings), hosts))
+    guard = Guard(Forward(siblings), hosts)
+    server = HttpServer(guard, Tunnels(siblings, guard))
     await server.start(sockets=sockets)
     if certificates is not None:
         server.start_secure(secure_sockets, certificates)

@@ -10,7 +10,7 @@ A web page in the user's browser can reach loopback, so being bound to it protec
 There are no cross-origin headers, so that a page of another site cannot read answers either.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,18 +34,21 @@ class Guard:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        headers: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name, []).append(value)
+        headers = grouped(scope["headers"])
         try:
-            self._check_host(headers)
+            self.check_host(headers)
             check_content(scope["method"], headers)
         except Refusal as refusal:
             await refused(refusal, f"{scope['method']} {scope['path']}")(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _check_host(self, headers: dict[bytes, list[bytes]]) -> None:
+    def check_host(self, headers: dict[bytes, list[bytes]]) -> None:
+        """Refuse a call that is not meant for us, or comes from somebody else's web page.
+
+        Raises:
+            Refusal: 400 or 403.
+        """
         hosts = headers.get(b"host", [])
         if len(hosts) != 1:
             raise Refusal(400, f"{len(hosts)} Host headers, expected one")
@@ -60,6 +63,14 @@ class Guard:
             _, separator, place = origin.decode("latin-1").lower().partition("://")
             if not separator or place != host:
                 raise Refusal(403, "calls from web pages of other sites are not answered")
+
+
+def grouped(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """Return the values of each header, whose names are in lower case."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def without_port(host: str) -> str:

@@ -14,7 +14,7 @@ public port drops them from what clients send.
 
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from starlette.datastructures import Headers
@@ -41,6 +41,17 @@ async def caller_of(headers: Headers, access: Access) -> Caller:
     if named is not None:
         return caller_from_text(named)
     return await access.authenticator.authenticate(credentials_of(headers))
+
+
+def identification(
+    access: Access,
+) -> Callable[[Sequence[tuple[bytes, bytes]]], Awaitable[Caller]]:
+    """Return what tells from raw headers who sends them, for a door that is no app."""
+
+    async def identify(headers: Sequence[tuple[bytes, bytes]]) -> Caller:
+        return await caller_of(Headers(raw=list(headers)), access)
+
+    return identify
 
 
 def credentials_of(headers: Headers) -> Credentials:

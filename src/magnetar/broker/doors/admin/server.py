@@ -5,8 +5,9 @@ stops without touching signals, and a client that sends its request head slowly,
 end, is cut off instead of collected.
 
     connect ──▶ head (HEAD_BYTES_MAX, HEAD_TIMEOUT_S) ──▶ app ──▶ answer ──▶ idle ─┐
-                  ▲                                                 IDLE_TIMEOUT_S │
-                  └────────────────────────────────────────────────────────────────┘
+                  ▲  │                                              IDLE_TIMEOUT_S │
+                  └──┼─────────────────────────────────────────────────────────────┘
+                     └─ Upgrade: websocket ──▶ Upgrades.take, and HTTP is over
 
 HTTPS connections are accepted by a listener, as those of other doors are, which sees to their
 handshakes and to certificates that change; then they are like the others.
@@ -26,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from magnetar.broker.doors.certificates import Certificates, foreign_hello, verified_name
+from magnetar.broker.doors.handshake import Upgrades
 from magnetar.broker.doors.listener import Arrival, Entrance, Listener
 from magnetar.broker.metrics import Metrics
 
@@ -56,11 +58,16 @@ class _Protocol(HttpToolsProtocol):
     """Whether anything came."""
 
     def __init__(
-        self, config: Config, state: ServerState, waiting: "dict[_Protocol, None]"
+        self,
+        config: Config,
+        state: ServerState,
+        waiting: "dict[_Protocol, None]",
+        upgrades: Upgrades | None,
     ) -> None:
         """Share `waiting` with all connections: those without a complete request, oldest first."""
         super().__init__(config, state, {})
         self._waiting = waiting
+        self._upgrades = upgrades
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -122,6 +129,18 @@ class _Protocol(HttpToolsProtocol):
             self._waiting[self] = None
         super().on_response_complete()
 
+    def _should_upgrade_to_ws(self) -> bool:
+        return self._upgrades is not None
+
+    def handle_websocket_upgrade(self) -> None:
+        """Let somebody else have the connection. What uvicorn knows of it ends here."""
+        assert self._upgrades is not None
+        self._got_head()
+        self._waiting.pop(self, None)
+        self.connections.discard(self)
+        taker = self._upgrades.take(self.transport, self.url, self.headers)
+        self.transport.set_protocol(taker)
+
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
@@ -181,7 +200,9 @@ class _SecureDoor:
 class HttpServer:
     """Serves one app on given sockets, or on one Unix socket."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, upgrades: Upgrades | None = None) -> None:
+        """Serve `app`; give WebSocket connections to `upgrades`, if there is one."""
+        self._upgrades = upgrades
         self._config = Config(
             app,
             http=_Protocol,
@@ -205,7 +226,7 @@ class HttpServer:
 
     def protocol(self) -> asyncio.Protocol:
         """Make the protocol object of a new connection."""
-        return _Protocol(self._config, self._state, self._waiting)
+        return _Protocol(self._config, self._state, self._waiting, self._upgrades)
 
     async def start(
         self, *, sockets: Sequence[socket.socket] = (), uds_path: str | None = None
@@ -241,6 +262,8 @@ class HttpServer:
             self._secure.stop()
         for server in self._servers:
             server.close()
+        if self._upgrades is not None:
+            await self._upgrades.stop()
         for connection in list(self._state.connections):
             connection.shutdown()
         under_way = list(self._state.tasks)

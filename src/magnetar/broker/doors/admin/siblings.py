@@ -151,6 +151,10 @@ class Siblings:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def path(self, worker: int) -> str:
+        """Return where a process listens."""
+        return self._paths[worker]
+
     @property
     def others(self) -> list[int]:
         """The numbers of all processes but this one."""

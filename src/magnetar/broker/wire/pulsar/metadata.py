@@ -86,7 +86,17 @@ def messages(body: Bytes, contents_bytes_max: int = CONTENTS_BYTES_MAX) -> list[
     Raises:
         BodyError: the body does not add up, or decompresses to more than the limit.
     """
-    metadata, payload = split_body(body)
+    return opened(*split_body(body), contents_bytes_max)
+
+
+def opened(
+    metadata: MessageMetadata, payload: memoryview, contents_bytes_max: int = CONTENTS_BYTES_MAX
+) -> list[Message]:
+    """Return the messages of a payload, in order: an entry's, or that of chunks put together.
+
+    Raises:
+        BodyError: it does not add up, or decompresses to more than the limit.
+    """
     if metadata.encryption_keys:
         return [_alone(metadata, bytes(payload), encrypted=True)]
     contents = decompress(metadata, payload, contents_bytes_max)

@@ -1,0 +1,1 @@
+"""The WebSocket door: Pulsar's WebSocket API over the port."""
