@@ -182,10 +182,9 @@ class BrokerConfig:
     """A connection that has not sent CONNECT by then is closed."""
     connections_max: int = setting(10_000, 1, 1_000_000)
     """Open connections of one process."""
-    endpoints_per_connection_max: int = live(10_000, 1, 10_000_000)
     websocket_connections_max: int = setting(2_000, 1, 1_000_000)
     """Open WebSocket connections of one process; each is one producer, consumer or reader."""
-    endpoints_per_connection_max: int = setting(10_000, 1, 10_000_000)
+    endpoints_per_connection_max: int = live(10_000, 1, 10_000_000)
     """Producers and consumers of one connection."""
     pending_publish_bytes_per_connection_max: int = live(64 * MIB, 64 * KIB, 1 * GIB)
     """A connection with more unsynced bytes is not read from."""

@@ -4,7 +4,7 @@
     frames ──▶ texts ──▶ Session.decode, handle ··· flush                   once per read
     socket ◀── one write per connection and turn ◀── Line.send
 
-    opening ──▶ open ──close frame from either side, or silence for two keep-alives──▶ closed
+    opening ──▶ open ──close frame from either side, or silence for two intervals──▶ closed
 
 Frames are taken apart and put together by the websockets library, which is loaded when the first
 client comes. As in the Pulsar door, one sweep over all connections keeps the time, what a client
