@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata.compactions import Compactions
 from magnetar.broker.metadata.holdings import load_facts
@@ -25,7 +26,7 @@ from magnetar.broker.run import Run
 from magnetar.broker.storage.stock import unowned
 from magnetar.broker.topics import last_of_key
 from magnetar.broker.topics.compacted import Status
-from magnetar.broker.topics.compactor import AlreadyRunningError
+from magnetar.broker.topics.compactor import AGAIN_S, AlreadyRunningError
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.upkeep import keep_up
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
@@ -560,6 +561,28 @@ async def test_enough_new_bytes_start_it(core: Core) -> None:
     done = topic.compacted.task
     await core.catalog._duties.keep_up()
     assert topic.compacted.task is done
+
+
+async def test_what_failed_is_not_tried_again_at_once(tmp_path: Path) -> None:
+    clock = ManualClock()
+    core = await Core(tmp_path / "data", clock).start()
+    await set_policies(core, compaction_threshold=1)
+    await publish(core, *say(("a", b"1")))
+    core.catalog.trouble.limit = "the disk is full"
+    await core.catalog._duties.keep_up()
+    topic = await core.catalog.topic(T)
+    await ended(topic)
+    assert topic.compacted is not None
+    failed = topic.compacted.task
+    core.catalog.trouble.limit = ""
+    await core.catalog._duties.keep_up()
+    assert topic.compacted.task is failed
+    clock.advance(AGAIN_S)
+    await core.catalog._duties.keep_up()
+    assert topic.compacted.task is not failed
+    await ended(topic)
+    assert topic.compacted.status is Status.SUCCESS
+    await core.stop()
 
 
 async def test_figures_tell_what_it_did(core: Core) -> None:

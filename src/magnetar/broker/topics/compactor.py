@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE_MAX = 2
 """Compactions of one process that run at the same time; others wait."""
+AGAIN_S = 60.0
+"""How long a topic that could not be compacted is left alone, unless somebody asks."""
 WAITING_MAX = 10_000
 """Compactions that wait for their turn."""
 
@@ -179,7 +181,9 @@ class Compactor:
     def is_due(self, topic: Compactable, threshold_bytes: int) -> bool:
         """Return whether more than so many bytes came since the last compaction."""
         side = topic.compacted
-        if threshold_bytes <= 0 or self._open_body is None or (side and side.running):
+        if threshold_bytes <= 0 or self._open_body is None:
+            return False
+        if side is not None and (side.running or self._failed_lately(side)):
             return False
         horizon = EARLIEST if side is None or side.view is None else side.view.horizon
         fresh = 0
@@ -189,6 +193,10 @@ class Compactor:
             elif info.ledger == horizon.ledger and info.entries:
                 fresh += info.bytes * (info.entries - horizon.entry - 1) // info.entries
         return fresh > threshold_bytes
+
+    def _failed_lately(self, side: Compacted) -> bool:
+        since_s = (self._clock.wall_ms() - side.failed_ms) / 1000
+        return side.status is Status.ERROR and 0 <= since_s < AGAIN_S
 
     async def _guarded(self, topic: Compactable, log: Log, side: Compacted, opener: Opener) -> None:
         """Compact, and take note of how it went."""
