@@ -117,7 +117,15 @@ async def test_log_ins_are_counted(guard: Guard) -> None:
     assert metric(guard, "pulsar_expired_token_total") == 1
 
 
-async def test_who_fails_too_often_waits_and_nobody_else_does(guard: Guard) -> None:
+async def test_who_fails_too_often_waits_and_nobody_else_does(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waits.append(delay_s)
+
+    monkeypatch.setattr("magnetar.broker.access.attempts.asyncio.sleep", sleep)
     attempts = guard.access.authenticator._attempts
     for port in range(FAILURES_PER_MINUTE_MAX):
         assert attempts.delay_s("192.0.2.1:1") == 0
@@ -125,6 +133,9 @@ async def test_who_fails_too_often_waits_and_nobody_else_does(guard: Guard) -> N
             await login(guard, Credentials("token", b"x", address=f"192.0.2.1:{port}"))
     assert attempts.delay_s("192.0.2.1:999") == DELAY_S
     assert attempts.delay_s("192.0.2.2:1") == 0
+    assert waits == [DELAY_S], "the last of them"
+    await login(guard, shown("anna", address="192.0.2.1:7"))
+    assert waits == [DELAY_S], "a success is told at once"
     guard.clock.advance(61)
     assert attempts.delay_s("192.0.2.1:1") == 0
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from magnetar.broker.access.settings import check_settings
 from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.cli.errors import CommandError, ExitCode, write_out
 from magnetar.cli.settings import Merged, SettingsError, kinds_of, merge
@@ -101,7 +102,7 @@ def standalone(asked: Asked, /, config: Path | None, **flags: Any) -> int:
     except SettingsError as error:
         raise CommandError(str(error), "see `magnetar standalone --help`", ExitCode.USAGE) from None
     try:  # a bad value is a mistake in the command line, whichever way it came
-        BrokerConfig(data=options.data, workers=options.workers, **options.settings)
+        check_settings(BrokerConfig(data=options.data, workers=options.workers, **options.settings))
     except ConfigError as error:
         raise CommandError(
             str(error), "see docs/reference/settings.md", exit_code=ExitCode.USAGE

@@ -1,8 +1,10 @@
 """How often somebody may fail to log in, by where they come from.
 
-    FAILURES_PER_MINUTE_MAX in a minute ──▶ every further attempt from there waits DELAY_S first
+    FAILURES_PER_MINUTE_MAX in a minute ──▶ every further failure is told only after DELAY_S
 
-Successes are not counted, so that a service with a thousand connections is not slowed down.
+As a connection that has not logged in holds one of few places meanwhile, that bounds how many
+guesses there are in a second. A success is told at once: whoever shares an address with somebody
+who fails, behind a gateway or on the same machine, must not be slowed down by it.
 Looked to: section S8 of the reliability notes, and what sshd does between passwords.
 """
 
@@ -27,7 +29,7 @@ class Attempts:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def delay_s(self, address: str) -> float:
-        """Return how long an attempt from there has to wait."""
+        """Return how long a failure from there is kept back."""
         failures = self._failures.get(_source(address))
         if failures is None:
             return 0.0
@@ -37,8 +39,8 @@ class Attempts:
         return DELAY_S if len(failures) >= FAILURES_PER_MINUTE_MAX else 0.0
 
     async def wait(self, address: str) -> None:
-        """Wait as long as an attempt from there has to."""
-        if self._failures and (delay := self.delay_s(address)):
+        """Wait as long as a failure from there is kept back."""
+        if delay := self.delay_s(address):
             await asyncio.sleep(delay)
 
     def failed(self, address: str) -> None:

@@ -7,7 +7,7 @@
     none, ...   nothing we know        -                   the anonymous role, if there is one
 
 A known method with a wrong credential is refused, also where there is an anonymous role: who
-tries to log in and fails must learn that. Whoever fails too often waits (`attempts`).
+tries to log in and fails must learn that, but not at once if it happens too often (`attempts`).
 
 A proxy logs in with a role of its own and names whom it speaks for. It must be listed as a
 proxy, must name somebody, and cannot speak for another proxy; what it forwards of the client's
@@ -131,7 +131,6 @@ class Authenticator:
         Raises:
             AuthenticationError: they are not good enough.
         """
-        await self._attempts.wait(credentials.address)
         try:
             caller = await self._identify(credentials)
             caller = await self._with_original(caller, credentials)
@@ -143,6 +142,8 @@ class Authenticator:
             if self.audit is not None:
                 self.audit.refused(credentials.method, credentials.address, str(error))
             logger.info("log-in from %s refused: %s", credentials.address or "?", error)
+            # Now, and not before the next attempt: others behind the same address do not suffer.
+            await self._attempts.wait(credentials.address)
             raise
         self._succeeded.value += 1
         return caller

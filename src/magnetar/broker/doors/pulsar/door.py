@@ -470,7 +470,10 @@ class PulsarDoor:
         """Bound who has not logged in, by where they come from; look after those who have."""
         limit = self.config.strangers_per_address_max
         host = _host(connection.address)
-        if sum(_host(each.address) == host for each in self._strangers) > limit:
+        if (
+            not connection.sibling
+            and sum(_host(each.address) == host for each in self._strangers) > limit
+        ):
             logger.info("closing %s: %d from there have not logged in", connection.address, limit)
             self.loop.call_soon(connection.abort)
         if self._looking is None:
