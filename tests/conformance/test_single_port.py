@@ -17,6 +17,7 @@ from typing import Any
 
 import pulsar
 import pytest
+from pulsar.schema import AvroSchema, Integer, Record, StringSchema
 
 from magnetar.broker.ownership import owner_of
 from magnetar.broker.wire.pulsar import client_role
@@ -45,6 +46,10 @@ Connect = Callable[[], Any]
 quiet = logging.getLogger("quiet")
 quiet.addHandler(logging.NullHandler())
 quiet.propagate = False
+
+
+class Reading(Record):  # type: ignore[misc]
+    number = Integer(required=True)
 
 
 def started(folder: Path, *more: str) -> BrokerProcess:
@@ -128,6 +133,25 @@ def test_what_is_produced_anywhere_is_consumed_anywhere_in_order(
         assert [each.data() for each in got] == numbers(EACH) * len(clients)
         for each in got:
             consumer.acknowledge(each)
+
+
+@pytest.mark.parametrize("worker", range(WORKERS))
+def test_typed_clients_have_one_schema_wherever_they_are(clients: list[Any], worker: int) -> None:
+    topic = topic_of(worker, "typed")
+    consumers = [
+        each.subscribe(topic, f"s-{number}", schema=AvroSchema(Reading))
+        for number, each in enumerate(clients)
+    ]
+    for number, each in enumerate(clients):
+        each.create_producer(topic, schema=AvroSchema(Reading)).send(Reading(number=number))
+        with pytest.raises(pulsar.IncompatibleSchema):
+            each.create_producer(topic, schema=StringSchema())
+        with pytest.raises(pulsar.IncompatibleSchema):
+            each.subscribe(topic, "other", schema=StringSchema())
+    for consumer in consumers:
+        got = [consumer.receive(RECEIVE_MS) for _ in clients]
+        assert [each.value().number for each in got] == list(range(len(clients)))
+        assert {each.schema_version().encode() for each in got} == {bytes(8)}
 
 
 def test_both_processes_had_to_pass_entries_on(broker: BrokerProcess, clients: list[Any]) -> None:

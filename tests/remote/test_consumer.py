@@ -10,6 +10,8 @@ from magnetar.broker.port import (
     ConsumerBusyError,
     KeyShared,
     NotAllowedError,
+    Schema,
+    SchemaType,
     ServiceNotReadyError,
     SubscriptionType,
 )
@@ -245,8 +247,10 @@ async def test_everything_that_was_asked_for_is_asked_of_the_owner(house: House)
         properties={"a": "b"},
         metadata={"c": "d"},
         epoch=4,
+        schema=Schema(SchemaType.AUTO_CONSUME),
     )
     asked = house.sibling.subscribed[0].request
+    assert asked.schema == Schema(SchemaType.AUTO_CONSUME)
     assert (asked.type, asked.consumer_name, asked.priority) == (
         SubscriptionType.KEY_SHARED,
         "me",

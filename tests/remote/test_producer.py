@@ -11,11 +11,15 @@ from magnetar.broker.port import (
     NotAllowedError,
     PersistenceError,
     ProducerBusyError,
+    Schema,
+    SchemaType,
     ServiceNotReadyError,
     TopicTerminatedError,
 )
 from magnetar.broker.run import Run
 from tests.remote.conftest import House, MakeHouse, Receipts, run_of
+
+TYPED = Schema(SchemaType.JSON, b"{}", {"c": "d"}, "Order")
 
 
 async def test_entries_reach_the_owner_as_they_are_and_receipts_come_back(house: House) -> None:
@@ -63,6 +67,7 @@ async def test_everything_that_was_asked_for_is_asked_of_the_owner(house: House)
         encrypted=True,
         initial_subscription="first",
         metadata={"a": "b"},
+        schema=TYPED,
     )
     asked = house.sibling.opened[0].request
     assert asked.name == "mine"
@@ -71,6 +76,13 @@ async def test_everything_that_was_asked_for_is_asked_of_the_owner(house: House)
     assert asked.encrypted
     assert asked.initial_subscription == "first"
     assert asked.metadata == {"a": "b"}
+    assert asked.schema == TYPED
+
+
+async def test_the_version_of_a_schema_comes_from_the_owner(house: House) -> None:
+    plain, _ = await house.producer("far")
+    typed = [(await house.producer("far", schema=TYPED))[0] for _ in range(2)]
+    assert [plain.schema_version, *(each.schema_version for each in typed)] == [None, 0, 1]
 
 
 async def test_rows_of_several_producers_keep_the_order_of_each(house: House) -> None:

@@ -12,7 +12,9 @@ def test_jacksons_form_is_known(definition: object) -> None:
     assert is_old_form(definition)
 
 
-@pytest.mark.parametrize("definition", [None, 1, "object", [], {}, {"type": "record"}, {"type": 1}])
+@pytest.mark.parametrize(
+    "definition", [None, 1, "object", [], {}, {"type": "record"}, {"type": 1}, {"type": []}]
+)
 def test_anything_else_is_not(definition: object) -> None:
     assert not is_old_form(definition)
 

@@ -3,9 +3,12 @@
 import asyncio
 import json
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from magnetar.broker.port import InvalidSchemaError, Schema, SchemaType, ServiceNotReadyError
 from magnetar.broker.schema import judge as judge_module
@@ -113,6 +116,54 @@ def test_what_is_no_definition_is_refused(schema: Schema) -> None:
 
 def test_what_is_only_for_others_to_understand_may_be_anything() -> None:
     assert said(Schema(SchemaType.EXTERNAL, b"\xff")) != said(Schema(SchemaType.EXTERNAL, b""))
+
+
+KINDS = [SchemaType.AVRO, SchemaType.JSON, SchemaType.PROTOBUF_NATIVE, SchemaType.KEY_VALUE]
+words = st.sampled_from(
+    ["type", "name", "fields", "record", "enum", "symbols", "array", "items", "union", "R", "int",
+     "size", "fixed", "map", "values", "namespace", "default", "aliases", "fileDescriptorSet",
+     "rootMessageTypeName", "key", "value", "", "null", "object", "doc", "logicalType", "decimal"]
+)  # fmt: skip
+shapes = st.recursive(
+    words | st.none() | st.booleans() | st.integers(-1, 2**64) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(KINDS), st.binary() | shapes.map(lambda each: json.dumps(each).encode()))
+@settings(max_examples=600, deadline=None)
+def test_whatever_comes_is_a_definition_or_refused_as_none(kind: SchemaType, data: bytes) -> None:
+    schema = Schema(kind, data, {"value.schema.type": "AVRO"})
+    try:
+        first = said(schema)
+    except InvalidSchemaError:
+        return
+    assert first == said(schema)
+    assert why_not(schema, schema) == ""
+
+
+@given(st.data())
+@settings(max_examples=600, deadline=None)
+def test_a_definition_with_a_part_exchanged_is_one_or_refused(data: st.DataObject) -> None:
+    definition = {
+        "type": "record",
+        "name": "R",
+        "fields": [
+            {"name": "a", "type": ["null", "int"], "default": None},
+            {"name": "b", "type": {"type": "enum", "name": "E", "symbols": ["X"]}},
+            {"name": "c", "type": {"type": "array", "items": "R"}},
+        ],
+    }
+    here: Any = definition
+    while isinstance(here, dict | list) and here:
+        at = data.draw(st.sampled_from(list(here) if isinstance(here, dict) else range(len(here))))
+        if data.draw(st.booleans()) or not isinstance(here[at], dict | list):
+            here[at] = data.draw(shapes)
+            break
+        here = here[at]
+    with suppress(InvalidSchemaError):
+        said(avro(json.dumps(definition).encode()))
 
 
 # --- comparing ----------------------------------------------------------------------------------

@@ -65,6 +65,11 @@ def test_a_broker_process_loads_no_number_crunching_and_not_its_own_client() -> 
     assert imported("import " + ", ".join(broker)) & NOT_FOR_A_BROKER == set()
 
 
+def test_a_broker_process_loads_what_judges_schemas_only_when_there_is_one() -> None:
+    assert "avro" not in imported("import magnetar.broker.node, magnetar.broker.supervisor")
+    assert "avro" in imported("import magnetar.broker.schema.avro")
+
+
 @pytest.mark.parametrize("planted", ["rich", "starlette"])
 def test_a_planted_import_is_noticed(planted: str) -> None:
     assert planted in imported(f"import {planted}; {VERSION}")

@@ -16,7 +16,8 @@ _TYPES = frozenset(
 
 def is_old_form(definition: Any) -> bool:
     """Return whether a definition, which is not Avro, is in the old form."""
-    return isinstance(definition, dict) and definition.get("type") in _TYPES
+    kind = definition.get("type") if isinstance(definition, dict) else None
+    return isinstance(kind, str) and kind in _TYPES
 
 
 def same_class(one: Any, other: Any) -> bool:

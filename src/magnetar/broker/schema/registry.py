@@ -289,6 +289,10 @@ class Registry:
                     raise
         raise AssertionError("the loop above returns or raises")
 
+    async def forget(self, topic: TopicName) -> None:
+        """Forget that a topic ever had a schema, because the topic is gone."""
+        await self._schemas.forget(topic)
+
     # --- the rest ---------------------------------------------------------------------------
 
     async def _read(self, topic: TopicName, version: int) -> VersionedSchema:

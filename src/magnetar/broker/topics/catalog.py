@@ -439,6 +439,8 @@ class Catalog:
         if not force:
             topic.demand_unused()
         await self._close(topic, TopicNotFoundError(f"topic {name} was deleted"), delete=True)
+        if not name.persistent and name.partition < 0:  # others take their schemas with them
+            await self.schemas.forget(name)
 
     async def keep_up(self) -> None:
         """Apply time to live, retention and quotas to every topic that is loaded, now."""
