@@ -156,7 +156,7 @@ class HeldAcknowledgements:
 
     def _is_held(self, each: Acknowledged, *, cumulative: bool) -> bool:
         at = EntryId(each.ledger, each.entry)
-        if at <= self.up_to:
+        if at <= self.up_to or (cumulative and self._cumulative is not None):
             return True
         if cumulative:
             first = self._all.first()
