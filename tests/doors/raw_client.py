@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from crc32c import crc32c
@@ -49,6 +49,7 @@ def send(
     batch: int | None = None,
     highest: int | None = None,
     transaction: int | None = None,
+    in_transaction: Mapping[str, int] | None = None,
     damaged: bool = False,
 ) -> bytes:
     """A SEND frame."""
@@ -61,6 +62,8 @@ def send(
         metadata.highest_sequence_id = message.send.highest_sequence_id = highest
     if transaction is not None:
         message.send.txnid_least_bits = transaction
+    for name, value in (in_transaction or {}).items():
+        setattr(message.send, name, value)
     frame = bytearray(encode_payload_frame(message, metadata.SerializeToString(), payload))
     if damaged:
         frame[-1] ^= 1
