@@ -191,6 +191,21 @@ class Node:
         store = self._store
         port, participants = self._port()
         access = await self._access(port)
+        coordinator = Coordinator(
+            store,
+            participants,
+            self._catalog,
+            worker=config.worker,
+            workers=config.workers,
+            clock=self._clock,
+            loop=self._loop,
+            figures=Figures(self._metrics),
+        )
+        self._metrics.gauge(
+            "pulsar_txn_active_count", "Transactions that are not over.", lambda: coordinator.active
+        )
+        await coordinator.start()
+        self._parts.push_async_callback(coordinator.stop)
         context = Context(
             catalog=self._catalog,
             partitions=Partitions(store),
@@ -207,23 +222,9 @@ class Node:
             address=self._address,
             version=magnetar.__version__,
             access=access,
+            coordinator=coordinator,
             complaint=self._complaint,
         )
-        coordinator = Coordinator(
-            store,
-            participants,
-            self._catalog,
-            worker=config.worker,
-            workers=config.workers,
-            clock=self._clock,
-            loop=self._loop,
-            figures=Figures(self._metrics),
-        )
-        self._metrics.gauge(
-            "pulsar_txn_active_count", "Transactions that are not over.", lambda: coordinator.active
-        )
-        await coordinator.start()
-        self._parts.push_async_callback(coordinator.stop)
         websockets = WebSocketDoor(
             port,
             config,

@@ -40,6 +40,8 @@ from magnetar.broker.port import (
 from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.transactions.coordinator import Coordinator
+from magnetar.broker.transactions.figures import Figures as TransactionFigures
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import MessageMetadata
 from magnetar.broker.wire.pulsar.opened import open_body
 from magnetar.names import TopicName
@@ -195,7 +197,12 @@ async def _start(
     )  # fmt: skip
     await catalog.recover(await ledgers.recover([worker]))
     await catalog.start()
+    coordinator = Coordinator(
+        store, catalog, catalog, worker=worker, workers=len(sockets), clock=clock, loop=loop,
+        figures=TransactionFigures(metrics),
+    )  # fmt: skip
     context = Context(
+        coordinator=coordinator,
         catalog=catalog,
         partitions=Partitions(store),
         namespaces=Namespaces(store),

@@ -15,7 +15,6 @@ NAMESPACE = "/admin/v2/namespaces/public/default"
 @pytest.mark.parametrize(
     ("method", "path", "feature"),
     [
-        ("GET", "/admin/v3/transactions/coordinatorStats", "transactions"),
         ("POST", "/admin/v2/brokers/shutdown", "SIGTERM"),
         ("POST", "/topics/persistent/public/default/t", "publishing over HTTP"),
     ],

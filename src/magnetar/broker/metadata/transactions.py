@@ -245,6 +245,11 @@ class TransactionStore:
         """Return how many transactions of a coordinator are not over."""
         return len(await self._store.keys(paths.transactions(coordinator)))
 
+    async def last_number(self, coordinator: int) -> int:
+        """Return the number of the last transaction that a coordinator opened; 0: none."""
+        found = await self._store.get(paths.transaction_counter(coordinator))
+        return 0 if found is None else int(found.value)
+
     async def decide(
         self, transaction: Transaction, state: State, *, timed_out: bool = False
     ) -> Transaction:

@@ -105,6 +105,10 @@ class HeldAcknowledgements:
         held = self._transactions.get(transaction)
         return 0 if held is None else held.entries.count + len(held.parts)
 
+    def up_to_of(self, transaction: TransactionId) -> EntryId | None:
+        """Return up to which entry a transaction holds everything; None: it does not."""
+        return self.up_to if transaction == self._cumulative else None
+
     @property
     def count(self) -> int:
         """How many entries are held one by one."""

@@ -15,10 +15,7 @@ from magnetar.broker.doors.admin.errors import Refusal
 _BOOKIES = "bookies: entries are stored by the broker itself"
 _NOUNS_V2 = {
     "resourcegroups": "resource groups",
-    "transactions": "transactions",
-}
-_NOUNS_V3 = {
-    "transactions": "transactions",
+    "transactions": "transactions of version 2: they are at /admin/v3/transactions",
 }
 _WORKER = (409, "functions and connectors are not enabled in this broker")
 _PACKAGES = (503, "package management is not enabled in this broker")
@@ -67,8 +64,6 @@ def missing_feature(segments: Sequence[str]) -> str | None:
         return None
     found: str | None = None
     match segments:
-        case ["admin", "v3", noun, *_]:
-            found = _NOUNS_V3.get(noun)
         case ["admin", "v2", noun, *rest]:
             found = _missing_v2(noun, rest)
         case ["topics", "persistent" | "non-persistent", *_]:

@@ -40,6 +40,7 @@ from magnetar.broker.doors.admin import (
     subscriptions,
     tenants,
     topics,
+    transactions,
 )
 from magnetar.broker.doors.admin.call import Call
 from magnetar.broker.doors.admin.changes import is_change, noted
@@ -81,6 +82,7 @@ NOUNS = (
     subscriptions,
     tenants,
     topics,
+    transactions,
 )
 
 

@@ -28,6 +28,7 @@ from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
 from magnetar.broker.port import ListMode, TopicNotFoundError
 from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.transactions.coordinator import Coordinator
 from magnetar.names import Domain, NamespaceName, TopicName
 
 T = TypeVar("T")
@@ -63,6 +64,8 @@ class Context:
     version: str
     access: Access | None = None
     """Who may do what; None: log-in is off, and everybody may do everything."""
+    coordinator: Coordinator | None = None
+    """Of transactions; None: there are none."""
     complaint: Callable[[], str] = field(default=_well)
     """Returns why this process cannot do its work at the moment; empty: it can."""
 
