@@ -1,17 +1,19 @@
 """Which entries of transactions are delivered, and when."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from magnetar.broker.entry import EARLIEST, LATEST, TransactionId
+from magnetar.broker.entry import EARLIEST, LATEST, EntryId, TransactionId
 from magnetar.broker.port import NotAllowedError, SubscriptionType
+from magnetar.broker.run import DELIVER_AT
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.upkeep import trim
 from magnetar.names import TopicName
-from tests.transactions.bank import Bank
+from tests.topics.whole_core import run_of
+from tests.transactions.bank import Bank, in_transactions
 
 TOPIC = TopicName.parse("t")
 
@@ -285,3 +287,61 @@ async def _until_trimmed(bank: Bank, topic: Topic) -> None:
         if topic.transactions is None or not topic.transactions.aborted:
             return
         await asyncio.sleep(0.02)
+
+
+async def test_an_aborted_transaction_of_many_entries_is_passed_in_one_step(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = await bank.producer()
+    await bank.consumer(subscription="early", type=SubscriptionType.SHARED)
+    transaction = await bank.begin()
+    await sender.send(*[str(i) for i in range(500)], within=transaction)
+    await sender.send("plain")
+    topic = await bank.core.catalog.topic(TOPIC)
+    [subscription] = topic.readers
+    steps: list[int] = []
+    passed = subscription.pass_over
+
+    def counting(ledger: int, first: int, messages: Sequence[int]) -> None:
+        steps.append(len(messages))
+        passed(ledger, first, messages)
+
+    monkeypatch.setattr(type(subscription), "pass_over", lambda _, *args: counting(*args))
+    await bank.abort(transaction)
+    await asyncio.sleep(0.05)
+    assert sum(steps) == 500
+    assert len(steps) <= 5
+    assert subscription.backlog_entries == 1
+
+
+async def test_a_message_that_was_sent_twice_is_stored_once_in_a_transaction_too(
+    tmp_path: Path,
+) -> None:
+    bank = await Bank.on(tmp_path / "deduplicating", deduplication=True)
+    sender = await bank.producer(name="p")
+    transaction = await bank.begin()
+    await sender.send("a", "b", within=transaction)
+    sender._sequence_id = 0
+    [first, second] = await sender.post("a", "b", within=transaction)
+    assert isinstance(first, EntryId)
+    assert isinstance(second, EntryId)
+    assert (first.ledger, second.ledger) == (-1, -1)
+    await bank.commit(transaction)
+    assert await bank.read() == ["a", "b"]
+    await bank.stop()
+
+
+async def test_a_delayed_message_of_a_transaction_waits_for_both(bank: Bank) -> None:
+    sender, listener = await bank.producer(), await bank.consumer(type=SubscriptionType.SHARED)
+    kept, dropped = await bank.begin(), await bank.begin()
+    for transaction in (kept, dropped):
+        run = in_transactions(run_of(["later"]), [transaction])
+        run.i64(DELIVER_AT)[0] = bank.core.clock.wall_ms() + 150
+        await sender.client.post(run)
+    await bank.commit(kept)
+    await bank.abort(dropped)
+    await asyncio.sleep(0.05)
+    assert listener.door.bodies == []
+    await listener.bodies(1)
+    await asyncio.sleep(0.1)
+    assert listener.door.bodies == ["later"]

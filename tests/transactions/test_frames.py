@@ -255,7 +255,9 @@ async def test_one_connection_has_only_so_many_open(
     assert refused.error == api.TooManyRequests
     await begin(await rig.client())
     await end(client, first, api.ABORT)
-    await begin(client)
+    await begin(client, ttl_ms=1)
+    await asyncio.sleep(0.01)
+    await begin(client)  # the one before has timed out, and counts no more
 
 
 async def test_a_name_that_is_none_is_refused(rig: Rig) -> None:

@@ -205,10 +205,10 @@ class Acknowledging:
 
     # --- what is never delivered
 
-    def pass_over(self, ledger: int, entry: int, messages: int) -> None:
-        """Acknowledge an entry that is never delivered."""
-        self.consumption.note_sizes(ledger, entry, [messages])
-        self._acknowledge_range(None, ledger, entry, 1)
+    def pass_over(self, ledger: int, first: int, messages: Sequence[int]) -> None:
+        """Acknowledge neighbouring entries that are never delivered, with so many messages each."""
+        self.consumption.note_sizes(ledger, first, messages)
+        self._acknowledge_range(None, ledger, first, len(messages))
         self._note_change()
 
     def pass_gap(self, gap: Gap) -> None:

@@ -64,8 +64,8 @@ class Account(Protocol):
         """Return the rows that belong to aborted transactions."""
         ...
 
-    def pass_over(self, ledger: int, entry: int, messages: int) -> None:
-        """Acknowledge an entry that is never delivered."""
+    def pass_over(self, ledger: int, first: int, messages: Sequence[int]) -> None:
+        """Acknowledge neighbouring entries that are never delivered, with so many messages each."""
 
     def pass_gap(self, gap: Gap) -> None:
         """Acknowledge entries that are lost, and say so."""
@@ -250,8 +250,9 @@ class Delivery:
         account = self._account
         portion = Portion(at, run, account.cursor, account.held)
         if portion.special:
-            for row in portion.leave_out_unseen(account.hidden(at, run)):
-                account.pass_over(at.ledger, at.entry + row, portion.counts[row])
+            unseen = portion.leave_out_unseen(account.hidden(at, run))
+            for row, count in neighbours(unseen):
+                account.pass_over(at.ledger, at.entry + row, portion.counts[row : row + count])
         if account.held is not None:
             self._hold_back(portion)
         if not portion.single:

@@ -9,6 +9,7 @@ Errors are fields of the answers, which name the transaction again. The last two
 nothing, so that it does no harm whoever sends them. Source: the Pulsar binary protocol.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -25,6 +26,9 @@ ASSIGN_TOPIC = TopicName.parse("persistent://pulsar/system/transaction_coordinat
 
 OPEN_PER_CONNECTION_MAX = 5_000
 """Transactions that one connection has opened and not ended."""
+
+LONGEST_MS = 3 * 3600 * 1000
+"""What a client gets that asks for no time-out."""
 
 _NONE = TransactionId(0, 0)
 
@@ -46,7 +50,8 @@ class TransactionRequests:
         self._requests = requests
         self._transactions = transactions
         self._role = role
-        self._open: dict[TransactionId, None] = {}
+        self._open: dict[TransactionId, float] = {}
+        """When their time is up, by the clock of the event loop."""
 
     def connect(self, command: api.CommandTcClientConnectRequest) -> None:
         """Answer TC_CLIENT_CONNECT_REQUEST."""
@@ -64,6 +69,9 @@ class TransactionRequests:
         )
 
     async def _opened(self, command: api.CommandNewTxn) -> bytes:
+        now_s = asyncio.get_running_loop().time()
+        if len(self._open) >= OPEN_PER_CONNECTION_MAX:
+            self._open = {each: due for each, due in self._open.items() if due > now_s}
         if len(self._open) >= OPEN_PER_CONNECTION_MAX:
             raise TooManyRequestsError(
                 f"this connection has {OPEN_PER_CONNECTION_MAX} open transactions; end some first"
@@ -71,7 +79,7 @@ class TransactionRequests:
         transaction = await self._transactions.open(
             command.tc_id, command.txn_ttl_millis, self._role()
         )
-        self._open[transaction] = None
+        self._open[transaction] = now_s + (command.txn_ttl_millis or LONGEST_MS) / 1000
         return commands.transaction_answer(
             api.BaseCommand.NEW_TXN_RESPONSE, command.request_id, transaction
         )
