@@ -4,6 +4,7 @@ import pytest
 
 from magnetar.broker.access.commands import (
     COMMAND_RIGHTS,
+    COORDINATORS,
     TOPICS_PER_COMMAND_MAX,
     demands_of,
     refusal_of,
@@ -85,6 +86,24 @@ def test_a_name_that_is_none_is_said_to_be_none() -> None:
     command.lookupTopic.topic = "a/b"
     with pytest.raises(InvalidNameError):
         demands_of(command)
+
+
+def test_whoever_is_known_may_look_for_transaction_coordinators() -> None:
+    for topic in (str(COORDINATORS), f"{COORDINATORS}-partition-3"):
+        command = api.BaseCommand(type=api.BaseCommand.PARTITIONED_METADATA)
+        command.partitionMetadata.topic = topic
+        (demand,) = demands_of(command)
+        assert demand.right is Right.KNOWN
+
+
+def test_a_command_about_a_transaction_is_refused_by_its_own_answer() -> None:
+    command = api.BaseCommand(type=api.BaseCommand.ADD_PARTITION_TO_TXN)
+    content = command.addPartitionToTxn
+    content.request_id, content.txnid_most_bits, content.txnid_least_bits = 7, 1, 2
+    frame = refusal_of(command)(api.AuthorizationError, "no")
+    answer = api.BaseCommand.FromString(frame[8:]).addPartitionToTxnResponse
+    assert (answer.request_id, answer.txnid_most_bits, answer.txnid_least_bits) == (7, 1, 2)
+    assert answer.error == api.AuthorizationError
 
 
 def test_a_refusal_answers_the_request() -> None:

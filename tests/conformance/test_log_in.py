@@ -20,6 +20,7 @@ import jwt
 import pulsar
 import pytest
 
+from magnetar.broker.access.caller import Caller
 from tests.conformance.child import Child, eventually, running
 
 NAMESPACE = "public/default"
@@ -153,6 +154,10 @@ def test_nobody_gets_in_without_a_credential_and_no_secret_gets_out(guarded: Gua
         with pytest.raises((pulsar.AuthenticationError, pulsar.ConnectError, pulsar.Timeout)):
             guarded.client(timeout_s=1, **options).create_producer(topic)
         guarded.clients.pop().shutdown()
+    assert guarded.call("GET", "tenants", role="berta") == 403
+    for path, status in (("/metrics", 401), ("/healthz", 200), ("/admin/v2/brokers/ready", 200)):
+        assert _status(guarded, path) == status
+
     berta = guarded.client(authentication=pulsar.AuthenticationBasic("berta", PASSWORD))
     with pytest.raises(pulsar.AuthorizationError):
         berta.create_producer(topic)
@@ -181,6 +186,18 @@ def test_nobody_gets_in_without_a_credential_and_no_secret_gets_out(guarded: Gua
     ):  # fmt: skip
         assert secret not in said
         assert secret.rpartition(".")[2] not in said
+
+
+def _status(guarded: Guarded, path: str) -> int:
+    """Return what somebody without a credential gets, who says to be a sibling process."""
+    request = Request(f"{guarded.child.ports.admin_url}{path}")  # noqa: S310 - of this broker
+    request.add_header("x-magnetar-caller", Caller("root", "token").to_text())
+    try:
+        with urlopen(request, timeout=10) as answer:  # noqa: S310
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
 
 
 def _read(guarded: Guarded, path: str) -> str:

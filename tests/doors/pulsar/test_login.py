@@ -7,19 +7,24 @@ tenant of one's own and a foreign one, topics that are stored and topics that ar
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from magnetar.broker.access.commands import COMMAND_RIGHTS
+from magnetar.broker.access.keys import Key
+from magnetar.broker.access.revocations import Revocations
 from magnetar.broker.access.rights import Right
+from magnetar.broker.access.tokens import Tokens
+from magnetar.broker.clock import SystemClock
 from magnetar.broker.doors.pulsar.login import REFRESH
 from magnetar.broker.metadata.grants import Grants
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.wire.pulsar.connection import LEGAL, NOT_SUPPORTED, State
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
-from tests.access.conftest import HERE, Guard, furnish, new_guard, token
+from tests.access.conftest import HERE, SECRET, Guard, furnish, new_guard, token
 from tests.doors.pulsar.conftest import MakeRig, Rig
 from tests.doors.raw_client import RawClient, command, send
 
@@ -408,6 +413,33 @@ async def test_a_client_that_cannot_is_closed(make_rig: MakeRig) -> None:
         client = await expiring(rig, guard, refresh=False)
         guard.clock.advance(2)
         assert [each.error.error for each in await client.closed()] == [api.AuthenticationError]
+
+
+async def test_a_revoked_token_is_not_asked_for_a_successor(
+    make_rig: MakeRig, tmp_path: Path
+) -> None:
+    file = tmp_path / "revoked"
+    file.write_text("")
+    revocations = Revocations(file, Path.read_bytes)
+    keys = [Key(None, SECRET, ["HS256"])]
+    tokens = Tokens(lambda: keys, clock=SystemClock(), revocations=revocations)
+    ways = {"token": tokens}
+    async with guarded(make_rig, settings=SOON, providers=ways) as (rig, _):
+        flags = api.FeatureFlags(supports_auth_refresh=True)
+        stolen, kept = [
+            await logged_in(
+                rig, None, auth_method_name="token", feature_flags=flags, auth_data=each
+            )
+            for each in (token("root", jti="stolen").encode(), token("root").encode())
+        ]
+        file.write_text("id stolen\n")
+        await revocations.refresh()
+        assert [each.error.error for each in await stolen.closed()] == [api.AuthenticationError]
+        await kept.produce(1, "here/ns/t")
+        again = await rig.dial()
+        shown = token("root", jti="stolen").encode()
+        await again.send(connect(None, auth_method_name="token", auth_data=shown))
+        assert (await again.closed())[0].error.error == api.AuthenticationError
 
 
 async def test_what_a_client_may_not_have_any_more_is_closed_and_nothing_else(

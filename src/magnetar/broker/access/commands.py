@@ -15,9 +15,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from magnetar.broker.access.rights import Demand, Right, SubscriptionOf
+from magnetar.broker.entry import TransactionId
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import NamespaceName, TopicName
+
+COORDINATORS = TopicName.parse("persistent://pulsar/system/transaction_coordinator_assign")
+"""Everybody who opens a transaction looks this topic up first. It has no messages."""
 
 TOPICS_PER_COMMAND_MAX = 1_000
 """Topics or subscriptions that one command may be about."""
@@ -61,6 +65,15 @@ def _topic(
     return CommandRight(
         right, field, lambda of: (Demand(right, TopicName.parse(of.topic)),), refuse
     )
+
+
+def _lookup(field: str, refuse: Callable[[int, api.ServerError, str], bytes]) -> CommandRight:
+    def demands(of: Any) -> Sequence[Demand]:
+        topic = TopicName.parse(of.topic)
+        right = Right.KNOWN if topic.base == COORDINATORS else Right.LOOKUP
+        return (Demand(right, topic),)
+
+    return CommandRight(Right.LOOKUP, field, demands, refuse)
 
 
 def _namespace(right: Right, field: str) -> CommandRight:
@@ -119,10 +132,8 @@ COMMAND_RIGHTS: Mapping[int, CommandRight] = {
     api.BaseCommand.GET_LAST_MESSAGE_ID: _held("getLastMessageId"),
     api.BaseCommand.WATCH_TOPIC_LIST_CLOSE: _held("watchTopicListClose"),
     # questions
-    api.BaseCommand.PARTITIONED_METADATA: _topic(
-        Right.LOOKUP, "partitionMetadata", commands.partitions_failed
-    ),
-    api.BaseCommand.LOOKUP: _topic(Right.LOOKUP, "lookupTopic", commands.lookup_failed),
+    api.BaseCommand.PARTITIONED_METADATA: _lookup("partitionMetadata", commands.partitions_failed),
+    api.BaseCommand.LOOKUP: _lookup("lookupTopic", commands.lookup_failed),
     api.BaseCommand.GET_TOPICS_OF_NAMESPACE: _namespace(Right.LOOKUP, "getTopicsOfNamespace"),
     api.BaseCommand.WATCH_TOPIC_LIST: _namespace(Right.LOOKUP, "watchTopicList"),
     # schemas
@@ -147,6 +158,15 @@ COMMAND_RIGHTS: Mapping[int, CommandRight] = {
 }
 
 
+_TRANSACTION_ANSWERS: Mapping[int, api.BaseCommand.Type] = {
+    api.BaseCommand.ADD_PARTITION_TO_TXN: api.BaseCommand.ADD_PARTITION_TO_TXN_RESPONSE,
+    api.BaseCommand.ADD_SUBSCRIPTION_TO_TXN: api.BaseCommand.ADD_SUBSCRIPTION_TO_TXN_RESPONSE,
+    api.BaseCommand.END_TXN_ON_PARTITION: api.BaseCommand.END_TXN_ON_PARTITION_RESPONSE,
+    api.BaseCommand.END_TXN_ON_SUBSCRIPTION: api.BaseCommand.END_TXN_ON_SUBSCRIPTION_RESPONSE,
+}
+"""Commands that are refused by an answer that names the transaction again."""
+
+
 def demands_of(command: api.BaseCommand) -> Sequence[Demand]:
     """Return what a command demands.
 
@@ -165,4 +185,8 @@ def refusal_of(command: api.BaseCommand) -> Callable[[api.ServerError, str], byt
     if row is None:
         return partial(commands.error, commands.NO_REQUEST)
     contents = getattr(command, row.field)
-    return partial(row.refuse, getattr(contents, "request_id", commands.NO_REQUEST))
+    request_id = getattr(contents, "request_id", commands.NO_REQUEST)
+    if (kind := _TRANSACTION_ANSWERS.get(command.type)) is not None:
+        transaction = TransactionId(contents.txnid_most_bits, contents.txnid_least_bits)
+        return partial(commands.transaction_refused, kind, request_id, transaction)
+    return partial(row.refuse, request_id)

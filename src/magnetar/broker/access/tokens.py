@@ -43,6 +43,8 @@ class Tokens:
         Raises:
             ConfigError: they cannot be read.
         """
+        import jwt  # noqa: F401, PLC0415 - now: it takes 80 ms, and the first client need not wait
+
         self._load_keys = load_keys
         self._keys = load_keys()
         self._clock = clock
