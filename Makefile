@@ -4,6 +4,7 @@
 #
 #   make demo     the sensor story, on a broker that is killed half-way
 #   make test     every test
+#   make test-clients  programs in Java, Go and JavaScript against a broker, where these are
 #   make check    format, lint, types, architecture, spelling, dependencies, house rules
 #   make format   let ruff lay out the code
 #   make crash    a longer campaign of power losses, damage and kills: KILLS=60 STATES=20000
@@ -28,13 +29,16 @@ CRASHES := tests/storage/test_crash.py tests/storage/test_damage.py \
   tests/storage/test_recovery_from_a_trace.py tests/metadata/test_database_after_power_loss.py \
   tests/conformance/test_kill_loop.py
 
-.PHONY: demo test check format crash bench sizes proto clean
+.PHONY: demo test test-clients check format crash bench sizes proto clean
 
 demo: $(VENV)/installed
 	@$(BIN)/magnetar demo
 
 test: $(VENV)/installed-dev
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-clients: $(VENV)/installed-dev
+	TESTS_CLIENTS=1 $(BIN)/python -m pytest -q -rs tests/clients $(ARGS)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check $(CODE)

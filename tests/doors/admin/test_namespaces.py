@@ -163,5 +163,5 @@ async def test_a_change_that_comes_in_between_is_not_lost(
 async def test_bundles_are_shown_and_a_topic_has_one(ask: Any, app: AdminApp) -> None:
     assert (await ask(app, "GET", f"{NS}/bundles")).json["numBundles"] == 4
     path = "/lookup/v2/topic/persistent/public/default/orders/bundle"
-    shown = (await ask(app, "GET", path)).json
+    shown = (await ask(app, "GET", path)).body.decode()
     assert shown == Bundles.equal(4).of_topic(TopicName.parse("orders"))

@@ -192,3 +192,9 @@ async def test_what_there_is_not_is_said_so(ask: Any, app: AdminApp) -> None:
         answer = await ask(app, "GET", path)
         assert answer.status == 404
         assert answer.reason.startswith("there is no ")
+
+
+async def test_a_field_that_is_null_is_as_if_it_were_not_there(ask: Any, app: AdminApp) -> None:
+    body = {"adminRoles": None, "allowedClusters": ["standalone"]}
+    assert (await ask(app, "PUT", "/admin/v2/tenants/nulls", body)).status == 204
+    assert (await ask(app, "GET", "/admin/v2/tenants/nulls")).json["adminRoles"] == []

@@ -194,12 +194,15 @@ class Call:
     def document(self, kind: type[D], what: str) -> D | None:
         """Return the body read as a document, which keeps the fields we do not know; None: empty.
 
+        A field that is null is as if it were not there: clients in Go write empty lists so.
+
         Raises:
             Refusal: 400, it is no JSON object, or a field has a wrong type; 412, a wrong value.
         """
         value = self.json(dict[str, Any], what)
         if value is None:
             return None
+        value = {name: each for name, each in value.items() if each is not None}
         try:
             # What a document says about its values comes wrapped; its own words are the cause.
             msgspec.convert(value, kind)

@@ -1,9 +1,9 @@
 """Look-ups over HTTP, for clients that were given an `http://` service URL."""
 
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from magnetar.broker.doors.admin.call import Call, answer
-from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.routes import Right, Route, Text
 from magnetar.broker.doors.admin.shapes import Located
 
 LOOKUP = "/lookup/v2/topic/{domain}/{tenant}/{namespace}/{topic}"
@@ -29,10 +29,10 @@ async def lookup(call: Call) -> Response:
 
 
 async def bundle(call: Call) -> Response:
-    """Return the bundle a topic lies in."""
+    """Return the bundle a topic lies in: as Pulsar does, a text without quotes."""
     topic = call.topic
     bundles = await call.context.bundles(topic.namespace_name)
-    return answer(bundles.of_topic(topic))
+    return PlainTextResponse(bundles.of_topic(topic))
 
 
 ROUTES = [
@@ -40,5 +40,5 @@ ROUTES = [
         "GET", LOOKUP, lookup, Right.LOOKUP, answer=Located,
         query={"listenerName": str, "authoritative": bool},
     ),
-    Route("GET", f"{LOOKUP}/bundle", bundle, Right.LOOKUP, answer=str),
+    Route("GET", f"{LOOKUP}/bundle", bundle, Right.LOOKUP, answer=Text),
 ]  # fmt: skip

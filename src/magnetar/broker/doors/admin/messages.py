@@ -46,6 +46,8 @@ HEADER_BYTES_MAX = 32 * 1024
 """Properties beyond this are left out of the headers; as JSON they are all there."""
 _NAME_SAFE = "!#$&'*+-.^_`|~"
 """What the name of a header may hold beside letters and digits, but for the % we escape with."""
+TIME_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999: what comes after has no ISO form."""
 POSITION_MAX = 2**31 - 1
 _BROKER_ENTRY = "X-Pulsar-Broker-Entry-METADATA"
 
@@ -242,12 +244,12 @@ def _headers(metadata: MessageMetadata) -> dict[str, str]:
     headers = {
         "X-Pulsar-producer-name": _header(metadata.producer_name),
         "X-Pulsar-sequence-id": str(metadata.sequence_id),
-        "X-Pulsar-publish-time": str(metadata.publish_time),
+        "X-Pulsar-publish-time": _time(metadata.publish_time),
     }
     if metadata.event_time:
-        headers["X-Pulsar-event-time"] = str(metadata.event_time)
+        headers["X-Pulsar-event-time"] = _time(metadata.event_time)
     if metadata.HasField("deliver_at_time"):
-        headers["X-Pulsar-deliver-at-time"] = str(metadata.deliver_at_time)
+        headers["X-Pulsar-deliver-at-time"] = _time(metadata.deliver_at_time)
     if metadata.HasField("partition_key"):
         headers["X-Pulsar-partition-key"] = _header(metadata.partition_key)
         headers["X-Pulsar-partition-key-b64-encoded"] = str(
@@ -264,6 +266,11 @@ def _headers(metadata: MessageMetadata) -> dict[str, str]:
             break
         headers[name] = value
     return headers
+
+
+def _time(milliseconds: int) -> str:
+    """Return a time as Java's client reads it. Producers may have claimed any number."""
+    return iso_time(min(max(milliseconds, 0), TIME_MS_MAX))
 
 
 def _header(value: object) -> str:

@@ -31,7 +31,7 @@ class Wanted(msgspec.Struct):
     """The long form of how many partitions are wanted."""
 
     partitions: Number
-    properties: dict[str, str] = {}
+    properties: dict[str, str] | None = None
 
 
 async def list_partitioned(call: Call) -> Response:
@@ -73,10 +73,11 @@ async def _exists(call: Call) -> bool:
 async def create_partitioned(call: Call) -> Response:
     """Create a partitioned topic."""
     wanted = _wanted(call)
-    check_properties(wanted.properties)
+    properties = wanted.properties or {}
+    check_properties(properties)
     if call.topic.partition >= 0:
         raise Refusal(412, f"{call.topic.local!r} is the name of a partition, not of a topic")
-    await call.context.catalog.create_partitioned(call.topic, wanted.partitions, wanted.properties)
+    await call.context.catalog.create_partitioned(call.topic, wanted.partitions, properties)
     return done()
 
 
