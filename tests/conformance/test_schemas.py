@@ -11,13 +11,23 @@ from typing import Any
 
 import pulsar
 import pytest
-from pulsar.schema import AvroSchema, Integer, JsonSchema, Record, String, StringSchema
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from pulsar.schema import (
+    AvroSchema,
+    Integer,
+    JsonSchema,
+    ProtobufNativeSchema,
+    Record,
+    String,
+    StringSchema,
+)
 
 from magnetar.client.admin import Admin, AdminError
 from tests.conformance.conftest import Connect, Restartable
 from tests.conformance.talk import receive
 
 Typed = Callable[[Any], Any]
+Field = descriptor_pb2.FieldDescriptorProto
 NOTICED_S = 2.0
 """A policy holds after a second; machines are slow at times."""
 
@@ -59,6 +69,35 @@ def test_a_reader_of_the_newest_schema_understands_all_versions(
     client.create_producer(topic, schema=AvroSchema(ORDER)).send(ORDER(number=1))
     client.create_producer(topic, schema=AvroSchema(SIGNED)).send(SIGNED(number=2, by="anna"))
     assert [each["version"] for each in admin.schemas(topic)] == [0, 1]
+    messages = receive(consumer, 2)
+    assert [each.value().number for each in messages] == [1, 2]
+    assert [each.schema_version().encode()[-1] for each in messages] == [0, 1]
+
+
+def message(**fields: int) -> Any:
+    """A Protobuf message of the same name, with fields of these types, numbered as they come."""
+    name = f"shop{len(fields)}{sum(fields.values())}.proto"
+    file = descriptor_pb2.FileDescriptorProto(name=name, package="shop", syntax="proto3")
+    order = file.message_type.add(name="Order")
+    for number, (field, kind) in enumerate(fields.items(), start=1):
+        order.field.add(name=field, number=number, type=kind, label=Field.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("shop.Order"))
+
+
+def test_protobuf_messages_may_get_new_fields_and_no_other_types(client: Any, topic: str) -> None:
+    old, new, other = (
+        message(number=Field.TYPE_INT32),
+        message(number=Field.TYPE_INT64, by=Field.TYPE_STRING),
+        message(number=Field.TYPE_STRING),
+    )
+    consumer = client.subscribe(topic, "s", schema=ProtobufNativeSchema(old))
+    client.create_producer(topic, schema=ProtobufNativeSchema(old)).send(old(number=1))
+    newer = client.create_producer(topic, schema=ProtobufNativeSchema(new))
+    newer.send(new(number=2, by="anna"))
+    with pytest.raises(pulsar.IncompatibleSchema):
+        client.create_producer(topic, schema=ProtobufNativeSchema(other))
     messages = receive(consumer, 2)
     assert [each.value().number for each in messages] == [1, 2]
     assert [each.schema_version().encode()[-1] for each in messages] == [0, 1]
