@@ -137,3 +137,19 @@ def test_a_compaction_that_failed_is_an_error_with_its_reason(run: Any, admin: A
     ended = run("topics", "compact", "t", "--wait")
     assert ended.code == 1
     assert "no room" in ended.err
+
+
+def test_a_policy_of_a_topic_is_set_shown_and_unset(run: Any, admin: Any) -> None:
+    admin.answers["topic_policy"] = 3
+    assert run("topics", "set-policy", "t", "maxProducers", "3").code == 0
+    shown = json.loads(run("topics", "policy", "t", "maxProducers", "--applied").out)
+    assert shown == {"maxProducers": 3}
+    assert run("topics", "unset-policy", "t", "maxProducers").code == 0
+    assert admin.calls == [
+        ("set_topic_policy", "t", "maxProducers", 3),
+        ("topic_policy", "t", "maxProducers", {"applied": True}),
+        ("remove_topic_policy", "t", "maxProducers"),
+    ]
+    ran = run("topics", "set-policy", "t", "schema", "FULL")
+    assert ran.code == 2
+    assert "needs quotes of its own" in ran.err

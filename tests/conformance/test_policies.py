@@ -1,5 +1,6 @@
 """Policies of a namespace, as far as a client notices them."""
 
+import time
 from typing import Any
 
 import pulsar
@@ -94,3 +95,71 @@ def test_acknowledged_messages_are_kept_unless_told_otherwise(
     eventually(lambda: admin.stats(topic)["subscriptions"]["s"]["msgBacklog"] == 0)
     late = client.subscribe(topic, "late", initial_position=EARLIEST)
     assert len(receive(late, 5)) == 5
+
+
+def test_a_producer_is_refused_while_the_backlog_quota_of_its_topic_is_full(
+    client: Any, admin: Admin, topic: str
+) -> None:
+    consumer = client.subscribe(topic, "s")
+    producer = client.create_producer(topic, batching_enabled=False, send_timeout_millis=5000)
+    quota = {"limitSize": 100_000, "policy": "producer_exception"}
+    admin.set_topic_policy(topic, "backlogQuota", quota)
+
+    def fill() -> None:
+        for _ in range(50):
+            producer.send(bytes(10_000))
+            time.sleep(0.01)
+
+    with pytest.raises(pulsar.PulsarException):
+        fill()
+    stored = admin.stats(topic)["msgInCounter"]
+    assert 10 <= stored <= 13
+    receive(consumer, 1)
+    for message in receive(consumer, stored - 1):
+        consumer.acknowledge_cumulative(message)
+    eventually(lambda: admin.stats(topic)["subscriptions"]["s"]["msgBacklog"] == 0)
+    eventually(lambda: not _refused(client, topic))
+
+
+def _refused(client: Any, topic: str) -> bool:
+    try:
+        client.create_producer(topic).send(b"fits")
+    except pulsar.PulsarException:
+        return True
+    return False
+
+
+def test_a_slow_subscription_loses_what_does_not_fit_its_quota_and_no_producer_notices(
+    client: Any, admin: Admin, topic: str
+) -> None:
+    client.subscribe(topic, "slow").close()
+    producer = client.create_producer(topic, batching_enabled=False)
+    quota = {"limitSize": 100_000, "policy": "consumer_backlog_eviction"}
+    admin.set_topic_policy(topic, "backlogQuota", quota)
+    eventually(lambda: admin.topic_policy(topic, "backlogQuotaMap"))
+    time.sleep(0.5)
+    for number in range(40):
+        producer.send(b"%05d" % number + bytes(5_000))
+    eventually(lambda: admin.stats(topic)["subscriptions"]["slow"]["msgBacklog"] <= 20)
+    slow = client.subscribe(topic, "slow")
+    first = int(receive(slow, 1)[0].data()[:5])
+    assert 19 <= first <= 24
+
+
+def test_what_is_set_on_a_topic_and_on_the_broker_survives_a_crash(restartable: Any) -> None:
+    topic = "persistent://public/default/orders"
+    client = restartable.client()
+    producer = client.create_producer(topic)
+    with restartable.admin() as admin:
+        admin.set_topic_policy(topic, "maxProducers", 1)
+        admin.set_setting("dispatch_entries_max", "77")
+    producer.send(b"x")
+    restartable.crash()
+    with restartable.admin() as admin:
+        assert admin.topic_policy(topic, "maxProducers") == 1
+        assert admin.settings(changed=True)["dispatch_entries_max"] == "77"
+        eventually(lambda: admin.stats(topic)["publishers"])
+        with pytest.raises(pulsar.PulsarException):
+            restartable.client().create_producer(topic)
+        admin.remove_topic_policy(topic, "maxProducers")
+        eventually(lambda: not _refused(restartable.client(), topic))

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from magnetar.cli.errors import write_out
-from magnetar.cli.values import SETTING_MAX, age, parse_seconds
+from magnetar.cli.values import SETTING_MAX, age, json_value, parse_seconds
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
 UNLIMITED = -1
@@ -114,17 +114,14 @@ def set_deduplication(asked: Asked, namespace: str, wanted: str) -> None:
 @namespaces.command("set")
 @click.argument("namespace")
 @click.argument("policy")
-@click.argument("value")
+@click.argument("value", type=json_value)
 @pass_asked
-def set_policy(asked: Asked, namespace: str, policy: str, value: str) -> None:
+def set_policy(asked: Asked, namespace: str, policy: str, value: Any) -> None:
     """Set any POLICY by its admin REST name, to a VALUE in JSON."""
-    try:
-        parsed: Any = json.loads(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not JSON; a text needs quotes of its own") from None
     with asked.admin() as admin:
-        admin.set_policy(namespace, policy, parsed)
-    asked.show_one({"namespace": namespace, policy: parsed}, f"{namespace}: {policy} is {value}")
+        admin.set_policy(namespace, policy, value)
+    shown = json.dumps(value)
+    asked.show_one({"namespace": namespace, policy: value}, f"{namespace}: {policy} is {shown}")
 
 
 @namespaces.command("unset")

@@ -1,5 +1,6 @@
 """`magnetar topics`: list, create, delete and inspect topics, through admin REST."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,6 +57,40 @@ def create(
     with asked.admin() as admin:
         admin.create_topic(topic, partitions or 0, dict(properties))
     asked.show_one({"topic": topic, "partitions": partitions or 0}, f"created {topic}")
+
+
+@topics.command("policy")
+@click.argument("topic")
+@click.argument("policy")
+@click.option("--applied", is_flag=True, help="What holds, wherever it is said.")
+@pass_asked
+def show_policy(asked: Asked, topic: str, policy: str, applied: bool) -> None:
+    """Show a POLICY of a topic, by its admin REST name."""
+    with asked.admin() as admin:
+        asked.show_one({policy: admin.topic_policy(topic, policy, applied=applied)})
+
+
+@topics.command("set-policy")
+@click.argument("topic")
+@click.argument("policy")
+@click.argument("value", type=values.json_value)
+@pass_asked
+def set_policy(asked: Asked, topic: str, policy: str, value: Any) -> None:
+    """Set a POLICY of a topic by its admin REST name, to a VALUE in JSON."""
+    with asked.admin() as admin:
+        admin.set_topic_policy(topic, policy, value)
+    asked.show_one({"topic": topic, policy: value}, f"{topic}: {policy} is {json.dumps(value)}")
+
+
+@topics.command("unset-policy")
+@click.argument("topic")
+@click.argument("policy")
+@pass_asked
+def unset_policy(asked: Asked, topic: str, policy: str) -> None:
+    """Let what the namespace says hold again for a POLICY of a topic."""
+    with asked.admin() as admin:
+        admin.remove_topic_policy(topic, policy)
+    asked.show_one({"topic": topic, policy: None}, f"{topic}: {policy} is not set")
 
 
 @topics.command("delete")

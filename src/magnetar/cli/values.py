@@ -9,12 +9,13 @@ A time without a zone is UTC. A start before 1970 means everything. What is out 
 refused here, before anything was asked of a broker.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -173,6 +174,14 @@ def rate(text: str) -> float:
 def key_value(text: str) -> tuple[str, str]:
     """Return the key and the value of `key=value`."""
     return _usage(lambda: parse_property(text))
+
+
+def json_value(text: str) -> Any:
+    """Return what a JSON text says."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not JSON; a text needs quotes of its own") from None
 
 
 def _time_or(text: str, forms: str) -> int:

@@ -248,6 +248,24 @@ class Admin:
     def remove_policy(self, namespace: str, name: str) -> None:
         self._json("DELETE", f"{_namespace(namespace)}/{_quoted(name)}")
 
+    def topic_policy(self, topic: str, name: str, *, applied: bool = False) -> Json:
+        """Return one policy of a topic; None: it says nothing itself.
+
+        Args:
+            topic: The topic; partitions have the policies of theirs.
+            name: Such as `retention` or `maxProducers`.
+            applied: What holds instead, wherever it is said.
+        """
+        return self._json("GET", f"{_topic(topic)}/{_quoted(name)}", query={"applied": applied})
+
+    def set_topic_policy(self, topic: str, name: str, value: Json) -> None:
+        """Set a policy of one topic, over that of its namespace."""
+        self._json("POST", f"{_topic(topic)}/{_quoted(name)}", value)
+
+    def remove_topic_policy(self, topic: str, name: str) -> None:
+        """Let what the namespace says hold again."""
+        self._json("DELETE", f"{_topic(topic)}/{_quoted(name)}")
+
     def set_retention(self, namespace: str, time_min: int, size_mib: int) -> None:
         """Keep what is acknowledged this long and up to this size; -1: no such limit."""
         value = {"retentionTimeInMinutes": time_min, "retentionSizeInMB": size_mib}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from magnetar.broker.metadata.partitions import TopicRecord
 from magnetar.broker.metadata.store import Store
 from magnetar.names import TopicName
 from tests.doors.admin.processes import Processes
+from tests.tidy.policies_page import page
 
 NS = "/admin/v2/namespaces/public/default"
 TOPIC = "/admin/v2/persistent/public/default/orders"
@@ -394,3 +396,8 @@ async def test_what_is_set_on_a_topic_holds_at_once_where_it_is_served(
 async def _turns() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+def test_the_page_of_policies_is_what_the_table_says() -> None:
+    written = Path(__file__).parents[3] / "docs" / "reference" / "policies.md"
+    assert written.read_text() == page(), "run tests/tidy/policies_page.py again"

@@ -14,6 +14,7 @@
     cursors/<topic>/<cursor>                 JSON: one per durable subscription
     pages/<cursor>/<ledger>/<page>           bytes: acknowledged entries ahead of the mark
     sequences/<topic>/<producer>             JSON: what deduplication must not forget
+    resource-groups/<name>                   JSON: rates that namespaces have in common
     settings/<name>                          JSON: a setting that was changed while it runs
     live/<topic>                             nothing: a topic in some process's memory only
     placement/<kind>/<scope>/<name>          JSON: where things should be (see `placement`)
@@ -48,6 +49,7 @@ COMPACTED = "compacted/"
 DROPPED = "dropped/"
 HELD = "held/"
 SYNCED = "synced/"
+RESOURCE_GROUPS = "resource-groups/"
 SETTINGS = "settings/"
 LIVE = "live/"
 PLACEMENT = "placement/"
@@ -123,6 +125,11 @@ def page_of(key: str) -> tuple[int, int]:
 def sequences(topic: TopicName) -> str:
     """Return the prefix of what deduplication knows about a topic."""
     return f"sequences/{_topic(topic)}/"
+
+
+def resource_group(name: str) -> str:
+    """Return the key of a resource group."""
+    return RESOURCE_GROUPS + name
 
 
 def live(topic: TopicName) -> str:

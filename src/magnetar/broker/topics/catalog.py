@@ -27,6 +27,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.metadata.chains import Chain
 from magnetar.broker.metadata.partitions import TopicRecord
+from magnetar.broker.metadata.resource_groups import ResourceGroup, ResourceGroups
 from magnetar.broker.metadata.sequences import load_sequences
 from magnetar.broker.metadata.store import Increment, Store, StoreError
 from magnetar.broker.metadata.transactions import TransactionStore
@@ -164,6 +165,7 @@ class Catalog:
         self.publisher.on_failure = self.trouble.found
         ground = _Ground(config, clock, loop)
         self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
+        self.resource_groups = ResourceGroups(store)
         self.shared = Shared(clock.monotonic, config.workers)
         self.compactor = Compactor(
             ledgers, store, config, clock, metrics, open_body, lambda: self.trouble.reason
@@ -219,6 +221,8 @@ class Catalog:
             self._existence.partitions.watch(self._topics_changed),
             self._existence.partitions.policies.watch(self._topic_policies_changed),
         ]
+        self._watches.append(self.resource_groups.watch(self._groups_changed))
+        await self._apply_groups()
         self._duties.start(self._loop)
 
     async def stop(self) -> None:
@@ -629,6 +633,22 @@ class Catalog:
             # logs for that, so everything has to be in there first.
             logger.exception("topic %s: the ends of its ledgers are not recorded", topic.name)
             self._flush_first.add(topic.name)
+
+    # --- resource groups ----------------------------------------------------------------
+
+    def _groups_changed(self, names: Sequence[str]) -> None:
+        self._soon(self._apply_groups(names))
+
+    async def _apply_groups(self, names: Sequence[str] = ()) -> None:
+        """Let hold what the metadata say about resource groups; of those named, also nothing."""
+        found = await self.resource_groups.all()
+        for name in {*found, *names}:
+            group = found.get(name) or ResourceGroup()
+            self.shared.limit_group(
+                name,
+                Limit(max(group.publish_messages or 0, 0), max(group.publish_bytes or 0, 0)),
+                Limit(max(group.dispatch_messages or 0, 0), max(group.dispatch_bytes or 0, 0)),
+            )
 
     # --- settings -----------------------------------------------------------------------
 

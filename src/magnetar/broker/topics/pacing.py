@@ -47,6 +47,11 @@ class Shared:
         for meter, limit in zip(self._group(name), (publish, dispatch), strict=True):
             meter.set(self._part(limit))
 
+    def group_limits(self, name: str) -> tuple[Limit, Limit]:
+        """Return what this process takes of the rates of a group: published, and dispatched."""
+        publish, dispatch = self._group(name)
+        return publish.limit, dispatch.limit
+
     def _group(self, name: str) -> tuple[Meter, Meter]:
         now_s = self.clock()
         return self._groups.setdefault(name, (Meter(now_s), Meter(now_s)))

@@ -14,7 +14,6 @@ from magnetar.broker.doors.admin.errors import Refusal
 
 _BOOKIES = "bookies: entries are stored by the broker itself"
 _NOUNS_V2 = {
-    "resourcegroups": "resource groups",
     "transactions": "transactions of version 2: they are at /admin/v3/transactions",
 }
 _WORKER = (409, "functions and connectors are not enabled in this broker")
@@ -40,7 +39,6 @@ _WORDS = {
     "bookieAffinity": _BOOKIES,
     "dispatchRate": "rate limits",
     "migration": "migrating to another cluster",
-    "resourcegroup": "resource groups",
 }
 
 

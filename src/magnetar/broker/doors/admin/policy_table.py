@@ -473,10 +473,7 @@ POLICIES = (
 )
 
 NOT_YET = {
-    "namespace": (
-        "entryFilters",
-        "resourcegroup",
-    ),
+    "namespace": ("entryFilters",),
     "topic": ("entryFilters",),
 }
 """Pulsar's, which nothing here acts on. Asking is answered with `unset`, setting is refused."""
