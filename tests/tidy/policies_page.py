@@ -45,8 +45,10 @@ time to time. |
 
 Rates are means over time. What is published too fast is taken all the same, and then nothing more
 is read from that connection until the debt is paid, as in Pulsar; producers on other connections
-are not slowed. A batch counts with all its messages. What is sent may go in bursts of a tenth of a
-period.
+are not slowed. Subscriptions of non-persistent topics are not slowed either: what they cannot take
+at once is lost anyway. One subscription may have a rate of its own, by `POST` to
+`.../TOPIC/SUBSCRIPTION/dispatchRate`. A batch counts with all its messages. What is sent may go in
+bursts of a tenth of a period.
 
 ## Resource groups
 

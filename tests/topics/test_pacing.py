@@ -14,7 +14,7 @@ from magnetar.broker.metadata.policies import (
     PublishRate,
     SubscribeRate,
 )
-from magnetar.broker.port import NotAllowedError, SubscriptionType
+from magnetar.broker.port import MetadataError, NotAllowedError, SubscriptionType
 from magnetar.broker.topics.rates import Limit
 from magnetar.names import NamespaceName, TopicName
 from tests.topics.whole_core import Client, Core
@@ -123,6 +123,26 @@ async def test_bytes_are_counted_too(core: Core) -> None:
     assert 3 <= len(listener.door.received) <= 9
     await set_on_topic(core, subscription_dispatch_rate=None)
     await listener.bodies(21)
+
+
+async def test_one_subscription_may_be_slower_than_the_others(core: Core) -> None:
+    client, _ = await listening(core)
+    await client.send(*map(str, range(49)), first_sequence_id=1)
+    await set_on_topic(core, own_dispatch_rates={"slow": DispatchRate(messages_max=20)})
+    slow = await core.consumer("t", "slow", from_earliest=True)
+    fast = await core.consumer("t", "fast", from_earliest=True)
+    await fast.bodies(50)
+    await asyncio.sleep(0.2)
+    assert 1 <= len(slow.door.received) <= 15
+
+
+async def test_a_producer_that_does_not_encrypt_goes_when_it_has_to(core: Core) -> None:
+    plain = await core.producer("t", "plain")
+    secret = await core.producer("t", "secret", encrypted=True)
+    await set_on_namespace(core, encryption_required=True)
+    assert [type(reason) for reason in plain.door.reasons] == [MetadataError]
+    assert secret.door.reasons == []
+    await secret.send("x")
 
 
 async def test_a_message_that_is_too_large_or_delayed_for_too_long_is_refused_alone(

@@ -336,6 +336,17 @@ async def test_a_topic_is_not_set_against_its_namespace(ask: Any, app: AdminApp)
     assert (await ask(app, "POST", f"{TOPIC}/maxProducers", 5)).status == 204
 
 
+async def test_one_subscription_may_have_a_rate_of_its_own(ask: Any, app: AdminApp) -> None:
+    path = f"{TOPIC}/billing/dispatchRate"
+    assert (await ask(app, "GET", path)).status == 204
+    assert (await ask(app, "POST", path, RATE)).status == 204
+    assert (await ask(app, "GET", path)).json == RATE
+    assert (await ask(app, "GET", f"{TOPIC}/other/dispatchRate")).status == 204
+    assert (await ask(app, "POST", path, {"ratePeriodInSecond": 0})).status == 412
+    assert (await ask(app, "DELETE", path)).status == 204
+    assert (await ask(app, "GET", path)).status == 204
+
+
 async def test_a_namespace_is_not_made_with_policies_that_cannot_be(
     ask: Any, app: AdminApp
 ) -> None:

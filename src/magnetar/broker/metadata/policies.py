@@ -200,6 +200,10 @@ class Policies(Document):
     subscription_dispatch_rate: dict[str, DispatchRate] | None = msgspec.field(
         default=None, name="subscriptionDispatchRate"
     )
+    own_dispatch_rates: dict[str, DispatchRate] | None = msgspec.field(
+        default=None, name="subscriptionDispatchRates"
+    )
+    """Of topics only: by subscription, over what holds for all of them."""
     replicator_dispatch_rate: dict[str, DispatchRate] | None = msgspec.field(
         default=None, name="replicatorDispatchRate"
     )

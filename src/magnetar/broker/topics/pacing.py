@@ -100,7 +100,8 @@ class Pacing:
 
     def throttle(self, rules: Rules, subscription: str) -> Meters | None:
         """Return what a subscription's messages are measured against; None: nothing."""
-        own = self._own(self._subscriptions.pop(subscription, None), self._limit(rules))
+        limit = rules.own_dispatch_rates.get(subscription, rules.subscription_dispatch_rate)
+        own = self._own(self._subscriptions.pop(subscription, None), limit)
         if own is not None:
             self._subscriptions[subscription] = own
         return self._meters([own, self._dispatch, *self._shared.dispatch(rules)])
@@ -108,10 +109,6 @@ class Pacing:
     def forget(self, subscription: str) -> None:
         """Forget a subscription: it is gone."""
         self._subscriptions.pop(subscription, None)
-
-    @staticmethod
-    def _limit(rules: Rules) -> Limit:
-        return rules.subscription_dispatch_rate
 
     def _own(self, meter: Meter | None, limit: Limit) -> Meter | None:
         if not limit.any:
@@ -132,6 +129,7 @@ def asks_nothing(rules: Rules, shared: Shared) -> bool:
         rules.publish_rate.any
         or rules.dispatch_rate.any
         or rules.subscription_dispatch_rate.any
+        or rules.own_dispatch_rates
         or rules.subscribe_rate.any
         or rules.message_bytes_max
         or rules.delay_ms_max

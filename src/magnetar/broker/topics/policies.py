@@ -63,7 +63,9 @@ class Rules:
     dispatch_rate: Limit
     """Of all subscriptions together,"""
     subscription_dispatch_rate: Limit
-    """and of each of them."""
+    """and of each of them,"""
+    own_dispatch_rates: Mapping[str, Limit]
+    """but for those that have one of their own."""
     subscribe_rate: Limit
     """Of each consumer."""
     resource_group: str
@@ -148,6 +150,10 @@ def rules_of(config: BrokerConfig, namespace: Policies, topic: Policies | None =
         subscription_dispatch_rate=_dispatch_limit(
             policies.subscription_dispatch_rate, config.cluster
         ),
+        own_dispatch_rates={
+            name: _dispatch_limit({config.cluster: rate}, config.cluster)
+            for name, rate in (policies.own_dispatch_rates or {}).items()
+        },
         subscribe_rate=_subscribe_limit(policies.subscribe_rate, config.cluster),
         resource_group=policies.resource_group or "",
         compaction_threshold_bytes=_or(

@@ -747,12 +747,20 @@ class Topic:
     def apply(self, rules: Rules) -> None:
         """Let other rules hold from now on."""
         self.rules = rules
+        if rules.encryption_required:
+            self._end_unencrypted()
         limits = limits_of(rules)
         for subscription in self.readers:
             subscription.limits = limits
         self.pace()
         for subscription in self.readers:
             subscription.wake()
+
+    def _end_unencrypted(self) -> None:
+        """Close the producers that do not encrypt, as Pulsar does; they may not come back."""
+        for producer in list(self.producers):
+            if not producer.request.encrypted:
+                producer.end(MetadataError(f"topic {self.name} takes encrypted messages only"))
 
     def _watch_quotas(self) -> None:
         """Watch the backlog quotas that the rules name."""

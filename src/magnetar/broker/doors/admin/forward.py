@@ -99,7 +99,7 @@ class Forward:
 
     async def _own_answer(self, stack: AsyncExitStack, path: str, scope: Scope) -> Response | None:
         path = path.rstrip("/")
-        if path.startswith("/ws/"):
+        if path.startswith(("/ws/v2/", "/ws/v3/")):
             raise Refusal(426, "this is the WebSocket API: connect with a WebSocket client")
         if path == "/metrics":
             return await self._metrics(stack, [*passed_on(scope["headers"]), _who(scope)])

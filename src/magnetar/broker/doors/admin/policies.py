@@ -12,7 +12,7 @@ worse than none.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from starlette.responses import Response
@@ -31,13 +31,16 @@ from magnetar.broker.doors.admin.policy_table import (
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.metadata.documents import Document
 from magnetar.broker.metadata.partitions import TopicRecord
-from magnetar.broker.metadata.policies import BacklogQuota, Policies
+from magnetar.broker.metadata.policies import BacklogQuota, DispatchRate, Policies
 from magnetar.broker.port import TopicNotFoundError
 from magnetar.broker.topics.policies import overlaid
 from magnetar.names import TopicName
 
 NAMESPACE = f"{ADMIN}/namespaces/{{tenant}}/{{namespace}}"
 TOPIC = f"{ADMIN}/{{domain}}/{{tenant}}/{{namespace}}/{{topic}}"
+
+OWN_RATES_MAX = 1_000
+"""Subscriptions of one topic that may have a rate of their own."""
 
 Handler = Callable[[Call], Awaitable[Response]]
 Change = Callable[[Policies], None]
@@ -321,6 +324,48 @@ async def _remove_offload(call: Call) -> Response:
     return done()
 
 
+# --- one subscription ---------------------------------------------------------------------
+
+
+async def _get_own_rate(call: Call) -> Response:
+    """Return how fast one subscription is sent messages; 204: as fast as the others."""
+    rates = (await _of_topic(call)).own_dispatch_rates or {}
+    rate = rates.get(call.subscription)
+    return done() if rate is None else answer(whole(rate))
+
+
+async def _set_own_rate(call: Call) -> Response:
+    """Limit how fast one subscription is sent messages."""
+    name = call.subscription
+    policy = next(each for each in POLICIES if each.field == "subscription_dispatch_rate")
+    rate = cast("DispatchRate", _value(call, policy))
+
+    def change(policies: Policies) -> None:
+        rates = (policies.own_dispatch_rates or {}) | {name: rate}
+        if len(rates) > OWN_RATES_MAX:
+            raise Refusal(412, f"{OWN_RATES_MAX} subscriptions have rates of their own already")
+        policies.own_dispatch_rates = rates
+
+    await _of_topic(call)
+    await _update_topic(call, change)
+    return done()
+
+
+async def _unset_own_rate(call: Call) -> Response:
+    """Let one subscription be sent messages as fast as the others."""
+    name = call.subscription
+
+    def change(policies: Policies) -> None:
+        rates = {k: v for k, v in (policies.own_dispatch_rates or {}).items() if k != name}
+        policies.own_dispatch_rates = rates or None
+
+    await _of_topic(call)
+    await _update_topic(call, change)
+    return done()
+
+
+OWN_RATE = f"{TOPIC}/{{subscription}}/dispatchRate"
+
 # --- the routes ---------------------------------------------------------------------------
 
 
@@ -379,6 +424,9 @@ def _routes_of(level_name: str, level: Level) -> list[Route[Handler]]:
 ROUTES = [
     *_routes_of("namespace", LEVELS["namespace"]),
     *_routes_of("topic", LEVELS["topic"]),
+    Route("GET", OWN_RATE, _get_own_rate, Right.NAMESPACE, answer=DispatchRate | None),
+    Route("POST", OWN_RATE, _set_own_rate, Right.NAMESPACE, body=DispatchRate),
+    Route("DELETE", OWN_RATE, _unset_own_rate, Right.NAMESPACE),
     Route(
         "DELETE", f"{NAMESPACE}/removeOffloadPolicies", _remove_offload, Right.NAMESPACE,
         does="Take back what was said about moving entries to a tier.",
