@@ -308,6 +308,26 @@ async def test_the_read_cache_stays_within_its_bound() -> None:
     assert rig.ledgers.stored.cached_bytes <= 1 << 20
 
 
+async def test_settings_that_are_changed_hold_at_once() -> None:
+    rig = Rig(SimulatedDisk(), small_config(read_cache_bytes_max=8 << 20))
+    await rig.recover()
+    rig.create(1)
+    big = bytes(64 * 1024)
+    for entry in range(64):
+        rig.ledgers.append(run_of([big]), [Part(1, entry, 0, 1, "p")], {1: entry + 1})
+    await rig.ledgers.flush()
+    assert len(await rig.entries(1)) == 64
+    assert rig.ledgers.stored.cached_bytes > 1 << 20
+    rig.config.read_cache_bytes_max = 1 << 20
+    rig.config.journal_window_ms = 1.5
+    rig.config.journal_window_bytes = 8192
+    rig.ledgers.settings_changed()
+    assert rig.ledgers.stored.cached_bytes <= 1 << 20
+    committer = rig.ledgers._committer
+    assert committer is not None
+    assert (committer.window_s, committer.window_bytes) == (0.0015, 8192)
+
+
 async def test_a_cold_read_brings_the_next_blocks_along() -> None:
     rig = await started()
     rig.create(1)
