@@ -123,6 +123,15 @@ CALLS: list[tuple[Callable[[Admin], object], tuple[str, str, Any]]] = [
         lambda a: a.delete_namespace("t/n", force=True),
         ("DELETE", "/admin/v2/namespaces/t/n?force=true", None),
     ),
+    (lambda a: a.permissions("t/n"), ("GET", "/admin/v2/namespaces/t/n/permissions", None)),
+    (
+        lambda a: a.grant("t/n/x", "r/1", ["produce"]),
+        ("POST", "/admin/v2/persistent/t/n/x/permissions/r%2F1", ["produce"]),
+    ),
+    (
+        lambda a: a.revoke("non-persistent://t/n/x", "r"),
+        ("DELETE", "/admin/v2/non-persistent/t/n/x/permissions/r", None),
+    ),
     (lambda a: a.policy("t/n", "messageTTL"), ("GET", "/admin/v2/namespaces/t/n/messageTTL", None)),
     (
         lambda a: a.set_policy("t/n", "messageTTL", 0),

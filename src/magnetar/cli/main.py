@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "schemas": ("schemas", "schemas", "See, add and delete the schemas of topics."),
     "subscriptions": ("subscriptions", "subscriptions", "See and move subscriptions of a topic."),
     "tenants": ("tenants", "tenants", "List, create, change and delete tenants."),
+    "permissions": ("permissions", "permissions", "See, grant and revoke what roles may do."),
     "clusters": ("clusters", "clusters", "List clusters, and make others known."),
     "brokers": ("brokers", "brokers", "Ask the broker how it is and what it carries."),
     "certs": ("certs", "certs", "Make and renew TLS certificates of your own."),

@@ -430,6 +430,20 @@ class Admin:
         """Close all clients and forget the topic's memory; the next client loads it again."""
         self._json("PUT", f"{_topic(topic)}/unload")
 
+    # --- permissions --------------------------------------------------------------------------
+
+    def permissions(self, where: str) -> dict[str, list[str]]:
+        """Return which roles may do what on a namespace (`tenant/namespace`) or a topic."""
+        return dict(self._json("GET", f"{_place(where)}/permissions") or {})
+
+    def grant(self, where: str, role: str, actions: Sequence[str]) -> None:
+        """Let a role do exactly this on a namespace or a topic, such as `produce`."""
+        self._json("POST", f"{_place(where)}/permissions/{_quoted(role)}", list(actions))
+
+    def revoke(self, where: str, role: str) -> None:
+        """Take back what a role was granted on a namespace or a topic."""
+        self._json("DELETE", f"{_place(where)}/permissions/{_quoted(role)}")
+
     # --- settings of the broker ---------------------------------------------------------------
 
     def settings(self, *, changed: bool = False) -> dict[str, str]:
@@ -687,6 +701,12 @@ def _quoted(part: str) -> str:
 def _namespace(namespace: str) -> str:
     name = NamespaceName.parse(namespace)
     return f"/admin/v2/namespaces/{_quoted(name.tenant)}/{_quoted(name.namespace)}"
+
+
+def _place(where: str) -> str:
+    """Return the path of a namespace, or of a topic, which has one slash more or a domain."""
+    is_namespace = where.count("/") == 1
+    return _namespace(where) if is_namespace else _topic(where)
 
 
 def _topic_path(name: TopicName) -> str:
