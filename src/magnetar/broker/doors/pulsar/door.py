@@ -368,7 +368,7 @@ class PulsarDoor:
         self._sweeping = self._greeting = False
         self._access = access
         self._looking: asyncio.Task[None] | None = None
-        self._looking_at_rights = False
+        self._looking_at_rights: asyncio.Task[None] | None = None
         if access is not None:
             access.grantor.when_changed(self._rights_changed)
         counter = metrics.counter
@@ -489,14 +489,13 @@ class PulsarDoor:
 
     def _rights_changed(self) -> None:
         """Close what clients may not have any more, soon."""
-        if not self._looking_at_rights and self._connections:
-            self._looking_at_rights = True
-            self.loop.create_task(self._look_at_rights())
+        if self._looking_at_rights is None and self._connections:
+            self._looking_at_rights = self.loop.create_task(self._look_at_rights())
 
     async def _look_at_rights(self) -> None:
-        # What changes from here on has to be looked at once more.
         await asyncio.sleep(RIGHTS_DELAY_S)
-        self._looking_at_rights = False
+        # What changes from here on has to be looked at once more.
+        self._looking_at_rights = None
         await self._each_session(Session.look_at_rights)
 
     async def _each_session(self, look: Callable[[Session], None]) -> None:
