@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from magnetar.broker.files import DiskFiles
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.client.cluster import Cluster
+from magnetar.standalone.safety import MARK
 
 COUNT = 200
 
@@ -105,3 +107,14 @@ def test_ledgers_that_the_metadata_has_never_heard_of_are_named(run: Any, folder
     assert "ledgers on the disk belong to no topic" in ended.out
     told = json.loads(run("doctor", str(folder), "-o", "json").out)
     assert sum(told["unowned"].values()) == told["entries"] > 0
+
+
+def test_it_says_that_the_last_broker_let_other_machines_in_unsafely(
+    run: Any, folder: Path
+) -> None:
+    files = DiskFiles()
+    files.write_whole(folder / "run" / MARK, b"")
+    assert "INSECURE" in run("doctor", str(folder)).out
+    assert json.loads(run("doctor", str(folder), "-o", "json").out)["insecure"]
+    files.remove(folder / "run" / MARK)
+    assert "INSECURE" not in run("doctor", str(folder)).out

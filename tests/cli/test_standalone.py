@@ -128,7 +128,8 @@ def test_a_settings_file_that_is_no_text_is_refused_with_its_name(
 
 
 def test_in_json_a_refusal_is_json(run: Any) -> None:
-    ended = run("standalone", "--listen", "0.0.0.0", "-o", "json")  # noqa: S104 - to be refused
+    everywhere = "0.0.0.0"  # noqa: S104 - to be refused
+    ended = run("standalone", "--listen", everywhere, "--auth", "", "-o", "json")
     assert (ended.code, ended.out) == (1, "")
     assert "reachable from other machines" in json.loads(ended.err)["error"]
 

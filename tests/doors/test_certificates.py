@@ -153,6 +153,28 @@ async def test_older_versions_are_refused(
     assert "no TLS version from 1.2 on" in caplog.text
 
 
+async def test_the_same_old_client_gets_in_where_old_versions_are_allowed(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: it is the door that refuses it, and not the client that cannot."""
+    make_context = module.server_context
+
+    def lax(*args: Any) -> ssl.SSLContext:
+        context = make_context(*args)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+        return context
+
+    monkeypatch.setattr(module, "server_context", lax)
+    world = make_world()
+    context = world.papers.trust()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    await says_back(await world.dial(context))
+
+
 # --- what clients refuse ---------------------------------------------------------------
 
 
@@ -236,6 +258,16 @@ async def test_a_client_certificate_that_does_not_verify_ends_the_handshake(
     await until(lambda: world.failed() == 1)
     assert "its certificate is not accepted" in caplog.text
     assert world.door.connections == 0
+
+
+async def test_the_same_certificate_is_let_in_where_nobody_verifies(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Negative control: without the check the client above would get through."""
+    world = make_world(with_clients)
+    world.certificates.context.verify_mode = ssl.CERT_NONE
+    stranger = Papers(tmp_path / "stranger", "another CA")
+    await says_back(await world.dial(world.papers.trust(stranger.client("alice"))))
 
 
 def test_a_certificate_with_two_common_names_has_none() -> None:

@@ -109,6 +109,13 @@ class Node:
         self._sibling_sockets = _sockets(start["sibling_fds"])
         self._tls: Sequence[str] = start["tls"]
         self._proxied = bool(start["proxy_protocol"])
+        # One of several processes says it: what they say is added up.
+        insecure = bool(start["insecure"]) and self._config.worker == 0
+        self._metrics.gauge(
+            "magnetar_insecure",
+            "1: other machines are let in with --insecure.",
+            lambda: float(insecure),
+        )
         self._parts = AsyncExitStack()
         """What has been started, in the order in which it must not be stopped."""
 

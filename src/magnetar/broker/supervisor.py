@@ -81,6 +81,8 @@ class WorkerStart:
     """The files of `certificates.TlsFiles`; the last may be empty. Empty: no TLS."""
     proxy_protocol: bool = False
     """Clients come through proxies, which say who they are."""
+    insecure: bool = False
+    """Other machines are let in unsafely; said in the metrics."""
 
 
 def restart_delay_s(recent_deaths: int) -> float | None:
@@ -268,6 +270,7 @@ def _as_json(start: WorkerStart) -> dict[str, Any]:
         "sibling_fds": list(start.sibling_fds),
         "tls": list(start.tls),
         "proxy_protocol": start.proxy_protocol,
+        "insecure": start.insecure,
         "admin_sockets": list(start.admin_sockets),
         "http_hosts": list(start.http_hosts),
         "lock_fd": start.lock_fd,

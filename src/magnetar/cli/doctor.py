@@ -25,6 +25,9 @@ from magnetar.broker.storage.verify import Verified, verify_folder
 from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.progress import progress
 from magnetar.cli.verb import Asked, LocalVerb, pass_asked
+from magnetar.standalone.safety import MARK
+
+INSECURE = "INSECURE    the last broker on it let other machines in with --insecure"
 
 
 @click.command(cls=LocalVerb)
@@ -43,8 +46,13 @@ def doctor(asked: Asked, folder: Path) -> int:
         metadata = verify_database(path)
         verified = verify_folder(folder, files, meter.reach, partial(read_facts, path))
     sound = verified.sound and not metadata
-    text = "\n".join(lines_of(verified, metadata, sound=sound))
-    asked.show_one(as_json(verified, metadata, sound=sound), text)
+    lines = [*lines_of(verified, metadata, sound=sound)]
+    insecure = files.exists(folder / "run" / MARK)
+    if insecure:
+        lines.insert(0, INSECURE)
+    asked.show_one(
+        as_json(verified, metadata, sound=sound) | {"insecure": insecure}, "\n".join(lines)
+    )
     return ExitCode.OK if sound else ExitCode.FAILED
 
 

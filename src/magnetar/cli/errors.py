@@ -177,7 +177,8 @@ def explain(error: Exception, about: str = "") -> CommandError:
 
 def _admin_error(status: int, reason: str) -> CommandError:
     if status == 0:
-        advice = "" if "--admin-url" in reason else START_ONE
+        advised = any(word in reason for word in ("--admin-url", "certificate", "TLS"))
+        advice = "" if advised else START_ONE
         return CommandError(reason, advice, ExitCode.NO_ANSWER)
     if status == 404:
         return CommandError(reason, exit_code=ExitCode.NOT_FOUND)

@@ -46,7 +46,10 @@ PATHS = ("tls_certificate", "tls_key", "tls_client_ca")
     help="Clients reach one Pulsar port only, whatever the number of workers.",
 )
 @click.option(
-    "--insecure", is_flag=True, default=None, help="Listen beyond this machine without log-in."
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Listen beyond this machine without TLS, and without log-in unless it is set.",
 )
 @click.option("--tls-certificate", metavar="FILE", help="The server's certificate, in PEM.")
 @click.option("--tls-key", metavar="FILE", help="Its key.")

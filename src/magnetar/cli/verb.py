@@ -62,6 +62,9 @@ class Asked:
         """
         from magnetar.client.cluster import Cluster  # noqa: PLC0415 - loads the official client
 
+        if self.credentials.expired_ms(now_ms()) is not None:
+            # The client would try again and again, until its time is up.
+            raise CommandError("the token is not good any more", _log_in_advice(self.credentials))
         _dial(self.url, service_addresses(self.url), self.credentials)
         return Cluster(
             self.url,

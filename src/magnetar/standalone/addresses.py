@@ -17,6 +17,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from magnetar.broker.channel import Address
@@ -146,7 +147,20 @@ def advertised(options: StandaloneOptions) -> str:
         return options.advertised_address
     if is_loopback(options.listen):
         return "localhost"
-    return socket.getfqdn() if options.listen in ANYWHERE else options.listen
+    return _machine_name() if options.listen in ANYWHERE else options.listen
+
+
+@cache
+def _machine_name() -> str:
+    """Return a name of this machine that can be dialled, or else an address of it."""
+    name = socket.getfqdn()
+    try:
+        socket.getaddrinfo(name, None)
+        dialled = not name.startswith("localhost")
+    except OSError:
+        dialled = False
+    reached = [each for each in _own_addresses() if not is_loopback(each)]
+    return name if dialled or not reached else reached[0]
 
 
 def shared_address(options: StandaloneOptions) -> Address:
@@ -192,7 +206,7 @@ def own_names(options: StandaloneOptions) -> list[str]:
     """Return the names and addresses under which this machine may be dialled."""
     names = {"localhost", "127.0.0.1", "::1", advertised(options), *options.listeners.values()}
     if options.listen in ANYWHERE:
-        names |= {socket.gethostname(), socket.getfqdn(), *_own_addresses()}
+        names |= {socket.gethostname(), *_own_addresses()}
     else:
         names.add(options.listen)
     return sorted(names)

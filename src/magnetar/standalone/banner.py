@@ -59,7 +59,7 @@ def banner_for_programs(
 
 def _log_in(options: StandaloneOptions) -> str:
     if ways := options.settings.get("authentication"):
-        return f"on, by {', '.join(str(ways).split())}"
+        return f"on, by {', '.join(str(ways).split())}; nobody gets in without"
     if options.this_machine_only:
         return "off: whoever is on this machine may do anything"
     return "off: INSECURE, whoever reaches these ports may do anything"

@@ -46,6 +46,11 @@ class StandaloneOptions:
         return is_loopback(self.listen)
 
     @property
+    def exposed(self) -> bool:
+        """Whether other machines are let in where the safe thing was refused."""
+        return self.insecure and not self.this_machine_only
+
+    @property
     def plain(self) -> bool:
         """Whether there are ports without TLS: on loopback, or because somebody insists."""
         return self.this_machine_only or self.insecure

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from magnetar.broker.clock import SystemClock
@@ -31,8 +32,12 @@ from magnetar.standalone.addresses import (
 )
 from magnetar.standalone.banner import banner, banner_for_programs
 from magnetar.standalone.options import AddressError, StandaloneOptions
+from magnetar.standalone.safety import check, secured, server_certificate
 
 logger = logging.getLogger(__name__)
+
+RENEW_LOOK_S = 6 * 3600.0
+"""How often it is seen whether our own certificate ends soon."""
 
 STARTING_ERRORS = (AddressError, CertificateError, ConfigError, FolderError, StartError)
 """Why a broker does not start, or cannot go on. The message is for people."""
@@ -64,6 +69,8 @@ async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_j
     files, clock = DiskFiles(), SystemClock()
     with ExitStack() as held:
         folder = held.enter_context(DataFolder.open(files, options.data))
+        given = options
+        options, lines, told = secured(given, folder.path, files, _time(clock))
         certificates = Certificates(options.tls, files) if options.tls else None
         paths = folder.sibling_sockets(options.workers) if options.workers > 1 else []
         sockets = bind_all(options, paths, held)
@@ -80,15 +87,20 @@ async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_j
             secure_sockets=sockets.https,
             certificates=certificates,
         )
+        following: list[asyncio.Task[None]] = []
         if certificates:
             certificates.watch()
+            if not given.tls:
+                following.append(loop.create_task(_renew(given, folder, files, clock)))
         try:
             if as_json:
-                say(banner_for_programs(options, str(folder.path), folder.warnings(), {}))
+                say(banner_for_programs(options, str(folder.path), folder.warnings(), told))
             else:
-                say(banner(options, str(folder.path), folder.warnings()))
+                say(banner(options, str(folder.path), folder.warnings(), lines))
             await _until_stopped(stop, supervisor)
         finally:
+            for task in following:
+                task.cancel()
             await supervisor.stop()
             await http.stop()
             if certificates:
@@ -98,18 +110,20 @@ async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_j
     return 1 if supervisor.unfinished else 0
 
 
-def check(options: StandaloneOptions) -> None:
-    """Refuse to let other machines in where nobody is asked who they are.
+async def _renew(
+    options: StandaloneOptions, folder: DataFolder, files: DiskFiles, clock: SystemClock
+) -> None:
+    """Renew the certificate that we made, in time; all processes read it again by themselves."""
+    while True:
+        await asyncio.sleep(RENEW_LOOK_S)
+        try:
+            await asyncio.to_thread(server_certificate, options, folder.path, files, _time(clock))
+        except (AddressError, OSError) as error:
+            logger.warning("the certificate was not renewed: %s", error)
 
-    Raises:
-        AddressError: that is what the options come to.
-    """
-    if not options.this_machine_only and not options.insecure:
-        raise AddressError(
-            f"--listen {options.listen} is reachable from other machines, and this version has no"
-            " log-in: anybody could read and delete everything. Listen on 127.0.0.1, or say"
-            " --insecure if the network itself keeps others out"
-        )
+
+def _time(clock: SystemClock) -> datetime:
+    return datetime.fromtimestamp(clock.wall_ms() / 1000, UTC)
 
 
 async def _until_stopped(stop: asyncio.Event, supervisor: Supervisor) -> None:
@@ -175,6 +189,7 @@ def _starts(options: StandaloneOptions, folder: DataFolder, sockets: Bound) -> l
                 sibling_fds=own[2],
                 tls=[str(each) if each else "" for each in tls] if tls else [],
                 proxy_protocol=options.proxy_protocol,
+                insecure=options.exposed,
                 admin_sockets=folder.admin_sockets(options.workers),
                 http_hosts=http_hosts(options),
                 lock_fd=folder.lock_fd,
