@@ -83,6 +83,8 @@ async def test_a_transaction_is_shown_with_who_takes_part(ask: Any, any_number: 
     buffer = (await ask(front, "GET", f"{V3}/transactionBufferStats/{PATH}")).json
     assert (buffer["state"], buffer["ongoingTxnSize"]) == ("Ready", 1)
     assert buffer["maxReadPosition"] == f"{ledger}:{entry}"
+    stats = (await ask(front, "GET", f"/admin/v2/persistent/{PATH}/stats")).json
+    assert stats["ongoingTxnCount"] == 1
     pending = (await ask(front, "GET", f"{V3}/pendingAckStats/{PATH}/billing")).json
     assert (pending["state"], pending["ongoingTxnSize"]) == ("Ready", 1)
     held = await ask(front, "GET", f"{V3}/transactionInPendingAckStats/{PATH}/billing/{path}")

@@ -37,6 +37,9 @@ def sends(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         command.send.highest_sequence_id = draw(I64) & 2**64 - 1
     if draw(st.booleans()):
+        command.send.txnid_most_bits = draw(st.integers(0, 2**64 - 1))
+        command.send.txnid_least_bits = draw(st.integers(0, 2**64 - 1))
+    if draw(st.booleans()):
         command.send.num_messages = draw(st.integers(1, MESSAGES_PER_BATCH_MAX))
     if draw(st.booleans()):
         metadata.num_messages_in_batch = draw(st.integers(1, 2000))
@@ -57,7 +60,11 @@ def run_from(frames: Sequence[bytes]) -> Run:
 def alike(run: Run) -> list[tuple[object, ...]]:
     """The rows, apart from where the bodies lie, and the bodies."""
     return [
-        (*each._replace(offset=0, producer=0), bytes(run.body(row)))
+        (
+            *each._replace(offset=0, producer=0, transaction=0),
+            (None, *(run.transactions or ()))[each.transaction],
+            bytes(run.body(row)),
+        )
         for row, each in enumerate(run.envelopes())
     ]
 

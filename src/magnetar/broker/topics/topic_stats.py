@@ -16,6 +16,7 @@ from magnetar.broker.topics.backlog import Span, backlog_bytes
 from magnetar.broker.topics.compacted import NOT_COMPACTED, Compacted
 from magnetar.broker.topics.figures import ACCESS_NAMES, Rate, iso_time
 from magnetar.broker.topics.producer import Inlet, OpenProducer
+from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 
 Json = dict[str, Any]
 
@@ -31,6 +32,7 @@ class Shown(Protocol):
     created_ms: int
 
     compacted: Compacted | None
+    transactions: TransactionBuffer | None
 
     @property
     def slowest(self) -> EntryId | None: ...
@@ -61,9 +63,7 @@ def topic_stats(
         "storageSize": 0 if log is None else log.bytes_total,
         "backlogSize": behind,
         "offloadedStorageSize": 0,
-        "ongoingTxnCount": 0,
-        "abortedTxnCount": 0,
-        "committedTxnCount": 0,
+        **_transaction_counts(topic.transactions),
         "lastOffloadLedgerId": 0,
         "lastOffloadSuccessTimeStamp": 0,
         "lastOffloadFailureTimeStamp": 0,
@@ -76,6 +76,15 @@ def topic_stats(
         "publishers": [producer_stats(each, clock) for each in topic.producers],
         "subscriptions": dict(subscriptions),
         "replication": {},
+    }
+
+
+def _transaction_counts(buffer: TransactionBuffer | None) -> Json:
+    """Return how many transactions have entries in a topic, or had since it was loaded."""
+    return {
+        "ongoingTxnCount": 0 if buffer is None else len(buffer.open),
+        "abortedTxnCount": 0 if buffer is None else buffer.aborted_total,
+        "committedTxnCount": 0 if buffer is None else buffer.committed_total,
     }
 
 
