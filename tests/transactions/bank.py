@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from magnetar.broker.entry import EntryFlags, EntryId, TransactionId
+from magnetar.broker.entry import EARLIEST, EntryFlags, EntryId, TransactionId
 from magnetar.broker.port import Acknowledged, PortError
 from magnetar.broker.run import FLAGS, TRANSACTION, Run
 from magnetar.broker.transactions.coordinator import Coordinator
@@ -78,9 +78,15 @@ class Bank:
     async def read(self, topic: str = "t", subscription: str = "reader") -> list[str]:
         """What somebody who begins at the start is given now."""
         listener = await self.consumer(topic, subscription, durable=False)
-        await asyncio.sleep(0.02)
+        last = (await listener.consumer.last_message()).entry
+        door = listener.door
+        async with asyncio.timeout(10):
+            while last > EARLIEST and (not door.received or door.received[-1][0] < last):
+                door.arrived.clear()
+                await door.arrived.wait()
+        await asyncio.sleep(0.01)  # nothing may follow
         await listener.consumer.close()
-        return listener.door.bodies
+        return door.bodies
 
 
 class Sender:

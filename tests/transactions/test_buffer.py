@@ -336,7 +336,7 @@ async def test_a_delayed_message_of_a_transaction_waits_for_both(bank: Bank) -> 
     kept, dropped = await bank.begin(), await bank.begin()
     for transaction in (kept, dropped):
         run = in_transactions(run_of(["later"]), [transaction])
-        run.i64(DELIVER_AT)[0] = bank.core.clock.wall_ms() + 150
+        run.i64(DELIVER_AT)[0] = bank.core.clock.wall_ms() + 500
         await sender.client.post(run)
     await bank.commit(kept)
     await bank.abort(dropped)
