@@ -81,7 +81,6 @@ namespaces/acme                                     GET
 {ns}/backlogQuota                                   POST DELETE
 {ns}/persistence                                    GET POST DELETE
 {ns}/persistence/bookieAffinity                     GET POST DELETE
-{ns}/bookieAffinity                                 GET
 {ns}/deduplication                                  GET POST DELETE
 {ns}/deduplicationSnapshotInterval                  GET POST
 {ns}/dispatchRate                                   GET POST DELETE
@@ -120,6 +119,7 @@ namespaces/acme                                     GET
 {ns}/antiAffinity                                   GET POST DELETE
 namespaces/west/antiAffinity/group                  GET
 {ns}/replication                                    GET POST
+{ns}/scanOffloadedLedgers                           GET
 {ns}/allowedClusters                                GET POST
 {ns}/migration                                      POST
 {ns}/dispatcherPauseOnAckStatePersistent            GET POST DELETE

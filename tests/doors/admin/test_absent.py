@@ -50,7 +50,7 @@ async def test_what_pulsar_has_only_where_it_is_switched_on_is_answered_as_if_it
 @pytest.mark.parametrize(
     "path",
     ["/", "/admin/v2/proxy-stats/connections", "/admin/v3/nonsense", f"{TOPIC}/nonsense",
-     "/admin/v2/nonsense", "/ws/v9/x", "/admin/v2/namespaces//default/permissions"],
+     "/admin/v2/nonsense", "/admin/v2/namespaces//default/permissions"],
 )  # fmt: skip
 async def test_what_nobody_has_is_not_there(ask: Any, one: Processes, path: str) -> None:
     assert (await ask(one.front, "GET", path)).status == 404

@@ -108,3 +108,26 @@ async def test_system_topics_are_hidden_and_shown_to_who_asks(ask: Any, one: Pro
     mine = "/admin/v2/persistent/public/default/__mine"
     assert (await ask(front, "DELETE", mine)).status == 204
     assert (await ask(front, "DELETE", "/admin/v2/namespaces/public/default")).status == 204
+
+
+async def test_a_topic_that_is_missing_cannot_be_unloaded(ask: Any, any_number: Processes) -> None:
+    for domain in ("persistent", "non-persistent"):
+        path = f"/admin/v2/{domain}/public/default/no/unload"
+        assert (await ask(any_number.front, "PUT", path)).status == 404
+    namespace = "/admin/v2/persistent/public/nothing/t/unload"
+    assert (await ask(any_number.front, "PUT", namespace)).reason == (
+        "namespace public/nothing does not exist"
+    )
+
+
+async def test_a_topic_in_memory_has_no_ledgers_but_names_of_subscriptions(
+    ask: Any, any_number: Processes
+) -> None:
+    name = "non-persistent://public/default/n"
+    process = any_number.owner(name)
+    process.clients.append(await process.producer(name))
+    path = "/admin/v2/non-persistent/public/default/n"
+    assert (await ask(any_number.front, "PUT", f"{path}/subscription/s")).status == 204
+    told = (await ask(any_number.front, "GET", f"{path}/internalStats")).json
+    assert (told["ledgers"], told["cursors"]) == ([], {"s": {}})
+    assert (await ask(any_number.front, "PUT", f"{path}/unload")).status == 204

@@ -114,3 +114,27 @@ async def test_the_topics_of_one_bundle_are_listed(ask: Any, any_number: Process
         assert (await ask(any_number.front, "GET", f"/admin/v2/{path}")).json == inside
     path = f"/admin/v2/non-persistent/public/default/{FIRST}"
     assert (await ask(any_number.front, "GET", path)).json == []
+
+
+async def test_namespaces_that_should_be_apart_are_listed_by_group(
+    ask: Any, one: Processes
+) -> None:
+    front, group = one.front, "/admin/v2/namespaces/standalone/antiAffinity/apart"
+    assert (await ask(front, "GET", group)).json == []
+    assert (await ask(front, "POST", f"{NS}/antiAffinity", "apart")).status == 204
+    assert (await ask(front, "GET", group)).json == ["public/default"]
+    assert (await ask(front, "GET", f"{group}?tenant=pulsar")).json == []
+    assert (await ask(front, "GET", group.replace("standalone", "west"))).status == 404
+
+
+async def test_a_namespace_is_allowed_on_clusters_that_there_are(ask: Any, one: Processes) -> None:
+    front, path = one.front, f"{NS}/allowedClusters"
+    assert (await ask(front, "GET", path)).json == []
+    assert (await ask(front, "POST", path, ["standalone", "west"])).status == 412
+    west = {"serviceUrl": "http://west:8080"}
+    assert (await ask(front, "PUT", "/admin/v2/clusters/west", west)).status == 204
+    assert (await ask(front, "POST", path, ["west"])).status == 400
+    assert (await ask(front, "POST", path, ["standalone", "west"])).status == 204
+    assert (await ask(front, "GET", path)).json == ["standalone", "west"]
+    assert (await ask(front, "POST", path, [])).status == 204
+    assert (await ask(front, "GET", path)).json == []

@@ -244,7 +244,6 @@ async def test_every_message_of_a_stored_batch_is_shown(ask: Any, one: Processes
         ("GET", "/subscription/s/position/1", 405),
         ("GET", "/examinemessage", 405),
         ("GET", "/lastMessageId", 405),
-        ("GET", "/internalStats", 405),
         ("POST", "/terminate", 405),
         ("GET", "/subscriptions", 200),
         ("DELETE", "/subscription/s", 204),

@@ -450,6 +450,17 @@ class Catalog:
         """Apply time to live, retention and quotas to every topic that is loaded, now."""
         await self._duties.keep_up()
 
+    async def demand(self, name: TopicName) -> None:
+        """See that a topic exists, without loading it.
+
+        Raises:
+            TopicNotFoundError: it does not.
+            NamespaceNotFoundError: the namespace is missing.
+        """
+        await self._existence.rules_of(name.namespace_name)
+        if not await self._existence.is_there(name):
+            raise missing(name)
+
     async def unload(self, name: TopicName) -> None:
         """Close a topic, if it is loaded: its clients come back, and it is loaded anew."""
         topic = self._topics.get(name)

@@ -66,6 +66,7 @@ from magnetar.broker.topics.topic_stats import (
     COMPACTION_CURSOR,
     compaction_cursor_stats,
     internal_stats,
+    internal_stats_in_memory,
     spans_of,
     topic_stats,
 )
@@ -676,11 +677,9 @@ class Topic:
         return shown
 
     async def internal_stats(self) -> dict[str, Any]:
-        """Return the ledgers and cursors, under Pulsar's names.
-
-        Raises:
-            NotAllowedError: the topic is not persistent.
-        """
+        """Return the ledgers and cursors, under Pulsar's names; in memory there are no ledgers."""
+        if self._log is None:
+            return internal_stats_in_memory(self.subscriptions)
         cursors = {
             name: each.internal_stats()
             for name, each in self.subscriptions.items()

@@ -154,6 +154,27 @@ def internal_stats(
     }
 
 
+def internal_stats_in_memory(subscriptions: Iterable[str]) -> Json:
+    """Return the same of a topic of which nothing is stored: only its subscriptions have names."""
+    return {
+        "entriesAddedCounter": 0,
+        "numberOfEntries": 0,
+        "totalSize": 0,
+        "currentLedgerEntries": 0,
+        "currentLedgerSize": 0,
+        "lastLedgerCreatedTimestamp": "",
+        "waitingCursorsCount": 0,
+        "pendingAddEntriesCount": 0,
+        "lastConfirmedEntry": "-1:-1",
+        "state": "None",
+        "ledgers": [],
+        "cursors": {name: {} for name in subscriptions},
+        "schemaLedgers": [],
+        "compactedLedger": NOT_COMPACTED.ledger(),
+        "quarantined": [],
+    }
+
+
 def compaction_cursor_stats(log: Log, mark: EntryId) -> Json:
     """Return how far compaction is, as if it were a subscription's cursor."""
     after = EntryId(mark.ledger, mark.entry + 1)

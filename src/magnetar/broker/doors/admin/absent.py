@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from magnetar.broker.doors.admin.errors import Refusal
 
-_BOOKIES = "bookies: entries are stored by the broker itself"
 _NOUNS_V2 = {
     "transactions": "transactions of version 2: they are at /admin/v3/transactions",
 }
@@ -21,7 +20,9 @@ _PACKAGES = (503, "package management is not enabled in this broker")
 NOT_ENABLED = {
     "functions": _WORKER,
     "packages": _PACKAGES,
+    "sink": _WORKER,
     "sinks": _WORKER,
+    "source": _WORKER,
     "sources": _WORKER,
     "worker": _WORKER,
     "worker-stats": _WORKER,
@@ -34,11 +35,9 @@ _CLUSTER_WORDS = {
     "migrate": "migrating to another cluster",
 }
 _WORDS = {
-    "allowedClusters": "replication between clusters",
-    "antiAffinity": "anti-affinity groups",
-    "bookieAffinity": _BOOKIES,
     "dispatchRate": "rate limits",
     "migration": "migrating to another cluster",
+    "scanOffloadedLedgers": "tiered storage",
 }
 
 
@@ -89,10 +88,6 @@ def _missing_v2(noun: str, rest: Sequence[str]) -> str | None:
 
 def _about_namespace(words: Sequence[str]) -> str | None:
     match words:
-        case ["antiAffinity", _]:
-            return _WORDS["antiAffinity"]
-        case [_, first, word, *_] if first.startswith("0x") or first == "persistence":
-            return _WORDS.get(word)
         case [_, word, *_]:
             return _WORDS.get(word)
         case _:

@@ -5,12 +5,14 @@ A tool that asks is told that there are none.
 
 from starlette.responses import Response
 
-from magnetar.broker.doors.admin.call import Call, answer
+from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.policies import NAMESPACE
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import Bookies, Json
 
 BOOKIES = f"{ADMIN}/bookies"
+AFFINITY = f"{NAMESPACE}/persistence/bookieAffinity"
 RACK = f"{BOOKIES}/racks-info/{{bookie}}"
 
 
@@ -30,7 +32,28 @@ async def rack(call: Call) -> Response:
     raise Refusal(404, f"there is no bookie {bookie[:200]!r}: this broker stores entries itself")
 
 
+async def affinity(call: Call) -> Response:
+    """Refuse: no bookies are preferred, because there are none."""
+    await call.context.namespaces.get(call.namespace)
+    raise Refusal(404, f"namespace {call.namespace} has no bookie affinity group")
+
+
+async def set_affinity(call: Call) -> Response:
+    """Refuse to prefer bookies: there are none."""
+    await call.context.namespaces.get(call.namespace)
+    raise Refusal(412, "there are no bookies to prefer: this broker stores entries itself")
+
+
+async def remove_affinity(call: Call) -> Response:
+    """Prefer no bookies, as is always so."""
+    await call.context.namespaces.get(call.namespace)
+    return done()
+
+
 ROUTES = [
+    Route("GET", AFFINITY, affinity, Right.NAMESPACE, answer=Json),
+    Route("POST", AFFINITY, set_affinity, Right.NAMESPACE, body=Json),
+    Route("DELETE", AFFINITY, remove_affinity, Right.NAMESPACE),
     Route("GET", f"{BOOKIES}/all", list_bookies, Right.SUPERUSER, answer=Bookies),
     Route("GET", f"{BOOKIES}/racks-info", list_racks, Right.SUPERUSER, answer=Json),
     Route("GET", RACK, rack, Right.SUPERUSER, answer=Json),

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.broker.doors.admin.call import Call, answer, done
+from magnetar.broker.doors.admin.context import in_parallel
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import pass_on
 from magnetar.broker.doors.admin.policies import NAMESPACE
@@ -24,7 +25,7 @@ from magnetar.broker.metadata.first_start import furnish_namespace
 from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import ListMode, SubscriptionNotFoundError
 from magnetar.broker.topics.subscription import Subscription
-from magnetar.names import TopicName, check_new, check_subscription
+from magnetar.names import TopicName, check_new, check_subscription, check_tenant
 
 PROPERTIES_MAX = 64
 PROPERTY_LENGTH_MAX = 1024
@@ -195,6 +196,46 @@ async def _change_properties(call: Call, change: Any) -> None:
     await call.context.namespaces.update(call.namespace, edit)
 
 
+# --- which clusters, and which namespaces should be apart ------------------------------------
+
+
+async def get_allowed_clusters(call: Call) -> Response:
+    """Return the clusters that a namespace may live on; none: those of its tenant."""
+    policies = await call.context.namespaces.get(call.namespace)
+    return answer(policies.unknown.get("allowed_clusters") or [])
+
+
+async def set_allowed_clusters(call: Call) -> Response:
+    """Set the clusters that a namespace may live on; this one is always among them."""
+    wanted: list[str] = call.needed_json(list[str], "allowedClusters")
+    known = await call.context.clusters.list()
+    for cluster in wanted:
+        if cluster not in known:
+            raise Refusal(412, f"cluster {cluster!r} does not exist; there are {', '.join(known)}")
+    if wanted and call.context.cluster not in wanted:
+        raise Refusal(400, f"the namespace lives on {call.context.cluster}; it has to be allowed")
+
+    def change(policies: Policies) -> None:
+        rest = {key: each for key, each in policies.unknown.items() if key != "allowed_clusters"}
+        added = {"allowed_clusters": list(dict.fromkeys(wanted))} if wanted else {}
+        policies.unknown = rest | added
+
+    await call.context.namespaces.update(call.namespace, change)
+    return done()
+
+
+async def list_anti_affinity(call: Call) -> Response:
+    """Return the namespaces of an anti-affinity group, of one tenant or of all."""
+    context, group = call.context, call.parameters["group"]
+    if call.parameters["cluster"] not in await context.clusters.list():
+        raise Refusal(404, f"cluster {call.parameters['cluster'][:200]!r} does not exist")
+    tenant = call.word("tenant") or call.word("property") or None
+    names = await context.namespaces.list(None if tenant is None else check_tenant(tenant))
+    policies = await in_parallel([context.namespaces.get(name) for name in names])
+    both = zip(names, policies, strict=True)
+    return answer([str(name) for name, said in both if said.anti_affinity_group == group])
+
+
 # --- all topics of a namespace --------------------------------------------------------------
 
 
@@ -269,6 +310,12 @@ ROUTES = [
         query={"mode": str, "includeSystemTopic": bool},
     ),
     Route("GET", f"{NAMESPACE}/bundles", get_bundles, _N, answer=BundlesShown),
+    Route("GET", f"{NAMESPACE}/allowedClusters", get_allowed_clusters, _N, answer=list[str]),
+    Route("POST", f"{NAMESPACE}/allowedClusters", set_allowed_clusters, _N, body=list[str]),
+    Route(
+        "GET", f"{ADMIN}/namespaces/{{cluster}}/antiAffinity/{{group}}", list_anti_affinity,
+        Right.SUPERUSER, answer=list[str], query={"tenant": str, "property": str},
+    ),
     Route("GET", f"{NAMESPACE}/properties", get_properties, _N, answer=_Properties),
     Route("PUT", f"{NAMESPACE}/properties", set_properties, _N, body=_Properties),
     Route("DELETE", f"{NAMESPACE}/properties", clear_properties, _N),

@@ -53,10 +53,12 @@ async def unset_setting(call: Call) -> Response:
     return done()
 
 
+_Shown = dict[str, str]
+
 ROUTES = [
-    Route("GET", CONFIGURATION, list_settings, Right.SUPERUSER),
-    Route("GET", f"{CONFIGURATION}/values", get_values, Right.SUPERUSER),
-    Route("GET", f"{CONFIGURATION}/runtime", get_runtime, Right.SUPERUSER),
+    Route("GET", CONFIGURATION, list_settings, Right.SUPERUSER, answer=list[str]),
+    Route("GET", f"{CONFIGURATION}/values", get_values, Right.SUPERUSER, answer=_Shown),
+    Route("GET", f"{CONFIGURATION}/runtime", get_runtime, Right.SUPERUSER, answer=_Shown),
     Route("POST", f"{CONFIGURATION}/{{name}}/{{value}}", set_setting, Right.SUPERUSER),
     Route("PUT", f"{CONFIGURATION}/{{name}}/{{value}}", set_setting, Right.SUPERUSER),
     Route("DELETE", f"{CONFIGURATION}/{{name}}", unset_setting, Right.SUPERUSER),

@@ -120,6 +120,8 @@ async def unload(call: Call) -> Response:
     """Close all clients and forget the topic's memory."""
 
     async def here(topic: TopicName) -> None:
+        if topic.persistent or topic.partition < 0:  # such a partition may not be in use
+            await call.context.catalog.demand(topic)
         await call.context.catalog.unload(topic)
 
     await everywhere(call, here)
