@@ -133,8 +133,7 @@ check('what is acknowledged does not come again, what is not does', async () => 
   await receive(first, 4, async (message, number) => {
     if (number % 2) await message.ack();
   });
-  first._client.getCnx().close();
-  first._cleanState();
+  await first.unsubscribe(); // to this library that is a consumer that closes, and stays away
   const second = await consumerOn(topic, { subType: Consumer.SUB_TYPES.SHARED });
   same(['1', '3'], (await receive(second, 2)).map(text).sort());
   await producer.close();

@@ -321,3 +321,14 @@ async def test_a_name_that_is_taken_is_refused_before_the_upgrade(rig: Rig) -> N
     rig.port.failures["open_producer"] = ProducerBusyError("that name is taken")
     status, why = await rig.refused("v2/producer/persistent/public/default/t")
     assert (status, why) == (409, "Failed to create producer/consumer: that name is taken")
+
+
+async def test_a_client_that_sends_more_than_it_may_has_to_wait(rig: Rig) -> None:
+    client = await rig.producer()
+    events: Any = rig.port.opened[0].events
+    events.throttle(0.0)
+    await client.publish()
+    events.throttle(0.3)
+    await client.tell(payload="eA==")
+    await client.silence(0.15)
+    assert (await client.hear())["result"] == "ok"
