@@ -34,6 +34,7 @@ from magnetar.client.admin import Admin
 from magnetar.standalone.addresses import worker_addresses
 from magnetar.standalone.options import StandaloneOptions
 from tests.conformance.histories import lost, out_of_order, phantoms
+from tests.conformance.talk import eventually
 
 WORKERS = 2
 CLIENTS = 6
@@ -41,6 +42,8 @@ CLIENTS = 6
 EACH, SHARED = 100, 400
 """Messages of each client, and of a shared subscription."""
 RECEIVE_MS = 10_000
+RESTARTED_S = 15.0
+"""How long a process that was killed may take to be there again; alone on a machine it is one."""
 
 Connect = Callable[[], Any]
 quiet = logging.getLogger("quiet")
@@ -345,9 +348,9 @@ def test_a_worker_that_is_killed_costs_time_and_nothing_else(tmp_path: Path, vic
             ]
             time.sleep(0.5)
             killed = worker_pid(broker, victim)
+            assert killed is not None
             os.kill(killed, signal.SIGKILL)
-            time.sleep(1.5)
-            assert worker_pid(broker, victim) != killed
+            eventually(lambda: worker_pid(broker, victim) not in {None, killed}, RESTARTED_S)
             at_restart = [len(each.acknowledged) for each in traffic]
             time.sleep(0.7)
             for each in traffic:
@@ -363,8 +366,8 @@ def test_a_worker_that_is_killed_costs_time_and_nothing_else(tmp_path: Path, vic
         broker.discard()
 
 
-def worker_pid(broker: BrokerProcess, worker: int) -> int:
-    """The process that answers admin REST for a worker."""
+def worker_pid(broker: BrokerProcess, worker: int) -> int | None:
+    """The process that answers admin REST for a worker; None: nobody does."""
     path = str(broker.log.parent / "data" / "run" / f"worker-{worker}.sock")
     inodes = {
         line.split()[6]
@@ -378,4 +381,4 @@ def worker_pid(broker: BrokerProcess, worker: int) -> int:
             with contextlib.suppress(OSError):
                 if str(fd.readlink()) in {f"socket:[{inode}]" for inode in inodes}:
                     return pid
-    raise AssertionError(f"no process serves worker {worker}")
+    return None
