@@ -4,7 +4,7 @@
     batch   ──▶ MessageMetadata, a count | size | SingleMessageMetadata | payload | ...
 
 A batch holds messages of one key, or without any: Key_Shared looks at nothing else of an entry.
-Delayed messages, and large ones, go alone. Source: the fact sheet, section 5.
+Delayed messages, and large ones, go alone. Source: the Pulsar binary protocol, batches and chunks.
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@
               a chunk that does not follow the one before ──▶ is not taken, and said so
 
 How much may wait for its last chunk is bounded: beyond that the oldest is forgotten. Its chunks
-stay unacknowledged, and come again. Source: the fact sheet, section 5.
+stay unacknowledged, and come again. Source: the Pulsar binary protocol, batches and chunks.
 """
 
 from enum import Enum, auto
