@@ -59,7 +59,9 @@ def banner_for_programs(
 
 def _log_in(options: StandaloneOptions) -> str:
     if ways := options.settings.get("authentication"):
-        return f"on, by {', '.join(str(ways).split())}; nobody gets in without"
+        anonymous = options.settings.get("anonymous_role")
+        others = f"whoever does not is {anonymous!r}" if anonymous else "nobody gets in without"
+        return f"on, by {', '.join(str(ways).split())}; {others}"
     if options.this_machine_only:
         return "off: whoever is on this machine may do anything"
     return "off: INSECURE, whoever reaches these ports may do anything"
