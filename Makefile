@@ -34,8 +34,10 @@ CRASHES := tests/storage/test_crash.py tests/storage/test_damage.py \
 demo: $(VENV)/installed
 	@$(BIN)/magnetar demo
 
+# Two processes: a test waits for brokers most of its time. A file's tests stay together, because
+# they share a broker. Hashes are fixed, because both must find the same tests in the same order.
 test: $(VENV)/installed-dev
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-clients: $(VENV)/installed-dev
 	TESTS_CLIENTS=1 $(BIN)/python -m pytest -q -rs tests/clients $(ARGS)

@@ -114,7 +114,7 @@ BAD: dict[str, list[tuple[Any, int]]] = {
     "auto_subscription_creation": [({"allowAutoSubscriptionCreation": "no"}, 400)],
     "delayed_delivery": [({"active": 3}, 400), ({"tickTime": -1}, 412)],
     "inactive_topics": [
-        ({"maxInactiveDurationSeconds": None}, 400),
+        ({"maxInactiveDurationSeconds": "soon"}, 400),
         ({"inactiveTopicDeleteMode": "at_once"}, 412),
         ({"deleteWhileInactive": True, "maxInactiveDurationSeconds": 0}, 412),
     ],
