@@ -5,9 +5,9 @@
     SEEK     ──▶ HELD: the consumer it names was opened on this connection, which needed CONSUME
 
 Every command that a client may send has a row. One without a row is refused, and a test fails.
-The rights are those of Apache Pulsar (its documentation, "Authorization and ACLs"), but that GET_SCHEMA and
-GET_OR_CREATE_SCHEMA are checked too: official clients look a topic up first, which hid in
-Pulsar that these were not (CVE-2026-105926).
+The rights are those of Apache Pulsar (its documentation, "Authorization and ACLs"), but that
+GET_SCHEMA and GET_OR_CREATE_SCHEMA are checked too: official clients look a topic up first,
+which hid in Pulsar that these were not (CVE-2026-105926).
 """
 
 from collections.abc import Callable, Mapping, Sequence
