@@ -119,11 +119,17 @@ async def test_what_was_committed_before_closing_is_done(path: Path) -> None:
 
 
 async def test_a_closed_store_leaves_one_file_and_no_thread(path: Path) -> None:
+    before = set(threading.enumerate())  # tests that kill a broker leave theirs behind
     store = await SqliteStore.open(path, FILES)
     await store.commit([Put("a", b"")])
+    assert _metadata_threads_since(before)
     await asyncio.gather(store.close(), store.close())
     assert [file.name for file in path.parent.iterdir()] == ["metadata.sqlite"]
-    assert not any(thread.name == "metadata" for thread in threading.enumerate())
+    assert not _metadata_threads_since(before)
+
+
+def _metadata_threads_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [each for each in set(threading.enumerate()) - before if each.name == "metadata"]
 
 
 async def test_a_file_that_is_refused_is_refused_by_the_store(path: Path) -> None:
