@@ -454,7 +454,9 @@ async def test_closing_the_log_of_a_deleted_topic_leaves_nothing_open() -> None:
     part = await Partition.new()
     await part.publish(b"x")
     (record,) = await part.chain.load()
-    await part.store.commit([Delete(paths.topic(TOPIC)), *drop_changes(TOPIC, [record.ledger])])
+    await part.store.commit(
+        [Delete(paths.topic(TOPIC)), *drop_changes(paths.ledgers(TOPIC), [record.ledger])]
+    )
     await part.log.close()
     assert not part.rig.ledgers._writers
     await part.rig.ledgers.flush()

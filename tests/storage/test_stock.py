@@ -243,7 +243,7 @@ async def test_what_no_topic_has_any_more_is_no_loss(caplog: pytest.LogCaptureFi
     broker = await new()
     ledger = await broker.publish(TOPIC, 5)
     await broker.stop()
-    await broker.store.commit(drop_changes(TOPIC, [ledger]))
+    await broker.store.commit(drop_changes(paths.ledgers(TOPIC), [ledger]))
     assert (await doctor(broker)).sound, "dropped, and still there"
     [name] = files(broker.disk, "entries")
     broker.disk.remove(Path(name))

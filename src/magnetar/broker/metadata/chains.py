@@ -114,7 +114,8 @@ class Chain:
             LostOwnershipError: another process has taken the topic since.
         """
         fresh = encode(_Ledger(first_index=first_index, worker=worker))
-        *_, ledger = await self._commit(epoch, Append(paths.LEDGER_COUNTER, self._prefix, fresh))
+        added = Append(paths.LEDGER_COUNTER, self._prefix, fresh)
+        *_, ledger = await commit_as_owner(self._store, self._topic, epoch, added)
         assert ledger is not None
         return ledger
 
@@ -130,7 +131,8 @@ class Chain:
         key = numbered(self._prefix, record.ledger)
         fields = msgspec.structs.asdict(record)
         del fields["ledger"]  # it is in the key
-        await self._commit(epoch, Check(key, PRESENT), Put(key, encode(_Ledger(**fields))))
+        sealed = Check(key, PRESENT), Put(key, encode(_Ledger(**fields)))
+        await commit_as_owner(self._store, self._topic, epoch, *sealed)
 
     async def drop(self, ledgers: Sequence[int], epoch: int | None = None) -> None:
         """Take ledgers out of the chain, and mark them as garbage.
@@ -138,23 +140,7 @@ class Chain:
         Raises:
             LostOwnershipError: another process has taken the topic since.
         """
-        await self._commit(epoch, *drop_changes(self._topic, ledgers))
-
-    async def _commit(self, epoch: int | None, *changes: Change) -> list[int | None]:
-        topic, owner = paths.topic(self._topic), paths.owner(self._topic)
-        conditions = [Check(topic, PRESENT)]
-        if epoch is not None:
-            conditions.append(Check(owner, epoch))
-        try:
-            return await self._store.commit([*conditions, *changes])
-        except ConflictError as error:
-            if error.key == owner:
-                raise LostOwnershipError(
-                    f"topic {self._topic} has been taken by another process"
-                ) from None
-            if error.key == topic:
-                raise TopicNotFoundError(f"topic {self._topic} does not exist") from None
-            raise TopicNotFoundError(f"topic {self._topic}: its {error}") from None
+        await commit_as_owner(self._store, self._topic, epoch, *drop_changes(self._prefix, ledgers))
 
 
 class Dropped:
@@ -181,13 +167,36 @@ async def reserve_ledgers_up_to(store: Store, ledger: int) -> None:
     await raise_counter(store, paths.LEDGER_COUNTER, ledger)
 
 
-def drop_changes(topic: TopicName, ledgers: Sequence[int]) -> list[Change]:
-    """Make the changes that drop ledgers, to be committed with others."""
+async def commit_as_owner(
+    store: Store, topic: TopicName, epoch: int | None, *changes: Change
+) -> list[int | None]:
+    """Commit changes to a topic that exists, and that nobody else has taken since `epoch`.
+
+    Raises:
+        LostOwnershipError: another process has taken the topic since.
+        TopicNotFoundError: the topic, or what the changes are about, does not exist any more.
+    """
+    present, owner = paths.topic(topic), paths.owner(topic)
+    conditions = [Check(present, PRESENT)]
+    if epoch is not None:
+        conditions.append(Check(owner, epoch))
+    try:
+        return await store.commit([*conditions, *changes])
+    except ConflictError as error:
+        if error.key == owner:
+            raise LostOwnershipError(f"topic {topic} has been taken by another process") from None
+        if error.key == present:
+            raise TopicNotFoundError(f"topic {topic} does not exist") from None
+        raise TopicNotFoundError(f"topic {topic}: its {error}") from None
+
+
+def drop_changes(prefix: str, ledgers: Iterable[int]) -> list[Change]:
+    """Make the changes that drop ledgers listed under a prefix, to be committed with others."""
     return [
         change
         for ledger in ledgers
         for change in (
-            Delete(numbered(paths.ledgers(topic), ledger)),
+            Delete(numbered(prefix, ledger)),
             Put(numbered(paths.DROPPED, ledger), b""),
         )
     ]

@@ -15,21 +15,17 @@ import msgspec
 
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata import paths
-from magnetar.broker.metadata.chains import LostOwnershipError
+from magnetar.broker.metadata.chains import commit_as_owner, drop_changes
 from magnetar.broker.metadata.documents import decode, encode
 from magnetar.broker.metadata.store import (
     PRESENT,
     Append,
-    Change,
     Check,
-    ConflictError,
-    Delete,
     Put,
     Store,
     number_of,
     numbered,
 )
-from magnetar.broker.port import TopicNotFoundError
 from magnetar.names import TopicName
 
 
@@ -92,7 +88,8 @@ class Compactions:
             LostOwnershipError: another process has taken the topic since.
         """
         fresh = encode(CompactionRecord(worker=worker))
-        *_, ledger = await self._commit(epoch, Append(paths.LEDGER_COUNTER, self._prefix, fresh))
+        added = Append(paths.LEDGER_COUNTER, self._prefix, fresh)
+        *_, ledger = await commit_as_owner(self._store, self._topic, epoch, added)
         assert ledger is not None
         return ledger
 
@@ -108,9 +105,9 @@ class Compactions:
         if record.end_entry is None:
             raise ValueError(f"compacted ledger {ledger} has no end")
         key = numbered(self._prefix, ledger)
-        await self._commit(
-            epoch, Check(key, PRESENT), Put(key, encode(record)), *self._dropping(former)
-        )
+        view = Check(key, PRESENT), Put(key, encode(record))
+        former_ones = drop_changes(self._prefix, former)
+        await commit_as_owner(self._store, self._topic, epoch, *view, *former_ones)
 
     async def drop(self, ledgers: Sequence[int], epoch: int | None) -> None:
         """Forget ledgers, and mark them as garbage.
@@ -118,33 +115,4 @@ class Compactions:
         Raises:
             LostOwnershipError: another process has taken the topic since.
         """
-        await self._commit(epoch, *self._dropping(ledgers))
-
-    def _dropping(self, ledgers: Sequence[int]) -> list[Change]:
-        return drop_compacted(self._topic, ledgers)
-
-    async def _commit(self, epoch: int | None, *changes: Change) -> list[int | None]:
-        topic, owner = paths.topic(self._topic), paths.owner(self._topic)
-        conditions = [Check(topic, PRESENT)]
-        if epoch is not None:
-            conditions.append(Check(owner, epoch))
-        try:
-            return await self._store.commit([*conditions, *changes])
-        except ConflictError as error:
-            if error.key == owner:
-                raise LostOwnershipError(
-                    f"topic {self._topic} has been taken by another process"
-                ) from None
-            raise TopicNotFoundError(f"topic {self._topic} does not exist: {error}") from None
-
-
-def drop_compacted(topic: TopicName, ledgers: Sequence[int]) -> list[Change]:
-    """Make the changes that drop compacted ledgers, to be committed with others."""
-    return [
-        change
-        for ledger in ledgers
-        for change in (
-            Delete(numbered(paths.compacted(topic), ledger)),
-            Put(numbered(paths.DROPPED, ledger), b""),
-        )
-    ]
+        await commit_as_owner(self._store, self._topic, epoch, *drop_changes(self._prefix, ledgers))

@@ -12,7 +12,6 @@ import msgspec
 from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata import facts, paths
 from magnetar.broker.metadata.chains import drop_changes
-from magnetar.broker.metadata.compactions import drop_compacted
 from magnetar.broker.metadata.documents import decode, encode
 from magnetar.broker.metadata.facts import AlreadyExistsError, NotFoundError
 from magnetar.broker.metadata.schemas import forget_changes
@@ -189,8 +188,8 @@ class Partitions:
             await self._store.commit(
                 [
                     Check(paths.topic(topic), PRESENT),
-                    *drop_changes(topic, ledgers),
-                    *drop_compacted(topic, compacted),
+                    *drop_changes(paths.ledgers(topic), ledgers),
+                    *drop_changes(paths.compacted(topic), compacted),
                     *(DeleteAll(paths.pages(cursor)) for cursor in cursors),
                     DeleteAll(paths.cursors(topic)),
                     DeleteAll(paths.sequences(topic)),
