@@ -30,7 +30,8 @@ _SYSTEM = frozenset(
     }
 )
 _SYSTEM_ENDING = "__transaction_pending_ack"
-_SYSTEM_BEGINNINGS = ("transaction_coordinator_assign", "__transaction_log_")
+_COORDINATORS = "transaction_coordinator_assign"
+_SYSTEM_BEGINNINGS = (_COORDINATORS, "__transaction_log_")
 """Of topics in the namespace `pulsar/system`."""
 
 
@@ -200,3 +201,8 @@ def _local(text: str) -> str:
             f"topic {text!r}: a slash in the last part; names with a cluster are not supported"
         )
     return _free("topic", text)
+
+
+COORDINATORS_TOPIC = TopicName.parse(f"persistent://pulsar/system/{_COORDINATORS}")
+"""Clients ask for its partitions: there are as many as coordinators of transactions. It has no
+messages."""

@@ -4,7 +4,6 @@ import pytest
 
 from magnetar.broker.access.commands import (
     COMMAND_RIGHTS,
-    COORDINATORS,
     TOPICS_PER_COMMAND_MAX,
     demands_of,
     refusal_of,
@@ -13,7 +12,7 @@ from magnetar.broker.access.rights import Demand, Right, SubscriptionOf
 from magnetar.broker.doors.pulsar.session import Session
 from magnetar.broker.wire.pulsar.connection import LEGAL, NOT_SUPPORTED
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
-from magnetar.names import InvalidNameError, TopicName
+from magnetar.names import COORDINATORS_TOPIC, InvalidNameError, TopicName
 
 LEGAL_COMMANDS = frozenset[int]().union(*LEGAL.values())
 SERVED = LEGAL_COMMANDS - NOT_SUPPORTED.keys()
@@ -89,7 +88,7 @@ def test_a_name_that_is_none_is_said_to_be_none() -> None:
 
 
 def test_whoever_is_known_may_look_for_transaction_coordinators() -> None:
-    for topic in (str(COORDINATORS), f"{COORDINATORS}-partition-3"):
+    for topic in (str(COORDINATORS_TOPIC), f"{COORDINATORS_TOPIC}-partition-3"):
         command = api.BaseCommand(type=api.BaseCommand.PARTITIONED_METADATA)
         command.partitionMetadata.topic = topic
         (demand,) = demands_of(command)

@@ -18,10 +18,7 @@ from magnetar.broker.access.rights import Demand, Right, SubscriptionOf
 from magnetar.broker.entry import TransactionId
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
-from magnetar.names import NamespaceName, TopicName
-
-COORDINATORS = TopicName.parse("persistent://pulsar/system/transaction_coordinator_assign")
-"""Everybody who opens a transaction looks this topic up first. It has no messages."""
+from magnetar.names import COORDINATORS_TOPIC, NamespaceName, TopicName
 
 TOPICS_PER_COMMAND_MAX = 1_000
 """Topics or subscriptions that one command may be about."""
@@ -70,7 +67,8 @@ def _topic(
 def _lookup(field: str, refuse: Callable[[int, api.ServerError, str], bytes]) -> CommandRight:
     def demands(of: Any) -> Sequence[Demand]:
         topic = TopicName.parse(of.topic)
-        right = Right.KNOWN if topic.base == COORDINATORS else Right.LOOKUP
+        # Everybody who opens a transaction looks this topic up first.
+        right = Right.KNOWN if topic.base == COORDINATORS_TOPIC else Right.LOOKUP
         return (Demand(right, topic),)
 
     return CommandRight(Right.LOOKUP, field, demands, refuse)

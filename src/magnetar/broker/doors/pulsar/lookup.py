@@ -14,12 +14,11 @@ from functools import partial
 
 from magnetar.broker.doors.pulsar.pattern import Pattern, PatternError
 from magnetar.broker.doors.pulsar.requests import Line, Requests
-from magnetar.broker.doors.pulsar.transactions import ASSIGN_TOPIC
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import ListMode, MetadataError, Port, Transactions
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
-from magnetar.names import NamespaceName, TopicName
+from magnetar.names import COORDINATORS_TOPIC, NamespaceName, TopicName
 
 WORK_PER_TURN = 5_000
 """States visited before the event loop gets its turn again: about two milliseconds."""
@@ -104,7 +103,7 @@ class Lookup:
 
     async def _partitions(self, command: api.CommandPartitionedTopicMetadata) -> bytes:
         topic = TopicName.parse(command.topic)
-        if topic == ASSIGN_TOPIC and self._transactions is not None:
+        if topic == COORDINATORS_TOPIC and self._transactions is not None:
             return commands.partitions(command.request_id, await self._transactions.coordinators())
         create = command.metadata_auto_creation_enabled
         return commands.partitions(

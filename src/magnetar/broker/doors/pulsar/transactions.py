@@ -21,9 +21,6 @@ from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import TopicName
 
-ASSIGN_TOPIC = TopicName.parse("persistent://pulsar/system/transaction_coordinator_assign")
-"""Clients ask for its partitions: there are as many as coordinators. It has no messages."""
-
 OPEN_PER_CONNECTION_MAX = 5_000
 """Transactions that one connection has opened and not ended."""
 
