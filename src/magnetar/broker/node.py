@@ -53,9 +53,9 @@ from magnetar.broker.metadata.store import StoreError
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
-from magnetar.broker.port import Port
+from magnetar.broker.port import Participants, Port
 from magnetar.broker.remote.front import Front
-from magnetar.broker.remote.participants import Participants
+from magnetar.broker.remote.participants import AllParticipants
 from magnetar.broker.remote.remote import Remote
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.folder import holds_entries
@@ -64,7 +64,6 @@ from magnetar.broker.storage.spill import SpillFolder
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.broker.transactions.coordinator import Coordinator
-from magnetar.broker.transactions.coordinator import Participants as AnyParticipants
 from magnetar.broker.transactions.figures import Figures
 from magnetar.broker.wire.pulsar.opened import open_body
 
@@ -317,7 +316,7 @@ class Node:
         reason = self._catalog.trouble.reason
         return f"nothing can be stored: {reason}" if reason else ""
 
-    def _port(self) -> tuple[Port, AnyParticipants]:
+    def _port(self) -> tuple[Port, Participants]:
         """Return what the doors ask, and where topics take part in transactions.
 
         That is the log of this process, and what its siblings own.
@@ -334,7 +333,7 @@ class Node:
         )
         self._parts.push_async_callback(remote.stop)
         front = Front(self._catalog, remote, self._ownership)
-        return front, Participants(self._catalog, remote, self._ownership)
+        return front, AllParticipants(self._catalog, remote, self._ownership)
 
     async def stop(self) -> None:
         """Drain and close, the last opened first."""

@@ -559,7 +559,19 @@ class TransactionSubscription(NamedTuple):
     subscription: str
 
 
-class Transactions(Protocol):
+class Participants(Protocol):
+    """Where entries and acknowledgements of transactions are, in this process or another."""
+
+    async def settle(self, topic: TopicName, transaction: TransactionId) -> None:
+        """Do for the entries of one topic what is decided; nothing, if nothing is."""
+
+    async def settle_subscription(
+        self, topic: TopicName, subscription: str, transaction: TransactionId
+    ) -> None:
+        """Do for the acknowledgements of one subscription what is decided."""
+
+
+class Transactions(Participants, Protocol):
     """The coordinators of transactions, whichever process a client came to.
 
     `role` is who asks; None: nobody was asked who he is. A transaction of somebody else's is
@@ -602,11 +614,3 @@ class Transactions(Protocol):
             TransactionNotFoundError: it is over, or another's.
             InvalidTransactionStatusError: the other is decided.
         """
-
-    async def settle(self, topic: TopicName, transaction: TransactionId) -> None:
-        """Do for the entries of one topic what is decided; nothing, if nothing is."""
-
-    async def settle_subscription(
-        self, topic: TopicName, subscription: str, transaction: TransactionId
-    ) -> None:
-        """Do for the acknowledgements of one subscription what is decided."""

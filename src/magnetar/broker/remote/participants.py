@@ -1,29 +1,16 @@
 """Where a topic takes part in a transaction: in this process, or where its owner is."""
 
-from collections.abc import Coroutine
-from typing import Protocol
-
 from magnetar.broker.entry import TransactionId
+from magnetar.broker.port import Participants
 from magnetar.broker.remote.front import Ownership
 from magnetar.broker.remote.remote import Remote
 from magnetar.names import TopicName
 
 
-class Here(Protocol):
-    """The topics of this process."""
+class AllParticipants:
+    """All topics, whoever owns them. Implements `port.Participants`."""
 
-    def settle(
-        self, topic: TopicName, transaction: TransactionId
-    ) -> Coroutine[None, None, None]: ...
-    def settle_subscription(
-        self, topic: TopicName, subscription: str, transaction: TransactionId
-    ) -> Coroutine[None, None, None]: ...
-
-
-class Participants:
-    """All topics, whoever owns them."""
-
-    def __init__(self, here: Here, remote: Remote, ownership: Ownership) -> None:
+    def __init__(self, here: Participants, remote: Remote, ownership: Ownership) -> None:
         self._here = here
         self._remote = remote
         self._ownership = ownership

@@ -20,7 +20,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from typing import Protocol
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.entry import TransactionId
@@ -36,6 +35,7 @@ from magnetar.broker.metadata.transactions import (
 from magnetar.broker.port import (
     InvalidTransactionStatusError,
     NotAllowedError,
+    Participants,
     PortError,
     TooManyRequestsError,
     TransactionCoordinatorNotFoundError,
@@ -68,17 +68,6 @@ SETTLES_MAX = 64
 OUTCOMES_MAX = 10_000
 """Transactions that are over whose outcome is remembered, for clients that ask again because
 an answer was lost."""
-
-
-class Participants(Protocol):
-    """Where entries and acknowledgements are, in this process or another."""
-
-    def settle(
-        self, topic: TopicName, transaction: TransactionId
-    ) -> Coroutine[None, None, None]: ...
-    def settle_subscription(
-        self, topic: TopicName, subscription: str, transaction: TransactionId
-    ) -> Coroutine[None, None, None]: ...
 
 
 class Coordinator:
