@@ -10,7 +10,9 @@
 What Pulsar calls low watermarks, snapshots and recoveries is not there: 0, or left out.
 """
 
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
 
 from starlette.responses import Response
 
@@ -158,21 +160,26 @@ def _buffer_json(record: BufferRecord) -> Json:
 # --- what topics have
 
 
-async def _of_owner(call: Call) -> tuple[Topic, None] | tuple[None, Response]:
-    """Return the topic of a call, or what its owner answers to the same call."""
-    parts, ownership = call.parameters, call.context.ownership
-    name = TopicName.parse(f"persistent://{parts['tenant']}/{parts['namespace']}/{parts['topic']}")
-    if ownership.mine(name):
-        return await call.context.catalog.topic(name), None
-    worker = ownership.worker_of(name)
-    return None, answer(await call.context.siblings.ask(worker, "GET", call.target))
+def _by_owner(
+    tell: Callable[[Call, Topic], Awaitable[Response]],
+) -> Callable[[Call], Awaitable[Response]]:
+    """Have a call answered by the process that owns the topic it is about."""
+
+    @wraps(tell)
+    async def answered(call: Call) -> Response:
+        path, ownership = call.parameters, call.context.ownership
+        name = TopicName.parse(f"persistent://{path['tenant']}/{path['namespace']}/{path['topic']}")
+        if ownership.mine(name):
+            return await tell(call, await call.context.catalog.topic(name))
+        worker = ownership.worker_of(name)
+        return answer(await call.context.siblings.ask(worker, "GET", call.target))
+
+    return answered
 
 
-async def buffer_stats(call: Call) -> Response:
+@_by_owner
+async def buffer_stats(_call: Call, topic: Topic) -> Response:
     """Return how far a topic may be read, and how many transactions hold that up."""
-    topic, elsewhere = await _of_owner(call)
-    if topic is None:
-        return cast(Response, elsewhere)
     buffer = topic.transactions
     return answer(
         {
@@ -187,11 +194,9 @@ async def buffer_stats(call: Call) -> Response:
     )
 
 
-async def in_buffer(call: Call) -> Response:
+@_by_owner
+async def in_buffer(call: Call, topic: Topic) -> Response:
     """Return where in a topic the entries of a transaction begin, and whether it is aborted."""
-    topic, elsewhere = await _of_owner(call)
-    if topic is None:
-        return cast(Response, elsewhere)
     wanted = _transaction(call)
     for record in (await _store(call).buffers(topic.name)).values():
         if record.transaction == wanted:
@@ -202,11 +207,9 @@ async def in_buffer(call: Call) -> Response:
     raise Refusal(404, f"topic {topic.name} has nothing undecided or aborted of {wanted}")
 
 
-async def pending_stats(call: Call) -> Response:
+@_by_owner
+async def pending_stats(call: Call, topic: Topic) -> Response:
     """Return how many transactions hold acknowledgements of a subscription."""
-    topic, elsewhere = await _of_owner(call)
-    if topic is None:
-        return cast(Response, elsewhere)
     held = _subscription(call, topic).held
     return answer(
         {
@@ -218,11 +221,9 @@ async def pending_stats(call: Call) -> Response:
     )
 
 
-async def in_pending(call: Call) -> Response:
+@_by_owner
+async def in_pending(call: Call, topic: Topic) -> Response:
     """Return what a transaction holds of a subscription."""
-    topic, elsewhere = await _of_owner(call)
-    if topic is None:
-        return cast(Response, elsewhere)
     held, wanted = _subscription(call, topic).held, _transaction(call)
     if held is None or wanted not in held.transactions:
         raise Refusal(404, f"transaction {wanted} holds nothing of this subscription")
@@ -231,11 +232,9 @@ async def in_pending(call: Call) -> Response:
     return answer(shown | {"individualAcks": held.entries_of(wanted)})
 
 
-async def position_in_pending(call: Call) -> Response:
+@_by_owner
+async def position_in_pending(call: Call, topic: Topic) -> Response:
     """Return whether a message is acknowledged, or held by a transaction."""
-    topic, elsewhere = await _of_owner(call)
-    if topic is None:
-        return cast(Response, elsewhere)
     subscription = _subscription(call, topic)
     at = EntryId(call.number("ledger"), call.number("entry"))
     if subscription.cursor.is_acknowledged(at):
