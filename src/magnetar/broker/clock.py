@@ -1,7 +1,13 @@
-"""Time as an argument, so that tests can move it."""
+"""Time as an argument, so that tests can move it; and as text."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+TIME_MS_MAX = 253_402_300_799_999
+"""The end of the calendar: the last millisecond of 9999."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -51,3 +57,12 @@ class ManualClock:
     def set_wall_ms(self, wall_ms: int) -> None:
         """Let the wall clock jump; the monotonic one does not notice."""
         self._wall_ms = wall_ms
+
+
+def iso_time(wall_ms: int) -> str:
+    """Return a time as Pulsar prints it: ISO 8601, UTC, milliseconds.
+
+    Producers may have claimed any number. What lies beyond the calendar becomes its end.
+    """
+    time_ = _EPOCH + timedelta(milliseconds=min(max(wall_ms, 0), TIME_MS_MAX))
+    return time_.isoformat(timespec="milliseconds").replace("+00:00", "Z")

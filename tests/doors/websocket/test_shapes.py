@@ -15,7 +15,6 @@ from magnetar.broker.doors.websocket.shapes import (
     SendError,
     ShapeError,
     command,
-    iso_time,
     not_published,
     outgoing,
     published,
@@ -121,16 +120,3 @@ def test_answers_echo_the_context_only_where_there_was_one() -> None:
         "errorMsg": "why",
         "context": {"a": 1},
     }
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "shown"),
-    [
-        (0, "1970-01-01T00:00:00.000Z"),
-        (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
-        (-5, "1970-01-01T00:00:00.000Z"),
-        (2**63 - 1, "9999-12-31T23:59:59.999Z"),
-    ],
-)
-def test_times_are_iso_8601_whatever_a_producer_claims(milliseconds: int, shown: str) -> None:
-    assert iso_time(milliseconds) == shown

@@ -20,12 +20,11 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from magnetar.broker.access.caller import BROKER, Caller
 from magnetar.broker.access.rights import Demand, Resource, SubscriptionOf, TenantName
-from magnetar.broker.clock import Clock
+from magnetar.broker.clock import Clock, iso_time
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Group, Port, PortError, Producer, ProducerRequest
 from magnetar.broker.run import Run
@@ -101,8 +100,7 @@ class Audit:
     # --- writing
 
     def _add(self, event: str, told: Mapping[str, Any]) -> None:
-        time = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC)
-        whole = {"time": time.isoformat(timespec="milliseconds"), "event": event} | dict(told)
+        whole = {"time": iso_time(self._clock.wall_ms()), "event": event} | dict(told)
         text = json.dumps(whole, ensure_ascii=False, default=str)
         if len(text) > EVENT_BYTES_MAX:
             whole |= {"before": "too long", "after": "too long"}

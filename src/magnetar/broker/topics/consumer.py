@@ -12,6 +12,7 @@ with too many unacknowledged messages gets nothing more.
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from magnetar.broker.clock import iso_time
 from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.port import (
     Acknowledged,
@@ -21,7 +22,7 @@ from magnetar.broker.port import (
     SubscribeRequest,
 )
 from magnetar.broker.topics.entry_set import EntrySet
-from magnetar.broker.topics.figures import Rate, iso_time
+from magnetar.broker.topics.figures import Rate
 
 
 class Limits(NamedTuple):

@@ -1,7 +1,5 @@
 """Figures as they are shown: rates from counters, times and types in Pulsar's words."""
 
-from datetime import UTC, datetime
-
 from magnetar.broker.port import AccessMode, SubscriptionType
 
 WINDOW_S_MIN = 1.0
@@ -42,9 +40,3 @@ class Rate:
             )
             self._at, self._counts = now_s, counts
         return self._rates
-
-
-def iso_time(wall_ms: int) -> str:
-    """Return a time as Pulsar prints it: ISO 8601, UTC, milliseconds."""
-    moment = datetime.fromtimestamp(wall_ms / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

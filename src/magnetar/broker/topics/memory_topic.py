@@ -11,7 +11,7 @@ of a subscription is decided as everywhere, by `dispatch`. As Pulsar's non-persi
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from magnetar.broker.clock import Clock
+from magnetar.broker.clock import Clock, iso_time
 from magnetar.broker.entry import EntryFlags, EntryId, TransactionId
 from magnetar.broker.port import (
     Acknowledged,
@@ -43,7 +43,7 @@ from magnetar.broker.topics.dispatch import (
     slot_of,
     slot_without_key,
 )
-from magnetar.broker.topics.figures import TYPE_NAMES, Rate, iso_time
+from magnetar.broker.topics.figures import TYPE_NAMES, Rate
 from magnetar.broker.topics.producer import detached
 from magnetar.names import TopicName
 

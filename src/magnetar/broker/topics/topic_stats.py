@@ -7,14 +7,14 @@ not there yet (offload, transactions) is shown as Pulsar shows it when unused.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from magnetar.broker.clock import Clock
+from magnetar.broker.clock import Clock, iso_time
 from magnetar.broker.entry import EntryId
 from magnetar.broker.storage.errors import Gap
 from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.access_modes import Producers
 from magnetar.broker.topics.backlog import Span, backlog_bytes
 from magnetar.broker.topics.compacted import NOT_COMPACTED, Compacted
-from magnetar.broker.topics.figures import ACCESS_NAMES, Rate, iso_time
+from magnetar.broker.topics.figures import ACCESS_NAMES, Rate
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 

@@ -7,11 +7,11 @@ GET PUT   .../offload                                     to a tier: there is no
 GET PUT DELETE .../shadowTopics                           copies without bytes: there are none
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
 
+from magnetar.broker.clock import iso_time
 from magnetar.broker.doors.admin.call import Call, Position, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import everywhere
@@ -49,7 +49,6 @@ async def backlog(call: Call) -> Response:
         for each in topic.readers
         if each.durable
     }
-    now = datetime.fromtimestamp(call.context.clock.wall_ms() / 1000, UTC)
     return answer(
         OfflineBacklog(
             storage_size=topic.log.bytes_total,
@@ -62,7 +61,7 @@ async def backlog(call: Call) -> Response:
                 for span in spans
             ],
             cursor_details=cursors,
-            stat_generated_at=now.isoformat(),
+            stat_generated_at=iso_time(call.context.clock.wall_ms()),
         )
     )
 

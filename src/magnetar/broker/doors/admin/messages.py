@@ -19,13 +19,13 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
+from magnetar.broker.clock import iso_time
 from magnetar.broker.doors.admin.call import Call
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.doors.admin.subscriptions import SUBSCRIPTION, subscription_of
 from magnetar.broker.doors.admin.topics import TOPIC, one_topic, refuse_partitioned
 from magnetar.broker.entry import BodyFormat, EntryId
-from magnetar.broker.topics.figures import iso_time
 from magnetar.broker.topics.subscription import StoredEntry
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     CompressionType,
@@ -244,12 +244,12 @@ def _headers(metadata: MessageMetadata) -> dict[str, str]:
     headers = {
         "X-Pulsar-producer-name": _header(metadata.producer_name),
         "X-Pulsar-sequence-id": str(metadata.sequence_id),
-        "X-Pulsar-publish-time": _time(metadata.publish_time),
+        "X-Pulsar-publish-time": iso_time(metadata.publish_time),
     }
     if metadata.event_time:
-        headers["X-Pulsar-event-time"] = _time(metadata.event_time)
+        headers["X-Pulsar-event-time"] = iso_time(metadata.event_time)
     if metadata.HasField("deliver_at_time"):
-        headers["X-Pulsar-deliver-at-time"] = _time(metadata.deliver_at_time)
+        headers["X-Pulsar-deliver-at-time"] = iso_time(metadata.deliver_at_time)
     if metadata.HasField("partition_key"):
         headers["X-Pulsar-partition-key"] = _header(metadata.partition_key)
         headers["X-Pulsar-partition-key-b64-encoded"] = str(
@@ -266,11 +266,6 @@ def _headers(metadata: MessageMetadata) -> dict[str, str]:
             break
         headers[name] = value
     return headers
-
-
-def _time(milliseconds: int) -> str:
-    """Return a time as Java's client reads it. Producers may have claimed any number."""
-    return iso_time(min(max(milliseconds, 0), TIME_MS_MAX))
 
 
 def _header(value: object) -> str:

@@ -13,11 +13,11 @@ permits may be on their way while a consumer is closed from either side.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from magnetar.broker.access.rights import Demand
+from magnetar.broker.clock import iso_time
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Line, Requests
@@ -416,7 +416,6 @@ class Consumers:
             )
             return
         stats = endpoint.consumer.stats()
-        since = datetime.fromtimestamp(stats.connected_since_ms / 1000, UTC)
         self._line.send(
             commands.consumer_stats(
                 command.request_id,
@@ -432,7 +431,7 @@ class Consumers:
                 ack_rate=stats.ack_rate,
                 expired_rate=stats.expired_rate,
                 address=stats.address,
-                connected_since=since.isoformat(timespec="milliseconds"),
+                connected_since=iso_time(stats.connected_since_ms),
             )
         )
 

@@ -16,12 +16,13 @@ another type is turned here too: numbers in properties become texts.
 import binascii
 from base64 import b64encode
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
 import msgspec
 
+from magnetar.broker.clock import iso_time
 from magnetar.broker.doors.websocket.options import COMPRESSIONS
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.metadata import Message
@@ -274,10 +275,3 @@ def _utf8(value: str | bytes) -> str:
 def id_text(message_id: api.MessageIdData) -> str:
     """Return a message's id as clients are told it."""
     return b64encode(message_id.SerializeToString()).decode("ascii")
-
-
-def iso_time(milliseconds: int) -> str:
-    """Return a time as ISO 8601 in UTC. What lies beyond the calendar becomes its end."""
-    milliseconds = min(max(milliseconds, 0), _TIME_MS_MAX)
-    time = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{time:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
