@@ -8,9 +8,8 @@
     subscription mode Prefix            its name must begin with the role
 
 Who may produce or consume may look a topic up and see its figures. No grant lets anybody
-change a policy: that is left to the tenant's administrators. Source: Apache Pulsar's own
-authorization provider, section 14 of the protocol notes. With wildcards, a role in a grant may
-begin or end with `*`.
+change a policy: that is left to the tenant's administrators. With wildcards, a role in a grant
+may begin or end with `*`. Source: Apache Pulsar's PulsarAuthorizationProvider.
 """
 
 from collections.abc import Collection, Iterable, Mapping

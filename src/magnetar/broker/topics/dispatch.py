@@ -11,7 +11,7 @@ for each consumer) or by `StickyRanges` (each consumer names its own).
 Permits count messages. A batch is never split, so its last entry may drive permits below 0.
 Consumers are numbers here: their owner gave them out.
 
-Source: pulsar-protocol notes on subscriptions; PIP-34, PIP-119, PIP-282 and PIP-379 of
+Source: Apache Pulsar's documentation, "Subscription types"; PIP-34, PIP-119, PIP-282 and PIP-379 of
 Apache Pulsar for key-shared order (the last one for draining by hash).
 """
 

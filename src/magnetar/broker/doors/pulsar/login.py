@@ -11,7 +11,7 @@
 
 A token that ends is therefore noticed within one interval, and its connection is closed within
 the next. A revoked one is not asked for a successor. Source: Apache Pulsar's ServerCnx, and
-section 14 of the protocol notes: clients know the challenge by its text.
+its AuthData for the challenge: clients know it by its text.
 """
 
 from dataclasses import replace
