@@ -30,7 +30,7 @@ class Attempts:
 
     def delay_s(self, address: str) -> float:
         """Return how long a failure from there is kept back."""
-        failures = self._failures.get(_source(address))
+        failures = self._failures.get(host_of(address))
         if failures is None:
             return 0.0
         since = self._clock.monotonic() - MINUTE_S
@@ -45,7 +45,7 @@ class Attempts:
 
     def failed(self, address: str) -> None:
         """Count a failure."""
-        source = _source(address)
+        source = host_of(address)
         failures = self._failures.setdefault(source, deque(maxlen=FAILURES_PER_MINUTE_MAX))
         failures.append(self._clock.monotonic())
         self._failures.move_to_end(source)
@@ -53,6 +53,6 @@ class Attempts:
             self._failures.popitem(last=False)
 
 
-def _source(address: str) -> str:
+def host_of(address: str) -> str:
     """Return the host of an address."""
     return address.rpartition(":")[0] or address

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from magnetar.broker.access.attempts import host_of
 from magnetar.broker.access.caller import BROKER, Caller
 from magnetar.broker.access.rights import Demand, Resource, SubscriptionOf, TenantName
 from magnetar.broker.clock import Clock, iso_time
@@ -74,7 +75,7 @@ class Audit:
 
     def refused(self, method: str, address: str, why: str) -> None:
         """Note that somebody could not log in."""
-        host = address.rpartition(":")[0]
+        host = host_of(address)
         if self._is_news(("refused", method, host, why)):
             self._add("refused", {"from": address, "method": method[:64], "reason": why})
 

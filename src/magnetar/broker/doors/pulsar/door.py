@@ -23,6 +23,7 @@ from functools import partial
 from struct import Struct
 from typing import cast
 
+from magnetar.broker.access.attempts import host_of
 from magnetar.broker.access.authorize import Access
 from magnetar.broker.config import KIB, BrokerConfig
 from magnetar.broker.doors.certificates import foreign_hello, verified_name
@@ -469,10 +470,10 @@ class PulsarDoor:
     def _watch_logins(self, connection: Connection) -> None:
         """Bound who has not logged in, by where they come from; look after those who have."""
         limit = self.config.strangers_per_address_max
-        host = _host(connection.address)
+        host = host_of(connection.address)
         if (
             not connection.sibling
-            and sum(_host(each.address) == host for each in self._strangers) > limit
+            and sum(host_of(each.address) == host for each in self._strangers) > limit
         ):
             logger.info("closing %s: %d from there have not logged in", connection.address, limit)
             self.loop.call_soon(connection.abort)
@@ -537,7 +538,3 @@ class PulsarDoor:
         self._greeting = bool(self._strangers)
         if self._greeting:
             self.loop.call_later(self._greet_s, self._greet)
-
-
-def _host(address: str) -> str:
-    return address.rpartition(":")[0]
