@@ -1,8 +1,6 @@
 """`python -m magnetar` is the command line."""
 
-import sys
-
-from magnetar.cli.main import main
+from magnetar.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

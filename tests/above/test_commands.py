@@ -198,3 +198,43 @@ def test_what_is_piped_into_head_ends_well(addresses: Any, magnetar: Any, topic:
     assert done.returncode == 0
     assert done.stdout == "x" * 1000 + "\n"
     assert done.stderr == ""
+
+
+RECEIPTS_ON_THE_WAY = """
+import sys
+
+import pulsar
+
+from magnetar.cli import main as cli
+
+
+kept = []
+
+
+def main():
+    log = pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/null")
+    client = pulsar.Client(sys.argv[1], logger=log)
+    kept.append(client)
+    producer = client.create_producer(sys.argv[2], max_pending_messages=50_000)
+    for _ in range(20_000):
+        producer.send_async(b"x", lambda result, message_id: None)
+    return 0
+
+
+cli.main = main
+{end}
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("cli.run()", 0), ("sys.exit(main())", -6)])
+def test_a_command_that_ends_while_the_client_works_ends_as_it_says(
+    addresses: Any, topic: str, end: str, code: int
+) -> None:
+    """The second is the control: what the official client does when Python takes it down."""
+    done = subprocess.run(
+        [sys.executable, "-c", RECEIPTS_ON_THE_WAY.format(end=end), addresses.url, topic],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr

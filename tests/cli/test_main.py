@@ -246,3 +246,28 @@ def test_ctrl_c_ends_with_130_and_without_a_traceback(tmp_path: Any) -> None:
         connection.close()
     assert waiting.returncode == 130
     assert b"Traceback" not in err
+
+
+TAKEN_DOWN = (
+    "import atexit; atexit.register(print, 'taken down');from magnetar.cli.main import run; run()"
+)
+
+
+@pytest.mark.parametrize(("arguments", "down"), [(["tail", "--help"], False), (["--help"], True)])
+def test_with_the_official_client_the_interpreter_is_not_taken_down(
+    arguments: list[str], down: bool
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN_DOWN, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("Usage: magnetar")
+    assert ("taken down" in done.stdout) is down
+
+
+def test_a_fault_of_ours_is_shown_also_when_the_interpreter_is_not_taken_down() -> None:
+    code = (
+        "import pulsar; from magnetar.cli import main as cli; cli.main = lambda: 1 / 0; cli.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr

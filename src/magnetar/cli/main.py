@@ -9,8 +9,10 @@ them: the table below holds one line of help for each, and a test compares it wi
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -20,6 +22,8 @@ from magnetar.cli.errors import CommandError, ExitCode, OutputError, usage_error
 PROGRAM = "magnetar"
 COMPLETION = "_MAGNETAR_COMPLETE"
 """Set by a shell that completes a command line."""
+OFFICIAL_CLIENT = "_pulsar"
+"""The C++ part of the official client, as a module."""
 
 # name: (module, attribute, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -97,6 +101,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CommandError, click.ClickException, OSError) as error:
         return _tell(error, given)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def run() -> NoReturn:
+    """Be the program: run the command line it was given, and end.
+
+    Threads of the official client hold Python objects: callbacks of messages, the function that
+    is asked for a token. One that lets go of them while the interpreter is being taken down is
+    ended by it in the middle of a C++ function that must not be left so, and the whole process is
+    aborted ("terminate called without an active exception"). Closing the client does not wait for
+    its threads. So whoever has loaded it leaves without taking the interpreter down; what was
+    opened is closed by then, and what was printed is written here.
+    """
+    try:
+        code = main()
+    except Exception:
+        if OFFICIAL_CLIENT not in sys.modules:
+            raise
+        traceback.print_exc()  # with --debug, or a fault of ours
+        code = ExitCode.FAILED
+    if OFFICIAL_CLIENT not in sys.modules:
+        sys.exit(code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or ExitCode.FAILED  # nobody is left to be told
+    os._exit(code)
 
 
 def _tell(error: CommandError | click.ClickException | OSError, given: Sequence[str]) -> int:
