@@ -70,6 +70,11 @@ def test_a_broker_process_loads_what_judges_schemas_only_when_there_is_one() -> 
     assert "avro" in imported("import magnetar.broker.schema.avro")
 
 
+def test_a_broker_process_loads_what_serves_websockets_only_when_one_is_opened() -> None:
+    assert "websockets" not in imported("import magnetar.broker.node, magnetar.broker.supervisor")
+    assert "websockets" in imported("import magnetar.broker.doors.websocket.sessions")
+
+
 @pytest.mark.parametrize("planted", ["rich", "starlette"])
 def test_a_planted_import_is_noticed(planted: str) -> None:
     assert planted in imported(f"import {planted}; {VERSION}")

@@ -6,41 +6,34 @@
 
     opening ──▶ open ──close frame from either side, or silence for two intervals──▶ closed
 
-Frames are taken apart and put together by the websockets library, which is loaded when the first
-client comes. As in the Pulsar door, one sweep over all connections keeps the time, what a client
-does not read is bounded by not giving it more, and a client that sends without reading its
-answers is not read from.
+Frames are taken apart and put together by the websockets library, which is loaded, like all that
+sessions need, when the first client comes. As in the Pulsar door, one sweep over all connections
+keeps the time, what a client does not read is bounded by not giving it more, and a client that
+sends without reading its answers is not read from.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magnetar.broker.access.authorize import Access
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import KIB, MIB, BrokerConfig
 from magnetar.broker.doors.handshake import Headers, acceptance, refusal
-from magnetar.broker.doors.websocket.consumer import ConsumerSession
 from magnetar.broker.doors.websocket.errors import EXPECTED, reason_of, status_of
 from magnetar.broker.doors.websocket.line import CloseCode, Hold, Session
 from magnetar.broker.doors.websocket.login import Identify, LogIn, address_of
-from magnetar.broker.doors.websocket.options import (
-    ConsumerOptions,
-    Options,
-    ProducerOptions,
-    options_of,
-)
-from magnetar.broker.doors.websocket.producer import ProducerSession
-from magnetar.broker.doors.websocket.reader import ReaderSession
+from magnetar.broker.doors.websocket.options import options_of
 from magnetar.broker.doors.websocket.service import Service
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Port
 
 if TYPE_CHECKING:
     from websockets.protocol import Protocol as Frames
+
+    from magnetar.broker.doors.websocket.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +45,6 @@ DRAIN_S = 3.0
 """For all clients to hear good-bye."""
 EARLY_BYTES_MAX = 64 * KIB
 """What a client may send before it has its answer, which it should not."""
-TEXT_OVERHEAD_MAX = 256 * KIB
-"""What a text may have beside the base64 of its payload: properties, context."""
 PARTIAL_BYTES_MAX = 256 * MIB
 """Texts of all connections that are not whole yet."""
 DECODED_INLINE_BYTES_MAX = 256 * KIB
@@ -67,9 +58,6 @@ CLOSE_REASON_BYTES_MAX = 120
 
 _CONT, _TEXT, _BINARY, _CLOSE = 0, 1, 2, 8
 """Opcodes. Source: RFC 6455, section 5.2."""
-
-_frames_logger = logging.getLogger(f"{__name__}.frames")
-_frames_logger.setLevel(logging.WARNING)  # the library tells of every connection that ends
 
 
 class Connection(asyncio.Protocol):
@@ -113,8 +101,8 @@ class Connection(asyncio.Protocol):
                 await self.login.begin(self._headers, query)
                 options = options_of(path, query)
                 await self.login.demand(options)
-                self._session = self._door.session(self, options)
-                frames = await self._door.frames()
+                sessions = await self._door.sessions()
+                self._session = sessions.session(self, options)
                 await self._session.open()
         except (*EXPECTED, TimeoutError) as error:
             self._turn_away(error, reason_of(error))
@@ -124,7 +112,7 @@ class Connection(asyncio.Protocol):
             self._turn_away(error, "the broker failed on this; its log says why")
             return
         self._opening = None
-        self._frames = frames
+        self._frames = sessions.frames()
         self._door.opened.value += 1
         self._transport.write(answer)
         early, self._early = bytes(self._early), bytearray()
@@ -415,7 +403,7 @@ class WebSocketDoor:
         self._connections: set[Connection] = set()
         self._dirty: list[Connection] = []
         self._closing_sessions: set[asyncio.Task[None]] = set()
-        self._make_frames: Callable[[], Frames] | None = None
+        self._sessions: Sessions | None = None
         self._sweep_s = config.keep_alive_s / SWEEPS_PER_INTERVAL
         self._sweeping: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -469,20 +457,11 @@ class WebSocketDoor:
 
     # --- connections call these
 
-    def session(self, connection: Connection, options: Options) -> Session:
-        """Make what a connection is for."""
-        if isinstance(options, ProducerOptions):
-            return ProducerSession(connection, options, self._service)
-        if isinstance(options, ConsumerOptions):
-            return ConsumerSession(connection, options, self._service)
-        return ReaderSession(connection, options, self._service)
-
-    async def frames(self) -> "Frames":
-        """Make what takes frames apart. The first time, the library is loaded in a thread."""
-        if self._make_frames is None:
-            size = (self._config.message_bytes_max + 2) // 3 * 4 + TEXT_OVERHEAD_MAX
-            self._make_frames = await asyncio.to_thread(_load_frames, size)
-        return self._make_frames()
+    async def sessions(self) -> "Sessions":
+        """Return what makes sessions. The first time, it is loaded in a thread."""
+        if self._sessions is None:
+            self._sessions = await asyncio.to_thread(_load_sessions, self._service)
+        return self._sessions
 
     def written(self, connection: Connection) -> None:
         """Note that a connection has something to write, once per turn."""
@@ -551,7 +530,7 @@ class WebSocketDoor:
             connection.sweep()
 
 
-def _load_frames(bytes_max: int) -> "Callable[[], Frames]":
-    from websockets.protocol import SERVER, Protocol  # noqa: PLC0415 - only once it is needed
+def _load_sessions(service: Service) -> "Sessions":
+    from magnetar.broker.doors.websocket.sessions import Sessions  # noqa: PLC0415 - see there
 
-    return partial(Protocol, SERVER, max_size=bytes_max, logger=_frames_logger)
+    return Sessions(service)
