@@ -84,6 +84,13 @@ def test_only_what_the_broker_says_about_itself_is_a_complaint(
     assert complaint(admin, url) == reason  # type: ignore[arg-type]  # a stand-in
 
 
+def test_who_has_not_logged_in_is_told_so() -> None:
+    admin = FakeAdmin()
+    admin.answers |= {"health": "ok", "version": AdminError(401, "log in: this broker takes token")}
+    told = complaint(admin, "pulsar://127.0.0.1:1", "use a token")  # type: ignore[arg-type]
+    assert told == "log in: this broker takes token; use a token"
+
+
 @pytest.mark.parametrize(
     ("answer", "is_http"), [(b"HTTP/1.1 403 Forbidden\r\n\r\n", True), (b"\0\0\0\x44\0", False)]
 )

@@ -150,6 +150,8 @@ def test_a_policy_of_a_topic_is_set_shown_and_unset(run: Any, admin: Any) -> Non
         ("topic_policy", "t", "maxProducers", {"applied": True}),
         ("remove_topic_policy", "t", "maxProducers"),
     ]
-    ran = run("topics", "set-policy", "t", "schema", "FULL")
+    assert run("topics", "set-policy", "t", "schema", "FULL").code == 0
+    assert admin.calls[-1] == ("set_topic_policy", "t", "schema", "FULL")
+    ran = run("topics", "set-policy", "t", "schema", "FULL {")
     assert ran.code == 2
     assert "needs quotes of its own" in ran.err

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from magnetar.cli.verb import Asked
+from magnetar.cli.verb import Asked, log_in_advice
 from magnetar.client.address import service_addresses
 from magnetar.client.admin import Admin, AdminError
 
@@ -99,12 +99,18 @@ class Patience:
             self._say(f"no answer from {self._whom} for {self._after_s:g} s; still trying")
 
 
-def complaint(admin: Admin, url: str) -> str:
-    """Return why a broker does not answer; empty: it is well, or it does not say."""
+def complaint(admin: Admin, url: str, log_in: str = "") -> str:
+    """Return why a broker does not answer; empty: it is well, or it does not say.
+
+    `log_in` is what to do if nobody has logged in.
+    """
     try:
         with admin:
             admin.health()
+            admin.version()  # who may do anything at all may ask for it
     except AdminError as error:
+        if error.status == 401:
+            return f"{error.reason}; {log_in}" if log_in else error.reason
         return f"the broker takes nothing: {error.reason}" if error.status == 503 else misdial(url)
     return ""
 
@@ -126,7 +132,7 @@ def misdial(url: str) -> str:
 def patient(asked: Asked) -> Patience:
     """Return what watches over the broker of a command line."""
     return Patience(
-        lambda: complaint(asked.admin(), asked.url),
+        lambda: complaint(asked.admin(), asked.url, log_in_advice(asked.credentials)),
         asked.remark,
         whom=f"the broker at {asked.url}",
     )

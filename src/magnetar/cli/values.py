@@ -23,6 +23,7 @@ from magnetar.names import check_subscription
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)(?:\s+ago)?")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_WORD = re.compile(r"[A-Za-z][A-Za-z_]*")
 _POSITION = re.compile(r"(\d{1,19}):(\d{1,19})(?::-?\d{1,9}){0,2}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Value = TypeVar("Value")
@@ -177,10 +178,12 @@ def key_value(text: str) -> tuple[str, str]:
 
 
 def json_value(text: str) -> Any:
-    """Return what a JSON text says."""
+    """Return what a JSON text says. One word is a text, with its quotes or without."""
     try:
         return json.loads(text)
     except ValueError:
+        if _WORD.fullmatch(text):
+            return text
         raise click.BadParameter(f"{text!r} is not JSON; a text needs quotes of its own") from None
 
 

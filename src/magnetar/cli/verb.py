@@ -64,7 +64,7 @@ class Asked:
 
         if self.credentials.expired_ms(now_ms()) is not None:
             # The client would try again and again, until its time is up.
-            raise CommandError("the token is not good any more", _log_in_advice(self.credentials))
+            raise CommandError("the token is not good any more", log_in_advice(self.credentials))
         _dial(self.url, service_addresses(self.url), self.credentials)
         return Cluster(
             self.url,
@@ -112,7 +112,7 @@ def _namespace_missing(asked: Asked, topic: str) -> CommandError | None:
     return None
 
 
-def _log_in_advice(credentials: Credentials) -> str:
+def log_in_advice(credentials: Credentials) -> str:
     """Return what to do about a log-in that was refused."""
     ended = credentials.expired_ms(now_ms())
     if ended is not None:
@@ -276,7 +276,7 @@ class Verb(click.Command):
             if type(error).__name__ == "TopicNotFound" and topic:
                 told = _namespace_missing(asked, topic) or told
             elif told.advice == NO_LOG_IN:
-                told.advice = _log_in_advice(asked.credentials)
+                told.advice = log_in_advice(asked.credentials)
             told.as_json = asked.json
             raise told from error
 

@@ -12,6 +12,7 @@ it only with --insecure; those with TLS are there when there is a certificate. W
 other over Unix sockets in the data folder, which nobody else can open.
 """
 
+import errno
 import logging
 import socket
 from collections.abc import Iterable, Sequence
@@ -102,10 +103,18 @@ def listen_on(address: str, port: int) -> list[socket.socket]:
             for other in bound:
                 other.close()
             raise AddressError(
-                f"cannot listen on {each}:{port}: {error.strerror}."
-                " Is another broker running? --port-offset N moves all ports by N"
+                f"cannot listen on {each}:{port}: {error.strerror}. {_advice(error)}"
             ) from error
     return bound
+
+
+def _advice(error: OSError) -> str:
+    """Return what to do about a port that cannot be listened on."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "Give --listen an address of this machine; 0.0.0.0 stands for all of them"
+    if isinstance(error, PermissionError):
+        return "--port-offset N moves all ports by N"
+    return "Is another broker running? --port-offset N moves all ports by N"
 
 
 def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:

@@ -118,6 +118,11 @@ namespaces/acme                                     GET
 {ns}/resourcegroup/gold                             POST
 {ns}/antiAffinity                                   GET POST DELETE
 namespaces/west/antiAffinity/group                  GET
+namespaces/grantPermissionsOnTopics                 POST
+namespaces/revokePermissionsOnTopics                POST
+{ns}/allowedTopicPropertyKeysForMetrics             GET POST DELETE
+metadata/migration/status                           GET
+metadata/migration/start                            POST
 {ns}/replication                                    GET POST
 {ns}/scanOffloadedLedgers                           GET
 {ns}/allowedClusters                                GET POST
@@ -206,6 +211,8 @@ non-persistent/acme/shop/orders/stats               GET
 {t}/schemaValidationEnforced                        GET POST
 {t}/autoSubscriptionCreation                        GET POST DELETE
 {t}/subscriptionTypesEnabled                        GET POST DELETE
+{t}/policies                                        DELETE
+{t}/subscriptionExpirationTime                      GET POST DELETE
 {t}/entryFilters                                    GET POST DELETE
 {t}/shadowTopics                                    GET PUT DELETE
 {t}/dispatcherPauseOnAckStatePersistent             GET POST DELETE

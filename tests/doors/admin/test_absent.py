@@ -17,6 +17,11 @@ NAMESPACE = "/admin/v2/namespaces/public/default"
     [
         ("POST", "/admin/v2/brokers/shutdown", "SIGTERM"),
         ("POST", "/topics/persistent/public/default/t", "publishing over HTTP"),
+        ("GET", "/admin/v2/metadata/migration/status", "metadata"),
+        ("POST", "/admin/v2/metadata/migration/start", "metadata"),
+        ("GET", "/admin/v3/transactions/coordinatorInternalStats/0", "transactions"),
+        ("GET", "/admin/v3/transactions/pendingAckInternalStats/a/b/c/d", "transactions"),
+        ("GET", "/admin/v3/transactions/transactionBufferInternalStats/a/b/c", "transactions"),
     ],
 )
 async def test_what_pulsar_has_is_not_available_in_this_version(

@@ -1,16 +1,27 @@
 """Permissions over REST, as Pulsar's own tools set them."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from magnetar.broker.doors.admin.app import AdminApp
 from magnetar.broker.metadata.memory import MemoryStore
-from tests.access.conftest import furnish
+from tests.access.conftest import Guard, furnish, new_guard, token
 from tests.doors.admin.conftest import Ask
 
 NAMESPACE = "/admin/v2/namespaces/there/ns"
 TOPIC = "/admin/v2/persistent/there/ns/t"
+
+
+@pytest.fixture
+async def guard() -> AsyncIterator[Guard]:
+    store = MemoryStore()
+    await furnish(store)
+    guard = new_guard(store)
+    await guard.access.start()
+    yield guard
+    await guard.access.stop()
 
 
 @pytest.fixture
@@ -48,6 +59,64 @@ async def test_a_topic_shows_its_own_grants_and_those_of_the_namespace(
     assert (await ask(app, "GET", other)).json == {"anna": ["produce"]}
     assert (await ask(app, "DELETE", f"{TOPIC}/permissions/anna")).status == 204
     assert (await ask(app, "DELETE", f"{TOPIC}/permissions/anna")).status == 412
+
+
+async def test_many_topics_are_granted_and_revoked_in_one_call(ask: Ask, app: AdminApp) -> None:
+    told = [
+        {"topic": f"persistent://there/ns/{name}", "role": "anna", "actions": ["produce"]}
+        for name in ("t", "u")
+    ]
+    where = "/admin/v2/namespaces/grantPermissionsOnTopics"
+    assert (await ask(app, "POST", where, told)).status == 204
+    for name in ("t", "u"):
+        path = f"/admin/v2/persistent/there/ns/{name}/permissions"
+        assert (await ask(app, "GET", path)).json == {"anna": ["produce"]}
+    revoked = [{"topic": "persistent://there/ns/t", "role": "anna"}]
+    where = "/admin/v2/namespaces/revokePermissionsOnTopics"
+    for _ in range(2):
+        assert (await ask(app, "POST", where, revoked)).status == 204
+    assert (await ask(app, "GET", f"{TOPIC}/permissions")).json == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ([{"topic": "there/ns/t/x/y", "role": "anna", "actions": ["produce"]}], 412),
+        ([{"topic": "there/ns/t", "role": "", "actions": ["produce"]}], 412),
+        ([{"topic": "there/ns/t", "role": "anna", "actions": ["dance"]}], 400),
+        ([{"topic": "there/missing/t", "role": "anna", "actions": ["produce"]}], 404),
+        ({"topic": "there/ns/t"}, 400),
+        (b"", 400),
+    ],
+)
+async def test_nothing_is_granted_if_one_of_many_cannot_be(
+    ask: Ask, app: AdminApp, told: Any, status: int
+) -> None:
+    fine = {"topic": "persistent://there/ns/t", "role": "anna", "actions": ["produce"]}
+    body = [fine, *told] if isinstance(told, list) else told
+    answer = await ask(app, "POST", "/admin/v2/namespaces/grantPermissionsOnTopics", body)
+    assert answer.status == status
+    assert (await ask(app, "GET", f"{TOPIC}/permissions")).json == {}
+
+
+def bearer(role: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token(role)}"}
+
+
+async def test_only_who_administers_every_one_of_the_topics_may_grant_on_them(
+    ask: Ask, guard: Guard, new_context: Any
+) -> None:
+    app = AdminApp(new_context(guard.store, access=guard.access))
+    ours, theirs = (
+        {"topic": f"persistent://{tenant}/ns/t", "role": "anna", "actions": ["produce"]}
+        for tenant in ("here", "there")
+    )
+    where = "/admin/v2/namespaces/grantPermissionsOnTopics"
+    told = [([ours], 204), ([theirs], 403), ([ours, theirs], 403)]
+    for body, status in told:
+        answer = await ask(app, "POST", where, body, bearer("admin"))
+        assert answer.status == status, body
+    assert (await ask(app, "POST", where, [ours], bearer("nobody"))).status == 403
 
 
 async def test_a_subscription_is_kept_for_some_roles(ask: Ask, app: AdminApp) -> None:

@@ -41,6 +41,7 @@ RATE = {
     "relativeToPublishRate": False,
     "ratePeriodInSecond": 1,
 }
+OTHER = {"dispatchThrottlingRateInMsg": 3}
 GOOD: dict[str, list[Any]] = {
     "retention": [
         {"retentionTimeInMinutes": 10, "retentionSizeInMB": -1},
@@ -345,6 +346,31 @@ async def test_one_subscription_may_have_a_rate_of_its_own(ask: Any, app: AdminA
     assert (await ask(app, "POST", path, {"ratePeriodInSecond": 0})).status == 412
     assert (await ask(app, "DELETE", path)).status == 204
     assert (await ask(app, "GET", path)).status == 204
+
+
+async def test_a_subscription_without_a_rate_of_its_own_shows_what_holds_for_it(
+    ask: Any, app: AdminApp
+) -> None:
+    path = f"{TOPIC}/billing/dispatchRate?applied=true"
+    assert (await ask(app, "GET", path)).json["dispatchThrottlingRateInMsg"] == -1
+    assert (await ask(app, "POST", f"{NS}/subscriptionDispatchRate", RATE)).status == 204
+    assert (await ask(app, "GET", path)).json == RATE
+    assert (await ask(app, "POST", f"{TOPIC}/billing/dispatchRate", RATE | OTHER)).status == 204
+    assert (await ask(app, "GET", path)).json == RATE | OTHER
+
+
+async def test_everything_that_is_set_on_a_topic_is_taken_back_at_once(
+    ask: Any, app: AdminApp
+) -> None:
+    await ask(app, "POST", f"{TOPIC}/maxProducers", 5)
+    await ask(app, "POST", f"{TOPIC}/billing/dispatchRate", RATE)
+    await ask(app, "POST", f"{NS}/maxConsumersPerTopic", 7)
+    assert (await ask(app, "DELETE", f"{TOPIC}/policies?authoritative=false")).status == 204
+    assert (await ask(app, "GET", f"{TOPIC}/maxProducers")).status == 204
+    assert (await ask(app, "GET", f"{TOPIC}/billing/dispatchRate")).status == 204
+    assert (await ask(app, "GET", f"{TOPIC}/maxConsumers?applied=true")).json == 7
+    missing = "/admin/v2/persistent/public/default/missing/policies"
+    assert (await ask(app, "DELETE", missing)).status == 404
 
 
 async def test_a_namespace_is_not_made_with_policies_that_cannot_be(

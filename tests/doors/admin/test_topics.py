@@ -146,6 +146,22 @@ async def test_stats_are_of_this_moment_and_under_pulsars_names(
     assert shown["subscriptions"]["s"]["earliestMsgPublishTimeInBacklog"] == 1000
 
 
+async def test_stats_may_leave_out_who_publishes_and_consumes(
+    ask: Any, any_number: Processes
+) -> None:
+    process = any_number.owner("orders")
+    await ask(any_number.front, "PUT", f"{T}/subscription/s")
+    await process.producer("orders")
+    await process.consumer("orders", "s")
+    for query, shown in [("", (1, 1)), ("?excludePublishers=true", (0, 1))]:
+        found = (await ask(any_number.front, "GET", f"{T}/stats{query}")).json
+        consumers = found["subscriptions"]["s"]["consumers"]
+        assert (len(found["publishers"]), len(consumers)) == shown
+    found = (await ask(any_number.front, "GET", f"{T}/stats?excludeConsumers=true")).json
+    assert (len(found["publishers"]), found["subscriptions"]["s"]["consumers"]) == (1, [])
+    assert found["subscriptions"]["s"]["type"] == "Shared"
+
+
 async def test_internal_stats_show_ledgers_and_cursors(ask: Any, one: Processes) -> None:
     await ask(one.front, "PUT", f"{T}/subscription/s")
     await one.owner("orders").publish("orders", [b"x"] * 12)

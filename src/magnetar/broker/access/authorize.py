@@ -28,7 +28,7 @@ from magnetar.broker.access.permissions import (
     resource_namespace,
     resource_tenant,
 )
-from magnetar.broker.access.rights import AuthorizationError, Demand
+from magnetar.broker.access.rights import AuthorizationError, Demand, Right
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.documents import decode
 from magnetar.broker.metadata.grants import Grants
@@ -169,9 +169,26 @@ class Access:
             raise AuthorizationError(refusal(caller, demands))
 
 
+_IN_WORDS = {
+    Right.LOOKUP: "look anything up",
+    Right.READ: "see figures",
+    Right.FUNCTIONS: "use functions",
+    Right.SOURCES: "use sources",
+    Right.SINKS: "use sinks",
+    Right.PACKAGES: "use packages",
+    Right.NAMESPACE: "administer topics and policies",
+    Right.TENANT: "administer namespaces",
+    Right.METRICS: "see the figures of the whole broker",
+    Right.SUPERUSER: "do what only superusers may",
+}
+"""How a person is told which right is missing; the others are words already."""
+
+
 def refusal(caller: Caller, demands: Sequence[Demand]) -> str:
     """Return how a caller is told that it may not do something."""
-    rights = " and ".join(dict.fromkeys(each.right.value for each in demands))
+    rights = " and ".join(
+        dict.fromkeys(_IN_WORDS.get(each.right, each.right.value) for each in demands)
+    )
     return f"role {caller} has no permission to {rights} here, or there is no such thing"
 
 

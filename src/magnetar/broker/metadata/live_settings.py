@@ -119,7 +119,10 @@ def named(name: str) -> str:
     if ours:
         return ours[0]
     if name in BrokerConfig.__dataclass_fields__:
-        raise ConfigError(f"{name} is read at the start only: give it to `magnetar standalone`")
+        raise ConfigError(
+            f"{name} is read at the start only: write it into the --config file, or start"
+            f" `magnetar standalone` with MAGNETAR_{name.upper()}"
+        )
     raise ConfigError(f"there is no live setting {name!r}; brokers/configuration lists them")
 
 

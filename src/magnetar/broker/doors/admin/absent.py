@@ -31,6 +31,11 @@ NOT_ENABLED = {
 BROKER_WORDS = {
     "shutdown": "a shutdown over HTTP: send SIGTERM",
 }
+_TRANSACTION_WORDS = (
+    "coordinatorInternalStats",
+    "pendingAckInternalStats",
+    "transactionBufferInternalStats",
+)
 _CLUSTER_WORDS = {
     "migrate": "migrating to another cluster",
 }
@@ -63,6 +68,8 @@ def missing_feature(segments: Sequence[str]) -> str | None:
     match segments:
         case ["admin", "v2", noun, *rest]:
             found = _missing_v2(noun, rest)
+        case ["admin", "v3", "transactions", word, _, *_] if word in _TRANSACTION_WORDS:
+            found = "ledgers of transactions: they are kept with the metadata"
         case ["topics", "persistent" | "non-persistent", *_]:
             found = "publishing over HTTP"
         case _:
@@ -75,6 +82,8 @@ def _missing_v2(noun: str, rest: Sequence[str]) -> str | None:
     match [noun, *rest]:
         case ["brokers", word, *_]:
             found = BROKER_WORDS.get(word)
+        case ["metadata", "migration", *_]:
+            found = "moving the metadata to another store"
         case ["clusters", _, word, *_]:
             found = _CLUSTER_WORDS.get(word)
         case ["namespaces", _, *words]:

@@ -25,7 +25,9 @@ _ADMINISTRATION = frozenset({Right.NAMESPACE, Right.TENANT, Right.SUPERUSER})
 def is_change(call: Call, method: str, right: Right) -> bool:
     """Return whether a call is an administrator's, and changes something."""
     return (
-        method != "GET" and right in _ADMINISTRATION and CALLER_HEADER not in call.request.headers
+        method != "GET"
+        and (right in _ADMINISTRATION or call.path.endswith("PermissionsOnTopics"))
+        and CALLER_HEADER not in call.request.headers
     )
 
 

@@ -3,6 +3,7 @@
     GET     .../permissions                 {"role": ["produce", "consume"]}
     POST    .../permissions/{role}          ["produce"]       exactly this, from now on
     DELETE  .../permissions/{role}
+    POST    namespaces/grantPermissionsOnTopics   [{"topic": ..., "role": ..., "actions": [...]}]
     .../permissions/subscription/{s}        ["role", ...]     only these may consume from it
 
 Only the tenant's administrators may look at them or change them. They are kept with the
@@ -14,17 +15,18 @@ not granted is no error, as in Pulsar.
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
 from starlette.responses import Response
 
-from magnetar.broker.access.rights import GRANTED
+from magnetar.broker.access.rights import GRANTED, Demand
 from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.policies import NAMESPACE
-from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.topics import TOPIC
 from magnetar.broker.metadata.grants import Grants
 from magnetar.broker.metadata.policies import Policies
-from magnetar.names import check_subscription
+from magnetar.names import NamespaceName, TopicName, check_subscription
 
 ROLE_LENGTH_MAX = 1_024
 ROLES_MAX = 10_000
@@ -90,6 +92,67 @@ async def revoke_on_topic(call: Call) -> Response:
             del grants.topics[topic]
 
     return await _changed(call, change)
+
+
+class OnTopic(msgspec.Struct, kw_only=True):
+    """What a role is granted on one of many topics, as Pulsar's clients write it."""
+
+    topic: str
+    role: str
+    actions: list[Action] = []
+
+    @property
+    def name(self) -> TopicName:
+        return TopicName.parse(self.topic)
+
+
+async def grant_on_topics(call: Call) -> Response:
+    """Let roles do something on many topics, which the caller must administer."""
+
+    def grant(grants: Grants, asked: OnTopic) -> None:
+        granted = grants.topics.setdefault(str(asked.name), {})
+        granted[asked.role] = sorted(set(asked.actions))
+        _check_size(len(grants.topics) + len(granted))
+
+    return await _on_topics(call, grant)
+
+
+async def revoke_on_topics(call: Call) -> Response:
+    """Take back what roles were granted on many topics, which the caller must administer."""
+
+    def revoke(grants: Grants, asked: OnTopic) -> None:
+        granted = grants.topics.get(str(asked.name), {})
+        granted.pop(asked.role, None)
+        if not granted:
+            grants.topics.pop(str(asked.name), None)
+
+    return await _on_topics(call, revoke)
+
+
+async def _on_topics(call: Call, change: Callable[[Grants, OnTopic], None]) -> Response:
+    """Change the grants of many topics; all are looked at before the first is changed."""
+    told: list[OnTopic] = call.needed_json(list[OnTopic], "permissions")
+    if len(told) > ROLES_MAX:
+        raise Refusal(412, f"{len(told)} permissions, the limit is {ROLES_MAX}")
+    by_namespace: dict[NamespaceName, list[OnTopic]] = {}
+    for each in told:
+        _check_role(each.role)
+        by_namespace.setdefault(each.name.namespace_name, []).append(each)
+    access = call.context.access
+    if access is not None:
+        demands = [Demand(Right.NAMESPACE, each) for each in by_namespace]
+        await access.authorize(call.caller, demands)
+    for namespace in by_namespace:
+        await call.context.namespaces.get(namespace)
+    for namespace, some in by_namespace.items():
+
+        def edit(policies: Policies, some: list[OnTopic] = some) -> None:
+            policies.grants = policies.grants or Grants()
+            for each in some:
+                change(policies.grants, each)
+
+        await call.context.namespaces.update(namespace, edit)
+    return done()
 
 
 async def get_subscription_permissions(call: Call) -> Response:
@@ -177,7 +240,9 @@ ON_NAMESPACE = f"{NAMESPACE}/permissions"
 ON_TOPIC = f"{TOPIC}/permissions"
 ON_SUBSCRIPTION = f"{ON_NAMESPACE}/subscription"
 
-_N = Right.NAMESPACE
+MANY = f"{ADMIN}/namespaces"
+
+_N, _K = Right.NAMESPACE, Right.KNOWN
 _Roles = list[str]
 _Granted = dict[str, list[Action]]
 
@@ -191,6 +256,9 @@ ROUTES = [
     Route("DELETE", f"{ON_SUBSCRIPTION}/{{name}}/{{role}}", revoke_on_subscription, _N),
     # Pulsar's own clients leave a segment out when they take one back.
     Route("DELETE", f"{ON_NAMESPACE}/{{name}}/{{role}}", revoke_on_subscription, _N),
+    # Who may is looked at topic by topic, once the body is read.
+    Route("POST", f"{MANY}/grantPermissionsOnTopics", grant_on_topics, _K, body=list[OnTopic]),
+    Route("POST", f"{MANY}/revokePermissionsOnTopics", revoke_on_topics, _K, body=list[OnTopic]),
     Route("GET", ON_TOPIC, get_topic_permissions, _N, answer=_Granted),
     Route("POST", f"{ON_TOPIC}/{{role}}", grant_on_topic, _N, body=list[Action]),
     Route("DELETE", f"{ON_TOPIC}/{{role}}", revoke_on_topic, _N),

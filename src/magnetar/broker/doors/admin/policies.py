@@ -324,21 +324,37 @@ async def _remove_offload(call: Call) -> Response:
     return done()
 
 
+async def _remove_all(call: Call) -> Response:
+    """Let the namespace's policies hold again for everything that was set on a topic."""
+
+    def change(policies: Policies) -> None:
+        nothing = Policies()
+        for field in msgspec.structs.fields(Policies):
+            setattr(policies, field.name, getattr(nothing, field.name))
+
+    await _of_topic(call)
+    await _update_topic(call, change)
+    return done()
+
+
 # --- one subscription ---------------------------------------------------------------------
 
 
 async def _get_own_rate(call: Call) -> Response:
     """Return how fast one subscription is sent messages; 204: as fast as the others."""
-    rates = (await _of_topic(call)).own_dispatch_rates or {}
-    rate = rates.get(call.subscription)
+    name, applied = call.subscription, call.flag("applied")
+    policies = await (_of_topic_applied if applied else _of_topic)(call)
+    rate = (policies.own_dispatch_rates or {}).get(name)
+    if rate is None and applied:
+        cluster = call.context.cluster
+        rate = _SUBSCRIPTION_RATE.get(policies, cluster) or DispatchRate()
     return done() if rate is None else answer(whole(rate))
 
 
 async def _set_own_rate(call: Call) -> Response:
     """Limit how fast one subscription is sent messages."""
     name = call.subscription
-    policy = next(each for each in POLICIES if each.field == "subscription_dispatch_rate")
-    rate = cast("DispatchRate", _value(call, policy))
+    rate = cast("DispatchRate", _value(call, _SUBSCRIPTION_RATE))
 
     def change(policies: Policies) -> None:
         rates = (policies.own_dispatch_rates or {}) | {name: rate}
@@ -365,6 +381,7 @@ async def _unset_own_rate(call: Call) -> Response:
 
 
 OWN_RATE = f"{TOPIC}/{{subscription}}/dispatchRate"
+_SUBSCRIPTION_RATE = next(each for each in POLICIES if each.field == "subscription_dispatch_rate")
 
 # --- the routes ---------------------------------------------------------------------------
 
@@ -424,7 +441,8 @@ def _routes_of(level_name: str, level: Level) -> list[Route[Handler]]:
 ROUTES = [
     *_routes_of("namespace", LEVELS["namespace"]),
     *_routes_of("topic", LEVELS["topic"]),
-    Route("GET", OWN_RATE, _get_own_rate, Right.NAMESPACE, answer=DispatchRate | None),
+    Route("DELETE", f"{TOPIC}/policies", _remove_all, Right.NAMESPACE),
+    Route("GET", OWN_RATE, _get_own_rate, Right.NAMESPACE, None, DispatchRate | None, _APPLIED),
     Route("POST", OWN_RATE, _set_own_rate, Right.NAMESPACE, body=DispatchRate),
     Route("DELETE", OWN_RATE, _unset_own_rate, Right.NAMESPACE),
     Route(

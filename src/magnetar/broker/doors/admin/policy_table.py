@@ -301,6 +301,7 @@ POLICIES = (
         int,
         "Minutes after which a subscription without consumers is removed; 0: never.",
         namespace="subscriptionExpirationTime",
+        topic="subscriptionExpirationTime",
         default=lambda _: 0,
         wrong=between(0),
     ),
@@ -473,7 +474,7 @@ POLICIES = (
 )
 
 NOT_YET = {
-    "namespace": ("entryFilters",),
+    "namespace": ("entryFilters", "allowedTopicPropertyKeysForMetrics"),
     "topic": ("entryFilters",),
 }
 """Pulsar's, which nothing here acts on. Asking is answered with `unset`, setting is refused."""

@@ -138,7 +138,9 @@ class Routes(Generic[HandlerT]):
                 raise not_available(feature)
         if node is None:
             raise Refusal(
-                404, f"there is no {raw_path[:200]}; paths start with {ADMIN}/ or /lookup/v2/"
+                404,
+                f"there is no {raw_path[:200]}; paths start with {ADMIN}/, /lookup/v2/ or /ws/v2/,"
+                f" and {ADMIN}/openapi.json lists them",
             )
         if found is None:
             allowed = ", ".join(sorted(node.methods))

@@ -191,6 +191,11 @@ async def stats(call: Call) -> Response:
 async def _stats(call: Call, topic: TopicName) -> Stats:
     found = await call.context.catalog.topic(topic)
     shown: dict[str, Any] = found.stats() | {"ownerBroker": call.context.broker_id}
+    if call.flag("excludePublishers"):
+        shown["publishers"] = []
+    if call.flag("excludeConsumers"):
+        about_all = shown["subscriptions"].items()
+        shown["subscriptions"] = {name: each | {"consumers": []} for name, each in about_all}
     if call.flag("getEarliestTimeInBacklog"):
         for subscription in list(found.subscriptions.values()):
             if isinstance(subscription, Subscription):
@@ -301,6 +306,8 @@ _STATS = {
     "getPreciseBacklog": bool,
     "subscriptionBacklogSize": bool,
     "getEarliestTimeInBacklog": bool,
+    "excludePublishers": bool,
+    "excludeConsumers": bool,
 }
 
 ROUTES = [
