@@ -17,34 +17,28 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from magnetar.broker.doors.websocket.dead_letters import DeadLetters
-from magnetar.broker.doors.websocket.inbox import Inbox
 from magnetar.broker.doors.websocket.intake import BATCH_MESSAGES_MAX, Text, without
 from magnetar.broker.doors.websocket.line import CloseCode, Line
 from magnetar.broker.doors.websocket.options import ConsumerOptions, message_id
-from magnetar.broker.doors.websocket.partitions import Growth
+from magnetar.broker.doors.websocket.receiving import CLIENT_VERSION, NOT_JSON, Receiving
 from magnetar.broker.doors.websocket.service import Service
-from magnetar.broker.doors.websocket.shapes import PONG, Command, ShapeError, command, end_of_topic
+from magnetar.broker.doors.websocket.shapes import Command
 from magnetar.broker.doors.websocket.source import Source
 from magnetar.broker.doors.websocket.timers import Later
 from magnetar.broker.entry import EntryId
 from magnetar.broker.port import (
     Acknowledged,
     PortError,
-    Selection,
     SubscribeRequest,
     SubscriptionType,
 )
-from magnetar.broker.run import Run
 from magnetar.broker.wire.pulsar.commands import entry_id
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)
 
-CLIENT_VERSION = "WebSocket"
 PERMITS_MAX = 2**31 - 1
-NOT_JSON = "Failed to de-serialize from JSON"
-"""Pulsar's words."""
 
 _SINGLE = {SubscriptionType.EXCLUSIVE, SubscriptionType.FAILOVER}
 
@@ -70,22 +64,12 @@ class _Sent:
         self.copies = 0
 
 
-class ConsumerSession:
+class ConsumerSession(Receiving):
     """One consumer of one client. Implements `line.Session`."""
 
     def __init__(self, line: Line, options: ConsumerOptions, service: Service) -> None:
-        self._line = line
-        self._service = service
+        super().__init__(line, service, queue=options.queue, crypto_failure=options.crypto_failure)
         self._options = options
-        self._sources: list[Source] = []
-        self._inbox = Inbox(
-            line,
-            self,
-            bytes_max=service.config.write_buffer_bytes_per_connection_max,
-            crypto_failure=options.crypto_failure,
-            loop=service.loop,
-            now_ms=service.clock.wall_ms,
-        )
         self._sent: dict[_Key, _Sent] = {}
         self._permits = 0
         """Pull mode: messages that the client wants and has not got."""
@@ -97,20 +81,13 @@ class ConsumerSession:
         self._dead_letters: DeadLetters | None = None
         if options.dead_letter_topic is not None and options.type not in _SINGLE:
             self._dead_letters = DeadLetters(service, options.dead_letter_topic, line)
-        self._growth = Growth(service, self._add_partitions)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
     async def open(self) -> None:
         """Subscribe to every topic, and to each partition of those that have some."""
         for topic in self._options.topics:
-            count = 0
-            if topic.partition < 0:
-                count = await self._service.port.partitions(topic, create=True)
-                if count:
-                    self._growth.watch(topic, count)
-            for partition in range(count) if count else (-1,):
-                name = topic if partition < 0 else topic.partition_name(partition)
+            for name, partition in await self._partitions(topic):
                 await self._add(name, partition, from_earliest=self._options.from_earliest)
         self._growth.start()
 
@@ -128,14 +105,10 @@ class ConsumerSession:
             client_version=CLIENT_VERSION,
             caller=self._line.caller,
         )
-        source = Source(self, request, partition, self._service)
-        self._sources.append(source)
-        await source.open()
+        await self._source(request, partition).open()
 
-    async def _add_partitions(self, topic: TopicName, known: int, count: int) -> None:
-        for partition in range(known, count):
-            await self._add(topic.partition_name(partition), partition, from_earliest=True)
-        self._inbox.pump()
+    async def _open_new(self, topic: TopicName, partition: int) -> None:
+        await self._add(topic, partition, from_earliest=True)
 
     async def close(self) -> None:
         """Leave; what the client has not acknowledged goes back to the subscription."""
@@ -153,32 +126,16 @@ class ConsumerSession:
 
     # --- a client's texts
 
-    def decode(self, text: bytes) -> Command | ShapeError:
-        """Read a text."""
-        try:
-            return command(text)
-        except ShapeError as error:
-            return error
-
-    def handle(self, decoded: Command | ShapeError) -> None:
-        """Do what a text asks."""
-        if isinstance(decoded, ShapeError):
-            self._line.fail(CloseCode.INVALID, f"{NOT_JSON}: {decoded}")
-            return
-        if decoded.type == "permit":
-            self._permit(decoded.permitMessages)
-        elif decoded.type == "unsubscribe":
+    def _obey(self, asked: Command) -> None:
+        if asked.type == "permit":
+            self._permit(asked.permitMessages)
+        elif asked.type == "unsubscribe":
             self._start(self._unsubscribe())
-        elif decoded.type == "isEndOfTopic":
-            reached = all(source.ended and not source.queued for source in self._sources)
-            self._line.send(end_of_topic(reached=reached))
-        elif decoded.type == "ping":
-            self._line.send(PONG)
         else:
-            found = message_id(decoded.messageId or "")
+            found = message_id(asked.messageId or "")
             if found is None:
                 self._line.fail(CloseCode.INVALID, f"{NOT_JSON}: messageId is no message's id")
-            elif decoded.type == "negativeAcknowledge":
+            elif asked.type == "negativeAcknowledge":
                 self._negative_ack(found)
             else:
                 self._ack(found)
@@ -236,10 +193,6 @@ class ConsumerSession:
         self._acknowledge()
         self._inbox.pump()
 
-    def resume(self) -> None:
-        """Send on: the client's socket has room again."""
-        self._inbox.pump()
-
     def _acknowledge(self) -> None:
         acks, self._acks = self._acks, {}
         for source, ids in acks.items():
@@ -278,17 +231,8 @@ class ConsumerSession:
                 self._overdue.add(sent)
         sent.copies += 1
 
-    def progress(self) -> None:
-        """Ask for more, as far as there is room for it."""
-        self._top_up()
-        for source in self._sources:
-            if self._inbox.full:
-                return
-            source.resume()
-
     def _top_up(self) -> None:
-        """Keep the permits of every source at its share of what the client wants."""
-        share = max(self._options.queue // max(len(self._sources), 1), 1)
+        share = self._share()
         queued = sum(source.queued for source in self._sources)
         for source in self._sources:
             if self._options.pull:
@@ -298,22 +242,10 @@ class ConsumerSession:
 
     # --- a source's news
 
-    def take(self, source: Source, run: Run, selection: Selection) -> bool:
-        """Take entries of a source."""
-        return self._inbox.add(source, run, selection)
-
     def lost(self, source: Source) -> None:
         """Forget what is not acknowledged: it comes again."""
-        self._inbox.forget(source)
+        super().lost(source)
         self._sent = {key: sent for key, sent in self._sent.items() if sent.source is not source}
-
-    def returned(self, source: Source) -> None:  # noqa: ARG002 - all get their share
-        """Let it send."""
-        self._inbox.pump()
-
-    def gave_up(self, source: Source, error: Exception) -> None:
-        """End: a part of what the client wants does not come any more."""
-        self._line.fail(CloseCode.INTERNAL, f"{source.request.topic}: {error}")
 
     # --- back to the subscription
 
