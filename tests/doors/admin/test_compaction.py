@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from magnetar.broker.topics.compaction import Compaction
 from tests.doors.admin.processes import Processes
 from tests.topics.bodies import Said, run_of, single
 
@@ -39,6 +40,12 @@ async def test_a_topic_is_compacted_when_asked(ask: Any, any_number: Processes) 
     assert internal["compactedLedger"]["entries"] == 2
     metrics = await ask(any_number.front, "GET", "/metrics")
     assert b"pulsar_compaction_removed_event_count{" in metrics.body
+    (took,) = [
+        line
+        for line in metrics.body.decode().splitlines()
+        if line.startswith("pulsar_compaction_latency_count{")
+    ]
+    assert took.split()[-1] == "2", "both survivors were written"
 
 
 async def test_the_name_of_a_partitioned_topic_means_all_its_partitions(
@@ -54,11 +61,23 @@ async def test_the_name_of_a_partitioned_topic_means_all_its_partitions(
         assert part.json["status"] == "SUCCESS"
 
 
-async def test_one_compaction_at_a_time(ask: Any, one: Processes) -> None:
-    await filled(one, count=3000)
+async def test_one_compaction_at_a_time(
+    ask: Any, one: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(one)
+    go_on = asyncio.Event()
+    first_pass = Compaction.first_pass
+
+    async def patiently(self: Compaction) -> None:
+        await go_on.wait()
+        await first_pass(self)
+
+    monkeypatch.setattr(Compaction, "first_pass", patiently)
     answers = [await ask(one.front, "PUT", f"{T}/compaction") for _ in range(2)]
     assert [each.status for each in answers] == [204, 409]
+    go_on.set()
     assert (await ended(ask, one, T))["status"] == "SUCCESS"
+    assert (await ask(one.front, "PUT", f"{T}/compaction")).status == 204, "it has ended"
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,7 @@ async def test_buckets_have_pulsars_names_and_belong_to_topics(scrape: Any) -> N
     assert [of_first[name] for name in LATENCIES] == [0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
     assert [of_first[name] for name in SIZES] == [2, 0, 0, 0, 1, 0, 0, 0, 0]
     assert of_first["pulsar_storage_write_latency_count"] == 3
+    assert of_first["pulsar_storage_write_latency_overflow"] == 0
     assert of_first["pulsar_storage_write_latency_sum"] == 9
     assert of_first["pulsar_entry_size_count"] == 3
     shown = {labels["topic"] for labels, _ in found[SIZES[-1]]}

@@ -10,6 +10,7 @@ the ledgers that the view has survivors of still count as being there.
 
 import asyncio
 from bisect import bisect_left
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -17,6 +18,7 @@ from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.run import Run
 from magnetar.broker.storage.errors import Gap
 from magnetar.broker.topics.reading import Log
+from magnetar.broker.topics.tally import Tally, latency_bucket
 from magnetar.broker.topics.view import Survivors, View
 
 
@@ -44,6 +46,7 @@ class Compacted:
         "status",
         "succeeded",
         "survivors",
+        "tally",
         "task",
         "view",
     )
@@ -63,6 +66,8 @@ class Compacted:
         self.removed_total = 0
         """Messages left out since the topic was loaded; below: compactions."""
         self.succeeded = self.failed = 0
+        self.tally = Tally()
+        """How long it took until what was written was durable."""
 
     @property
     def running(self) -> bool:
@@ -88,7 +93,11 @@ class Compacted:
             "lastCompactionDurationTimeInMills": self.duration_ms,
         }
 
-    def figures(self) -> dict[str, float]:
+    def wrote(self, entries: int, seconds: float) -> None:
+        """Count entries of a view that took so long to be durable."""
+        self.tally.wrote(entries, seconds, latency_bucket(seconds))
+
+    def figures(self, now_s: float) -> dict[str, float | Sequence[int]]:
         """Return what metrics show."""
         view, seconds = self.view, self.duration_ms / 1000
         size = 0 if view is None else view.record.bytes
@@ -101,6 +110,7 @@ class Compacted:
             "write_rate": size / seconds if seconds else 0.0,
             "entries": 0 if view is None else view.places,
             "bytes": size,
+            "counts": self.tally.read(now_s),
         }
 
     def ledger(self) -> dict[str, Any]:

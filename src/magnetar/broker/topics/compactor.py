@@ -287,7 +287,7 @@ class Compactor:
         ledger = await compactions.begin(self._config.worker, log.epoch)
         finished = False
         try:
-            output = _Output(self._ledgers, ledger, self._refusal)
+            output = _Output(self._ledgers, ledger, self._refusal, self._clock, side.wrote)
             await output.take(compaction.second_pass())
             await output.seal()
             tally = compaction.tally
@@ -339,10 +339,20 @@ class Compactor:
 class _Output:
     """Writes survivors into a ledger."""
 
-    def __init__(self, ledgers: Ledgers, ledger: int, refusal: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        ledgers: Ledgers,
+        ledger: int,
+        refusal: Callable[[], str],
+        clock: Clock,
+        wrote: Callable[[int, float], None],
+    ) -> None:
+        """Say `wrote`, with how many entries and how many seconds it took, after each write."""
         self._ledgers = ledgers
         self._ledger = ledger
         self._refusal = refusal
+        self._clock = clock
+        self._wrote = wrote
         self.count = 0
         self.firsts: list[tuple[int, int]] = []
         """Ledger of the topic, and where its survivors begin."""
@@ -389,11 +399,13 @@ class _Output:
             else:
                 durable.set_exception(error)
 
+        began_s = self._clock.monotonic()
         self._ledgers.append(run, [Part(self._ledger, self.count, 0, run.count, "")], settled)
         count = run.count
         del run  # its views lock the buffers
         self._rows, self._bodies = bytearray(), bytearray()
         await durable
+        self._wrote(count, self._clock.monotonic() - began_s)
         self.count += count
 
     async def seal(self) -> None:

@@ -176,18 +176,32 @@ def _buckets(name: str, what: str, bounds: Sequence[str], first: int) -> list[Se
     return [*series, _slot(f"{name}_count", "Entries of the last minute.", whole)]
 
 
+_LATENCIES = ("0_5", "1", "5", "10", "20", "50", "100", "200", "1000")
+
+
+def _latencies(name: str) -> list[Series]:
+    """Return the series of a write latency.
+
+    What is beyond all buckets has two names: that of Pulsar's documentation, and that of Pulsar.
+    """
+    overflow = len(_LATENCIES)
+    return [
+        *_buckets(name, "time until they were durable, ms", _LATENCIES, first=0),
+        _slot(
+            f"{name}_overflow",
+            "Entries of the last minute that took more than 1 s to be durable.",
+            slice(overflow, overflow + 1),
+        ),
+        _gauge(
+            f"{name}_sum",
+            "Time until the entries of the last minute were durable, ms.",
+            lambda counted: counted["counts"][LATENCY_SUM] / 1000,
+        ),
+    ]
+
+
 TALLY = (
-    *_buckets(
-        "pulsar_storage_write_latency",
-        "time until they were durable, ms",
-        ("0_5", "1", "5", "10", "20", "50", "100", "200", "1000"),
-        first=0,
-    ),
-    _gauge(
-        "pulsar_storage_write_latency_sum",
-        "Time until the entries of the last minute were durable, ms.",
-        lambda counted: counted["counts"][LATENCY_SUM] / 1000,
-    ),
+    *_latencies("pulsar_storage_write_latency"),
     *_buckets(
         "pulsar_entry_size",
         "size, bytes",
@@ -207,6 +221,7 @@ COMPACTION = (
     _gauge(_K + "write_throughput", "Bytes per second it wrote.", "write_rate"),
     _gauge(_K + "compacted_entries_count", "Entries of the view.", "entries"),
     _gauge(_K + "compacted_entries_size", "Bytes of the view.", "bytes"),
+    *_latencies(_K + "latency"),
 )
 
 
@@ -279,7 +294,7 @@ class Scrape:
             self._take(name, namespace, stats)
             if topic.compacted is not None:
                 pairs = [*self._cluster, ("namespace", namespace), ("topic", name)]
-                self._compactions.add(labels(pairs), topic.compacted.figures())
+                self._compactions.add(labels(pairs), topic.compacted.figures(self._now_s))
             if topic.name.persistent:
                 self._add_stored(namespace, stats)
             if topic.inlet.tally is not None:
