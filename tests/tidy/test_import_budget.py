@@ -38,6 +38,21 @@ NOT_FOR_A_BROKER = {
 }
 
 
+NOT_BEFORE_IT_IS_USED = {
+    "avro",
+    "bcrypt",
+    "cryptography",
+    "fastavro",
+    "jwt",
+    "lz4",
+    "zstandard",
+}
+"""What a broker process loads for schemas, log-in and the like, where there is any."""
+
+MODULES_OF_OURS_MAX = 270
+"""Of a broker process before it serves anybody. More is a reason to load something later."""
+
+
 def imported(program: str) -> set[str]:
     """Return the top-level names of everything that is loaded after a program has run."""
     code = (
@@ -63,6 +78,30 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
 def test_a_broker_process_loads_no_number_crunching_and_not_its_own_client() -> None:
     broker = [module.name for module in modules() if module.name.startswith("magnetar.broker")]
     assert imported("import " + ", ".join(broker)) & NOT_FOR_A_BROKER == set()
+
+
+def test_a_broker_process_that_serves_nobody_yet_loads_only_what_it_needs() -> None:
+    assert imported("import magnetar.broker.node") & NOT_BEFORE_IT_IS_USED == set()
+    counted = (
+        "import sys, magnetar.broker.node as _; print(sum('magnetar' in m for m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", counted], capture_output=True, text=True, check=True
+    )
+    assert 200 < int(done.stdout) < MODULES_OF_OURS_MAX
+
+
+def test_a_broker_process_looks_for_garbage_again_once_it_has_loaded() -> None:
+    started = (
+        "import gc, runpy, sys; sys.argv[1:] = ['-1']\n"
+        "try:\n    runpy.run_module('magnetar.broker.node', run_name='__main__')\n"
+        "except (OSError, ValueError):\n    pass  # there is no channel at -1\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_stats()[2]['collections'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", started], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True", "0"]
 
 
 def test_a_broker_process_loads_what_judges_schemas_only_when_there_is_one() -> None:
