@@ -18,7 +18,7 @@ This is the port of the log of this process: a door need not know anything else.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.metadata.chains import Chain
 from magnetar.broker.metadata.partitions import TopicRecord
-from magnetar.broker.metadata.resource_groups import ResourceGroup, ResourceGroups
+from magnetar.broker.metadata.resource_groups import ResourceGroups
 from magnetar.broker.metadata.sequences import load_sequences
 from magnetar.broker.metadata.store import Increment, Store, StoreError
 from magnetar.broker.metadata.transactions import TransactionStore
@@ -37,7 +37,6 @@ from magnetar.broker.port import (
     ConsumerEvents,
     ListMode,
     Location,
-    NamespaceNotFoundError,
     PortError,
     Producer,
     ProducerEvents,
@@ -55,6 +54,7 @@ from magnetar.broker.schema.registry import Registry
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers, Recovered
 from magnetar.broker.storage.log import Log
+from magnetar.broker.topics.amendments import Amendments, those_in
 from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
 from magnetar.broker.topics.comings import Comings
 from magnetar.broker.topics.compaction import Opener
@@ -65,7 +65,6 @@ from magnetar.broker.topics.existence import Existence, missing
 from magnetar.broker.topics.pacing import Shared
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
-from magnetar.broker.topics.rates import Limit
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.schemas import add, admit_consumer, admit_producer, without_definition
 from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
@@ -153,10 +152,6 @@ class Catalog:
         """What deduplication knew of topics when they were closed and it could not be saved."""
         self._to_shrink: deque[TopicName] = deque()
         self._look_again_s = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._watches: list[Callable[[], None]] = []
-        self._changes_seen = 0
-        """How often a policy, or the record of a topic, has changed."""
         self.schemas = Registry(store, clock, metrics)
         self.publisher = Publisher(
             ledgers, clock, loop, metrics, held_bytes_max=config.unsynced_bytes_max
@@ -170,7 +165,16 @@ class Catalog:
         self.compactor = Compactor(
             ledgers, store, config, clock, metrics, open_body, lambda: self.trouble.reason
         )
-        self._limit_broker()
+        self._amendments = Amendments(
+            self._topics,
+            self._existence,
+            self.resource_groups,
+            self.shared,
+            self.checkpoints,
+            store=store,
+            config=config,
+            loop=loop,
+        )
         self._duties = Duties(self, ledgers, store, config, clock)
         ledgers.on_commit = self.publisher.committed
         ledgers.before_recycle = self._before_recycle
@@ -216,13 +220,7 @@ class Catalog:
         )
         self._with_buffers = await self._transactions.topics_with_buffers()
         self._with_acks = await self._transactions.cursors_with_acks()
-        self._watches += [
-            self._existence.namespaces.watch(self._namespaces_changed),
-            self._existence.partitions.watch(self._topics_changed),
-            self._existence.partitions.policies.watch(self._topic_policies_changed),
-        ]
-        self._watches.append(self.resource_groups.watch(self._groups_changed))
-        await self._apply_groups()
+        await self._amendments.start()
         self._duties.start(self._loop)
 
     async def stop(self) -> None:
@@ -231,14 +229,13 @@ class Catalog:
         The ledgers are still open when this returns; flush and close them afterwards.
         """
         self._stopping = True
-        for stop in self._watches:
-            stop()
+        await self._amendments.stop()
         await self._duties.stop()
         self._comings.stop()
         self.schemas.stop()
-        for task in [*self._loading.values(), *self._tasks]:
+        for task in self._loading.values():
             task.cancel()
-        await asyncio.gather(*self._loading.values(), *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
         reason = ServiceNotReadyError("the broker is stopping")
         await asyncio.gather(*(topic.close(reason) for topic in self.loaded()))
         await asyncio.gather(*(self.compactor.stop(topic) for topic in self.loaded()))
@@ -283,10 +280,7 @@ class Catalog:
 
     def loaded(self) -> Iterator[Topic]:
         """Yield the topics in memory. The catalog may change between two of them."""
-        for name in list(self._topics):
-            topic = self._topics.get(name)
-            if topic is not None:
-                yield topic
+        return those_in(self._topics)
 
     # --- the port: look-ups -------------------------------------------------------------
 
@@ -523,12 +517,12 @@ class Catalog:
                 closing = self._closing.get(name)
                 if closing is not None:
                     await asyncio.wait([closing])
-                changes = self._changes_seen
+                changes = self._amendments.seen
                 topic = await self._load(name)
             self._topics[name] = topic
-            if changes != self._changes_seen:
+            if changes != self._amendments.seen:
                 # What was read may be the old state, and nobody was there to be told of the new.
-                self._soon(self._apply_record(topic))
+                self._amendments.look_again(topic)
             return topic
         finally:
             self._loading.pop(name, None)
@@ -645,39 +639,11 @@ class Catalog:
             logger.exception("topic %s: the ends of its ledgers are not recorded", topic.name)
             self._flush_first.add(topic.name)
 
-    # --- resource groups ----------------------------------------------------------------
-
-    def _groups_changed(self, names: Sequence[str]) -> None:
-        self._soon(self._apply_groups(names))
-
-    async def _apply_groups(self, names: Sequence[str] = ()) -> None:
-        """Let hold what the metadata say about resource groups; of those named, also nothing."""
-        found = await self.resource_groups.all()
-        for name in {*found, *names}:
-            group = found.get(name) or ResourceGroup()
-            self.shared.limit_group(
-                name,
-                Limit(max(group.publish_messages or 0, 0), max(group.publish_bytes or 0, 0)),
-                Limit(max(group.dispatch_messages or 0, 0), max(group.dispatch_bytes or 0, 0)),
-            )
-
-    # --- settings -----------------------------------------------------------------------
+    # --- policies -----------------------------------------------------------------------
 
     def settings_changed(self) -> None:
         """Let hold what the config says now, where it is not read each time."""
-        self._limit_broker()
-        self._existence.forget_all_rules()
-        for namespace in {topic.name.namespace_name for topic in self.loaded()}:
-            self._soon(self._apply_rules(namespace))
-
-    def _limit_broker(self) -> None:
-        config = self._config
-        self.shared.limit_broker(
-            Limit(config.publish_rate_messages_max, config.publish_rate_bytes_max),
-            Limit(config.dispatch_rate_messages_max, config.dispatch_rate_bytes_max),
-        )
-
-    # --- policies -----------------------------------------------------------------------
+        self._amendments.settings_changed()
 
     async def rules_for(self, topic: TopicName) -> Rules:
         """Return what holds for a topic, which need not be there.
@@ -695,90 +661,6 @@ class Catalog:
             NamespaceNotFoundError: the tenant or the namespace is missing.
         """
         return await self._existence.rules_of(namespace)
-
-    def _namespaces_changed(self, names: Sequence[NamespaceName]) -> None:
-        """Apply new policies to the topics that are loaded."""
-        self._changes_seen += 1
-        for name in names:
-            self._existence.forget_rules(name)
-            if any(topic.name.namespace_name == name for topic in self.loaded()):
-                self._soon(self._apply_rules(name))
-
-    async def _apply_rules(self, namespace: NamespaceName) -> None:
-        try:
-            for topic in self.loaded():
-                if topic.name.namespace_name == namespace:
-                    rules = await self._existence.rules_for(topic.name, topic.own)
-                    await self._apply_to(topic, rules)
-        except NamespaceNotFoundError:
-            return  # its topics went before it
-
-    def _topics_changed(self, names: Sequence[TopicName]) -> None:
-        self._changes_seen += 1
-        for name in names:
-            topic = self._topics.get(name)
-            if topic is not None and not topic.closed:
-                self._soon(self._apply_record(topic))
-
-    def _topic_policies_changed(self, bases: Sequence[TopicName]) -> None:
-        self._changes_seen += 1
-        for base in bases:
-            self._soon(self._apply_policies(base))
-
-    async def _apply_policies(self, base: TopicName) -> None:
-        """Let hold what a topic says itself now, also for those of its partitions that are here."""
-        record = await self._existence.partitions.partitioned(base)
-        names = [base]
-        if record is not None:
-            names = [base.partition_name(index) for index in range(record.partitions)]
-        for name in names:
-            topic = self._topics.get(name)
-            if topic is not None and not topic.closed:
-                await self._apply_record(topic)
-
-    async def _apply_record(self, topic: Topic) -> None:
-        """Let hold what the metadata now say about one topic."""
-        existence, name = self._existence, topic.name
-        record = await existence.partitions.topic(name) if name.persistent else None
-        if record is not None:
-            topic.properties = record.properties
-        elif name.persistent:
-            return  # it was deleted
-        topic.own = await existence.said_by(name, record)
-        try:
-            await self._apply_to(topic, await existence.rules_for(name, topic.own))
-        except NamespaceNotFoundError:
-            return
-
-    async def _apply_to(self, topic: Topic, rules: Rules) -> None:
-        """Let rules hold for a topic that is being used."""
-        topic.apply(rules)
-        inlet, wanted = topic.inlet, topic.rules.deduplication
-        if not topic.name.persistent or wanted == (inlet.sequences is not None):
-            return
-        if wanted:
-            sequences = Sequences(await load_sequences(self._store, topic.name))
-            if topic.rules.deduplication and inlet.sequences is None:
-                inlet.sequences = sequences
-        else:
-            await self.checkpoints.save_sequences([(topic.name, inlet.sequences)])
-            if not topic.rules.deduplication:
-                inlet.sequences = None
-
-    def _soon(self, work: Coroutine[None, None, None]) -> None:
-        """Do something in the background; what it raises is logged."""
-        if self._stopping:
-            work.close()
-            return
-        task = self._loop.create_task(self._logged(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _logged(self, work: Coroutine[None, None, None]) -> None:
-        try:
-            await work
-        except Exception:  # it serves nobody in particular, so nobody else would say so
-            logger.exception("a changed policy could not be applied")
 
 
 def _look_at(task: asyncio.Task[Topic]) -> None:
