@@ -18,14 +18,13 @@ No object per entry anywhere; a handful per run.
 
 import asyncio
 import logging
-from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
 from magnetar.broker.clock import Clock
-from magnetar.broker.entry import EntryFlags, TransactionId
+from magnetar.broker.entry import TransactionId
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
     Group,
@@ -42,11 +41,7 @@ from magnetar.broker.run import (
     FIRST_INDEX,
     FLAGS,
     LENGTH,
-    MESSAGES,
     PRODUCER,
-    PUBLISH_TIME,
-    ROW_SIZE,
-    TRANSACTION,
     Run,
 )
 from magnetar.broker.storage.record import Part
@@ -57,17 +52,26 @@ from magnetar.broker.topics.producer import (
     AppendLog,
     Held,
     Inlet,
-    Numbers,
     OpenProducer,
     detached,
 )
 from magnetar.broker.topics.rates import Meters
+from magnetar.broker.topics.reports import Awaited, Report, Stored
+from magnetar.broker.topics.rows import (
+    CHUNK,
+    I64_PER_ROW,
+    Columns,
+    Rows,
+    Taken,
+    by_slot,
+    number_rows,
+    stamped,
+    stretches,
+    transactions_of,
+)
 from magnetar.broker.topics.tally import SIZE_BOUNDS_BYTES, SIZES_FROM, Tally, latency_bucket
 
 logger = logging.getLogger(__name__)
-
-_CHUNK = EntryFlags.CHUNK.value
-_I64_PER_ROW = ROW_SIZE // 8
 
 
 class Appender(Protocol):
@@ -77,123 +81,6 @@ class Appender(Protocol):
     def congested(self) -> bool: ...
     def append(self, run: Run, parts: Sequence[Part], token: object) -> None: ...
     def call_when_clear(self, callback: Callable[[], None]) -> None: ...
-
-
-class _Rows(NamedTuple):
-    """Rows of one producer within a published run."""
-
-    producer: OpenProducer
-    slot: int
-    first_row: int
-    """Where they start in the run that is reported."""
-    run: Run
-
-
-class _Stored(NamedTuple):
-    """A part of a record that is on its way to the disk."""
-
-    producer: OpenProducer
-    group: int
-    ledger: int
-    end_entry: int
-    highest: int
-
-
-class _Taken(NamedTuple):
-    """What was taken of one producer."""
-
-    entries: int
-    messages: int
-    size_bytes: int
-    publish_first_ms: int
-    publish_last_ms: int
-    chunks: int
-
-
-class _Columns:
-    """A run looked into column by column, for groups of one row."""
-
-    __slots__ = (
-        "flags",
-        "longs",
-        "messages",
-        "now_ms",
-        "sizes",
-        "taken",
-        "taken_bytes",
-        "times_ms",
-    )
-
-    def __init__(self, run: Run, now_ms: int) -> None:
-        self.messages: list[int] = run.u32(MESSAGES).tolist()
-        self.sizes: list[int] = run.u32(LENGTH).tolist()
-        self.times_ms: list[int] = run.i64(PUBLISH_TIME).tolist()
-        self.flags: list[int] = run.u32(FLAGS).tolist()
-        self.longs = run.rows.cast("q")
-        self.now_ms = now_ms
-        self.taken = 0
-        self.taken_bytes = 0
-
-
-class _Awaited(NamedTuple):
-    """A duplicate that is confirmed only if its first copy became durable."""
-
-    group: int
-    sequences: Sequences
-    name: str
-    highest: int
-
-
-class _Report:
-    """What a door is to be told about one run, prepared as if all goes well."""
-
-    __slots__ = (
-        "awaited",
-        "began_s",
-        "behind",
-        "counted",
-        "done",
-        "groups",
-        "parts",
-        "run",
-        "stored",
-    )
-
-    def __init__(self, run: Run, done: PublishDone) -> None:
-        self.began_s = 0.0
-        self.run = run
-        self.done = done
-        self.groups: list[Group] = []
-        self.parts: list[Part] = []
-        self.stored: list[_Stored] = []
-        self.awaited: list[_Awaited] | None = None
-        self.counted: list[OpenProducer] = []
-        """One entry per group: whose it is."""
-        self.behind: list[_Report] | None = None
-        """Reports that have nothing to store themselves and wait their turn."""
-
-    def fail(self, stored: _Stored, error: PortError) -> None:
-        """Turn a group that was thought stored into a refused one."""
-        group = self.groups[stored.group]
-        self.groups[stored.group] = group._replace(
-            ledger=NOT_STORED, first_entry=NOT_STORED, error=error
-        )
-
-    def send(self) -> None:
-        """Tell the door, then those that wait behind."""
-        for group, sequences, name, highest in self.awaited or ():
-            if sequences.durable(name) < highest:
-                self.groups[group] = self.groups[group]._replace(
-                    error=PersistenceError("the first copy of this message could not be stored")
-                )
-        try:
-            self.done(self.run, self.groups)
-        except Exception:  # a door's mistake must not cost other connections their receipts
-            logger.exception("a door could not take its receipts")
-        for producer in self.counted:
-            producer.reported()
-        for report in self.behind or ():
-            report.send()
 
 
 class Publisher:
@@ -214,8 +101,8 @@ class Publisher:
         self._held_bytes_max = held_bytes_max
         self._held_bytes = 0
         self._clear_callbacks: list[Callable[[], None]] = []
-        self._last: _Report | None = None
-        self._soon: list[_Report] = []
+        self._last: Report | None = None
+        self._soon: list[Report] = []
         self.refusal: PortError | None = None
         """Why nothing at all may be stored at the moment, such as a disk nearly full."""
         self.on_failure: Callable[[str], None] = _ignore
@@ -247,10 +134,10 @@ class Publisher:
         slots = run.u32(PRODUCER).tolist()
         first = slots[0]
         if slots.count(first) == len(slots):
-            report = _Report(run, done)
-            self._take(report, _Rows(_opened(producers, first), first, 0, run))
+            report = Report(run, done)
+            self._take(report, Rows(_opened(producers, first), first, 0, run))
         else:
-            report = self._take_mixed(*_by_slot(run, slots), producers, done)
+            report = self._take_mixed(*by_slot(run, slots), producers, done)
         self._runs.value += 1
         self._send_off(report)
         return not self.congested
@@ -269,10 +156,10 @@ class Publisher:
 
     def _take_mixed(
         self, run: Run, slots: list[int], producers: Sequence[Producer | None], done: PublishDone
-    ) -> _Report:
+    ) -> Report:
         """Decide about the rows of several producers, which come one after the other."""
-        report = _Report(run, done)
-        columns: _Columns | None = None
+        report = Report(run, done)
+        columns: Columns | None = None
         at, count = 0, len(slots)
         while at < count:
             slot = slots[at]
@@ -284,11 +171,11 @@ class Publisher:
                 # Producers that do not batch, over many topics: most groups are one row. Looking
                 # into the columns once costs a third of making a run of each row.
                 if columns is None:
-                    columns = _Columns(run, self._clock.wall_ms())
+                    columns = Columns(run, self._clock.wall_ms())
                 self._store_row(report, columns, at, slot, producer)
                 at = end
                 continue
-            self._take(report, _Rows(producer, slot, at, run.slice(at, end - at)))
+            self._take(report, Rows(producer, slot, at, run.slice(at, end - at)))
             at = end
         if columns is not None:
             self._entries.value += columns.taken
@@ -312,7 +199,7 @@ class Publisher:
         )
 
     def _store_row(
-        self, report: _Report, columns: _Columns, at: int, slot: int, producer: OpenProducer
+        self, report: Report, columns: Columns, at: int, slot: int, producer: OpenProducer
     ) -> None:
         """Do for one row what `_store` does for many."""
         inlet = producer.inlet
@@ -320,7 +207,7 @@ class Publisher:
         assert log is not None
         messages, size_bytes = columns.messages[at], columns.sizes[at]
         time_ms, now_ms = columns.times_ms[at], columns.now_ms
-        longs, place = columns.longs, at * _I64_PER_ROW
+        longs, place = columns.longs, at * I64_PER_ROW
         longs[place + FIRST_INDEX] = log.next_index
         longs[place + BROKER_TIME] = now_ms
         log.next_index += messages
@@ -329,14 +216,14 @@ class Publisher:
         inlet.tally.counts[SIZES_FROM + bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
         ledger, entry = log.reserve(1)
         report.parts.append(Part(ledger, entry, at, 1, ""))
-        report.stored.append(_Stored(producer, len(report.groups), ledger, entry + 1, NO_SEQUENCE))
+        report.stored.append(Stored(producer, len(report.groups), ledger, entry + 1, NO_SEQUENCE))
         report.groups.append(Group(slot, at, 1, ledger, entry))
         report.counted.append(producer)
         producer.pending += 1
         producer.messages_in += messages
         producer.bytes_in += size_bytes
         inlet.count(1, messages, size_bytes, now_ms)
-        if columns.flags[at] & _CHUNK:
+        if columns.flags[at] & CHUNK:
             producer.chunks_in += 1
             inlet.chunks_in += 1
         columns.taken += 1
@@ -345,7 +232,7 @@ class Publisher:
 
     # --- one group ----------------------------------------------------------------------
 
-    def _take(self, report: _Report, rows: _Rows) -> None:
+    def _take(self, report: Report, rows: Rows) -> None:
         """Decide about the rows of one producer."""
         producer = rows.producer
         inlet = producer.inlet
@@ -381,7 +268,7 @@ class Publisher:
             return producer.inlet.refusal
         return None if producer.inlet.log is None else self.refusal
 
-    def _refuse(self, report: _Report, rows: _Rows, error: PortError) -> None:
+    def _refuse(self, report: Report, rows: Rows, error: PortError) -> None:
         producer, slot, first_row, run = rows
         self._refused.value += run.count
         report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED, error))
@@ -393,7 +280,7 @@ class Publisher:
             producer.refusal = error
             self._loop.call_soon(producer.end, error)
 
-    def _hand_out(self, report: _Report, rows: _Rows) -> None:
+    def _hand_out(self, report: Report, rows: Rows) -> None:
         """Pass rows of a topic that keeps nothing straight to its subscriptions."""
         gate = rows.producer.inlet.gate
         if gate is None:
@@ -402,7 +289,7 @@ class Publisher:
         for piece in self._through(gate, report, rows):
             self._hand_out_all(report, piece)
 
-    def _hand_out_all(self, report: _Report, rows: _Rows) -> None:
+    def _hand_out_all(self, report: Report, rows: Rows) -> None:
         producer, slot, first_row, run = rows
         inlet = producer.inlet
         if run.transactions is not None and transactions_of(run):
@@ -410,13 +297,13 @@ class Publisher:
             self._refuse(report, rows, error)
             return
         now_ms = self._clock.wall_ms()
-        self._count_in(_stamped(run, inlet.messages_in, now_ms), producer, now_ms)
+        self._count_in(stamped(run, inlet.messages_in, now_ms), producer, now_ms)
         if inlet.offer is not None:
             inlet.offer(run)
         report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED))
         self._count(report, producer)
 
-    def _admit(self, report: _Report, rows: _Rows, log: AppendLog) -> None:
+    def _admit(self, report: Report, rows: Rows, log: AppendLog) -> None:
         """Give rows their entry ids, apart from those that are stored already."""
         inlet = rows.producer.inlet
         if inlet.sequences is None and inlet.gate is None:
@@ -434,13 +321,13 @@ class Publisher:
             counts, sizes, first_ms, last_ms = zip(*written, strict=True)
             log.wrote(sum(counts), sum(sizes), min(first_ms), max(last_ms))
 
-    def _through(self, gate: Gate, report: _Report, rows: _Rows) -> Iterator[_Rows]:
+    def _through(self, gate: Gate, report: Report, rows: Rows) -> Iterator[Rows]:
         """Yield the rows that may pass the gate of a topic; refuse the others, in their turn."""
         producer, slot, first_row, run = rows
         for first, count, error in gate.judged(run, self._clock.wall_ms()):
             whole = count == run.count
             piece = (
-                rows if whole else _Rows(producer, slot, first_row + first, run.slice(first, count))
+                rows if whole else Rows(producer, slot, first_row + first, run.slice(first, count))
             )
             if error is not None:
                 self._refuse(report, piece, error)
@@ -449,8 +336,8 @@ class Publisher:
 
     def _store_new(
         self,
-        report: _Report,
-        rows: _Rows,
+        report: Report,
+        rows: Rows,
         log: AppendLog,
         sequences: Sequences,
         written: list[tuple[int, int, int, int]],
@@ -460,7 +347,7 @@ class Publisher:
         for judgement, first, count, highest in sequences.judge(producer.name, run):
             if judgement is Judgement.NEW:
                 piece = run if count == run.count else run.slice(first, count)
-                new = _Rows(producer, slot, first_row + first, piece)
+                new = Rows(producer, slot, first_row + first, piece)
                 written.append(self._store(report, new, log, highest))
                 continue
             self._duplicates.value += count
@@ -468,19 +355,19 @@ class Publisher:
                 if report.awaited is None:
                     report.awaited = []
                 report.awaited.append(
-                    _Awaited(len(report.groups), sequences, producer.name, highest)
+                    Awaited(len(report.groups), sequences, producer.name, highest)
                 )
             report.groups.append(Group(slot, first_row + first, count, NOT_STORED, NOT_STORED))
             self._count(report, producer)
 
     def _store(
-        self, report: _Report, rows: _Rows, log: AppendLog, highest: int
+        self, report: Report, rows: Rows, log: AppendLog, highest: int
     ) -> tuple[int, int, int, int]:
         """Add rows to the record; return what the log is to be told about them."""
         producer, slot, first_row, run = rows
         now_ms = self._clock.wall_ms()
         count = run.count
-        taken = _stamped(run, log.next_index, now_ms)
+        taken = stamped(run, log.next_index, now_ms)
         log.next_index += taken.messages
         tally = producer.inlet.tally
         if tally is None:
@@ -496,12 +383,12 @@ class Publisher:
         # The journal names the producer only where reading it back may raise its sequence id.
         name = "" if highest == NO_SEQUENCE else producer.name
         report.parts.append(Part(ledger, entry, first_row, count, name))
-        report.stored.append(_Stored(producer, len(report.groups), ledger, entry + count, highest))
+        report.stored.append(Stored(producer, len(report.groups), ledger, entry + count, highest))
         report.groups.append(Group(slot, first_row, count, ledger, entry))
         self._count(report, producer)
         return count, taken.size_bytes, taken.publish_first_ms, taken.publish_last_ms
 
-    def _count_in(self, taken: _Taken, producer: OpenProducer, now_ms: int) -> None:
+    def _count_in(self, taken: Taken, producer: OpenProducer, now_ms: int) -> None:
         entries, messages, size_bytes, _, _, chunks = taken
         inlet = producer.inlet
         inlet.count(entries, messages, size_bytes, now_ms)
@@ -515,11 +402,11 @@ class Publisher:
         self._entries.value += entries
         self._bytes.value += size_bytes
 
-    def _count(self, report: _Report, producer: OpenProducer) -> None:
+    def _count(self, report: Report, producer: OpenProducer) -> None:
         producer.pending += 1
         report.counted.append(producer)
 
-    def _send_off(self, report: _Report) -> None:
+    def _send_off(self, report: Report) -> None:
         """Append what there is to append; report the rest behind what is on its way."""
         if report.parts:
             report.began_s = self._clock.monotonic()
@@ -549,11 +436,11 @@ class Publisher:
         Tokens that are not runs are functions, called with the error.
         """
         touched: dict[Inlet, int] = {}
-        reports: list[_Report] = []
+        reports: list[Report] = []
         if error is not None:
             self.on_failure(str(error))
         for token in tokens:
-            if isinstance(token, _Report):
+            if isinstance(token, Report):
                 reports.append(token)
                 for stored in token.stored:
                     inlet = stored.producer.inlet
@@ -573,7 +460,7 @@ class Publisher:
             began_s = (reports[0].began_s + reports[-1].began_s) / 2
             _count_latency(touched, self._clock.monotonic() - began_s)
 
-    def _settle(self, report: _Report, stored: _Stored, error: Exception | None) -> None:
+    def _settle(self, report: Report, stored: Stored, error: Exception | None) -> None:
         producer, _, ledger, end_entry, highest = stored
         inlet = producer.inlet
         if error is not None:
@@ -584,7 +471,7 @@ class Publisher:
         if highest != NO_SEQUENCE and inlet.sequences is not None:
             inlet.sequences.stored(producer.name, highest)
 
-    def _lose(self, report: _Report, stored: _Stored, cause: Exception) -> None:
+    def _lose(self, report: Report, stored: Stored, cause: Exception) -> None:
         """Refuse a group that did not become durable, and what its producer sends after it.
 
         Whatever was appended behind it fails in the same commit, so that its entry ids can be
@@ -600,7 +487,7 @@ class Publisher:
             producer.refusal = error
             self._loop.call_soon(producer.end, error)
 
-    def _take_back(self, report: _Report, stored: _Stored) -> None:
+    def _take_back(self, report: Report, stored: Stored) -> None:
         """Count what was thought stored as refused, not as received."""
         group, producer = report.groups[stored.group], stored.producer
         lost = report.run.slice(group.first_row, group.count)
@@ -609,7 +496,7 @@ class Publisher:
             group.count,
             lost.message_count(),
             sum(sizes),
-            sum(1 for flag in lost.u32(FLAGS) if flag & _CHUNK),
+            sum(1 for flag in lost.u32(FLAGS) if flag & CHUNK),
         )
         if producer.inlet.tally is not None:
             producer.inlet.tally.take_back(sizes)
@@ -619,7 +506,7 @@ class Publisher:
 
     # --- topics without an open ledger --------------------------------------------------
 
-    def _hold(self, rows: _Rows, done: PublishDone) -> None:
+    def _hold(self, rows: Rows, done: PublishDone) -> None:
         """Keep a copy of rows until the log has a ledger for them."""
         producer, slot, _, run = rows
         inlet = producer.inlet
@@ -702,7 +589,7 @@ class Publisher:
         held.popleft()
         pieces = [
             head._replace(run=piece, size_bytes=0, error=error)
-            for piece, error in _stretches(head.run, failed)
+            for piece, error in stretches(head.run, failed)
         ]
         pieces[0] = pieces[0]._replace(size_bytes=head.size_bytes)
         head.producer.pending += len(pieces) - 1
@@ -714,14 +601,14 @@ class Publisher:
             self._refuse(report, rows, error)
             self._send_off(report)
 
-    def _next_held(self, held: deque[Held]) -> tuple[_Rows, _Report]:
+    def _next_held(self, held: deque[Held]) -> tuple[Rows, Report]:
         run, producer, slot, done, size_bytes, _ = held.popleft()
         self._held_bytes -= size_bytes
         producer.pending -= 1  # counted again with the report
         gate = producer.inlet.gate
         if gate is not None and gate.meters is not None:
             gate.meters.take(-run.message_count(), -run.body_bytes())  # measured again, too
-        return _Rows(producer, slot, 0, run), _Report(run, done)
+        return Rows(producer, slot, 0, run), Report(run, done)
 
     def _release_held(self) -> None:
         """Let the doors read on once half of what may be held is free."""
@@ -749,74 +636,6 @@ def _pace(meters: Meters, producer: OpenProducer, messages: int, size_bytes: int
 
 def _ignore(reason: str) -> None:
     """Stand in for `on_failure` until somebody listens."""
-
-
-def _stamped(run: Run, first_index: int, now_ms: int) -> _Taken:
-    """Fill in what the topic decides about rows, and measure them."""
-    if run.count == 1:
-        # Producers that do not batch, over many topics, make many runs of one row.
-        words, longs = run.rows.cast("I"), run.rows.cast("q")
-        longs[FIRST_INDEX], longs[BROKER_TIME] = first_index, now_ms
-        time_ms = longs[PUBLISH_TIME]
-        chunks = 1 if words[FLAGS] & _CHUNK else 0
-        return _Taken(1, words[MESSAGES], words[LENGTH], time_ms, time_ms, chunks)
-    messages = run.stamp(first_index, now_ms) - first_index
-    times = run.i64(PUBLISH_TIME).tolist()
-    flags = run.u32(FLAGS)
-    chunks = sum(1 for flag in flags if flag & _CHUNK) if flags[0] & _CHUNK else 0
-    return _Taken(run.count, messages, run.body_bytes(), min(times), max(times), chunks)
-
-
-def _by_slot(run: Run, slots: list[int]) -> tuple[Run, list[int]]:
-    """Return the rows ordered by slot, each producer's in the order it sent them, and the slots."""
-    ordered = sorted(slots)
-    if ordered == slots:
-        return run, slots
-    selected = run.select(sorted(range(run.count), key=slots.__getitem__))
-    # A selection is a copy of rows that cannot be written; the topic has to stamp them.
-    rows = bytearray(selected.rows)
-    return Run(rows, selected.buffer, selected.base, selected.transactions), ordered
-
-
-def transactions_of(run: Run) -> set[TransactionId]:
-    """Return the transactions that rows of a published run are in."""
-    if run.transactions is None:
-        return set()
-    return {run.transactions[number - 1] for number in run.u32(TRANSACTION).tolist() if number}
-
-
-def number_rows(run: Run, numbers: Numbers | None) -> bool:
-    """Put the topic's numbers of its transactions into rows; False: some have to join first."""
-    column = run.u32(TRANSACTION)
-    places: list[int] = column.tolist()
-    used = set(places) - {0}
-    if not used:
-        return True
-    if numbers is None or run.transactions is None:
-        return False
-    found = {place: numbers.number_of(run.transactions[place - 1]) for place in used}
-    known = {place: number for place, number in found.items() if number is not None}
-    if len(known) < len(found):
-        return False
-    known[0] = 0
-    column[:] = memoryview(array("I", [known[place] for place in places]))
-    return True
-
-
-def _stretches(
-    run: Run, failed: Mapping[TransactionId, PortError]
-) -> list[tuple[Run, PortError | None]]:
-    """Cut a run where rows that are refused begin and end."""
-    assert run.transactions is not None
-    errors = [None, *(failed.get(each) for each in run.transactions)]
-    by_row = [errors[number] for number in run.u32(TRANSACTION).tolist()]
-    pieces: list[tuple[Run, PortError | None]] = []
-    first = 0
-    for row in range(1, run.count + 1):
-        if row == run.count or by_row[row] is not by_row[first]:
-            pieces.append((run.slice(first, row - first), by_row[first]))
-            first = row
-    return pieces
 
 
 def _opened(producers: Sequence[Producer | None], slot: int) -> OpenProducer:
