@@ -47,6 +47,20 @@ async def test_pulsars_names_mean_the_same(store: Store) -> None:
     assert await settings.stored() == {}
 
 
+async def test_a_word_is_set_shown_and_there_after_a_restart(store: Store) -> None:
+    settings = LiveSettings(store, config())
+    await settings.set("schema_strategy", "BACKWARD")
+    after = config()
+    again = LiveSettings(store, after)
+    await again.load()
+    assert after.schema_strategy == "BACKWARD"
+    assert shown(await again.stored()) == {"schema_strategy": "BACKWARD"}
+    assert shown(again.in_force())["schema_required"] == "false"
+    await settings.set("isAllowAutoUpdateSchemaEnabled", "false")
+    await again.load()
+    assert not after.schema_updates_allowed
+
+
 async def test_what_is_divided_is_set_and_shown_for_the_whole_folder(store: Store) -> None:
     mine = config(workers=4, write_cache_bytes_max=8 * MIB)
     settings = LiveSettings(store, mine)
@@ -67,6 +81,8 @@ async def test_what_is_divided_is_set_and_shown_for_the_whole_folder(store: Stor
         ("dispatch_entries_max", "1.5", "'1.5' is not a whole number"),
         ("dispatch_entries_max", "many", "is not a whole number"),
         ("auto_topic_creation", "1", "neither true nor false"),
+        ("schema_strategy", "backward", "schema_strategy is 'backward', allowed: FULL, "),
+        ("schema_strategy", "", "schema_strategy is '', allowed: FULL, "),
         ("journal_file_bytes", "5", "read at the start only"),
         ("message_ttl_s", "5", "read at the start only"),
         ("loadFactor", "3", "there is no live setting"),

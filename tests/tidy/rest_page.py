@@ -19,13 +19,14 @@ Made from the tables of routes in `broker/doors/admin/` by `tests/tidy/rest_page
 the two alike. Paths, bodies and answers are those of Apache Pulsar's admin REST; the same as
 OpenAPI 3.1, with every schema, is under `/admin/v2/openapi.json` of a running broker.
 
-`{domain}` is `persistent` or `non-persistent`. Each part of a name is escaped: a topic `a/b` is
-`a%2Fb` in a path. Bodies are JSON, with `Content-Type: application/json`. A call that only does
-something answers 204; so does asking for what is not set. A refusal is `{"reason": "..."}` with 400
-(the body cannot be read), 401 and 403 (see who may call), 404 (not there), 405 (not on this kind of
-topic), 409 (exists, or is in use), 412 (a value that cannot be), 501 (Pulsar has it, this version
-has not) or 503 (try again). A call about a partitioned topic is about all its partitions, where
-that makes sense.
+`{domain}` is `persistent` or `non-persistent`. Each part of a name is escaped: a topic `a?b` is
+`a%3Fb` in a path, a subscription `a/b` is `a%2Fb`; topics have no slash. Bodies are JSON, with
+`Content-Type: application/json`. A call that only does something answers 204; so does asking for
+what is not set. A refusal is `{"reason": "..."}` with 400 (the body cannot be read), 401 and 403
+(see who may call), 404 (not there), 405 (not on this kind of topic), 409 (exists, or is in use),
+412 (a value that cannot be; of partitions 406 and 422, as in Pulsar), 501 (Pulsar has it, this
+version has not) or 503 (try again). A call about a partitioned topic is about all its partitions,
+where that makes sense.
 
 """
 COLUMNS = "| call | takes | query | does | right |\n|---|---|---|---|---|\n"

@@ -27,11 +27,6 @@ def setting(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
-def one_of(default: str, *others: str) -> Any:
-    """Declare a setting that is one of some words."""
-    return field(default=default, metadata={"words": (default, *others)})
-
-
 def live(
     default: Any, low: float = 0, high: float = 1, *, pulsar: str = "", divided: bool = False
 ) -> Any:
@@ -48,6 +43,14 @@ def live(
     if not isinstance(default, bool):
         metadata |= {"low": low, "high": high}
     return field(default=default, metadata=metadata)
+
+
+def live_one_of(default: str, *others: str) -> Any:
+    """Declare a setting that is one of some words, and may change while the broker runs."""
+    words = (default, *others)
+    return field(
+        default=default, metadata={"live": True, "pulsar": "", "divided": False, "words": words}
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,14 +140,14 @@ class BrokerConfig:
     """Mebibytes to keep of it; -1: no limit. It may go once either limit is exceeded."""
     message_ttl_s: int = setting(0, 0, 2**31)
     """Seconds after which a message counts as acknowledged; 0: never."""
-    schema_strategy: str = one_of(
+    schema_strategy: str = live_one_of(
         "FULL", "FULL_TRANSITIVE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD",
         "FORWARD_TRANSITIVE", "ALWAYS_COMPATIBLE", "ALWAYS_INCOMPATIBLE",
     )  # fmt: skip
     """How a new schema must go with those before it, in Pulsar's words. Namespaces may differ."""
-    schema_required: bool = False
+    schema_required: bool = live(False)
     """Refuse producers without a schema on topics that have one. Namespaces may differ."""
-    schema_updates_allowed: bool = True
+    schema_updates_allowed: bool = live(True, pulsar="isAllowAutoUpdateSchemaEnabled")
     """Clients may add versions of a schema. Namespaces may differ."""
 
     # --- compaction

@@ -178,7 +178,7 @@ non-persistent/acme/shop/orders/stats               GET
 {t}/compaction                                      GET PUT
 {t}/offload                                         GET PUT
 {t}/unload                                          PUT
-{t}/truncate                                        DELETE
+{t}/truncate                                        DELETE PUT
 {t}/trim                                            POST
 {t}/permissions                                     GET
 {t}/permissions/role                                POST DELETE

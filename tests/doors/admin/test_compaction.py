@@ -99,13 +99,14 @@ async def test_trim_drops_nothing_that_retention_keeps(ask: Any, any_number: Pro
     assert (await ask(any_number.front, "GET", f"{T}/internalStats")).json["numberOfEntries"] == 6
 
 
-async def test_truncate_empties_the_backlogs(ask: Any, any_number: Processes) -> None:
+@pytest.mark.parametrize("method", ["DELETE", "PUT"])
+async def test_truncate_empties_the_backlogs(ask: Any, any_number: Processes, method: str) -> None:
     await ask(any_number.front, "PUT", T)
     await ask(any_number.front, "PUT", f"{T}/subscription/s")
     await filled(any_number)
     await ask(any_number.front, "PUT", f"{T}/compaction")
     await ended(ask, any_number, T)
-    assert (await ask(any_number.front, "DELETE", f"{T}/truncate")).status == 204
+    assert (await ask(any_number.front, method, f"{T}/truncate")).status == 204
     stats = (await ask(any_number.front, "GET", f"{T}/stats")).json
     assert stats["subscriptions"]["s"]["msgBacklog"] == 0
     internal = (await ask(any_number.front, "GET", f"{T}/internalStats")).json

@@ -48,10 +48,10 @@ async def test_a_non_persistent_topic_can_be_partitioned_too(
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (0, 412),
-        (-1, 412),
-        (10_001, 412),
-        ({"partitions": 0}, 412),
+        (0, 406),
+        (-1, 406),
+        (10_001, 406),
+        ({"partitions": 0}, 406),
         *((body, 400) for body in NO_NUMBERS),
     ],
 )
@@ -71,8 +71,9 @@ async def test_partitions_only_grow_and_take_their_subscriptions_along(
     front = any_number.front
     await ask(front, "PUT", f"{T}/partitions", 2)
     await ask(front, "PUT", f"{T}/subscription/a%2Fb")
-    assert (await ask(front, "POST", f"{T}/partitions", 2)).status == 412
-    assert (await ask(front, "POST", f"{T}/partitions", 1)).status == 412
+    assert (await ask(front, "POST", f"{T}/partitions", 2)).status == 204
+    assert (await ask(front, "POST", f"{T}/partitions", 1)).status == 422
+    assert (await ask(front, "POST", f"{T}/partitions", 10_001)).status == 422
     assert (await ask(front, "POST", f"{T}/partitions", 5)).status == 204
     assert (await ask(front, "GET", f"{T}/partitions")).json["partitions"] == 5
     for i in range(5):
@@ -129,7 +130,6 @@ async def test_subscriptions_are_those_of_all_partitions(ask: Any, any_number: P
 @pytest.mark.parametrize(
     ("method", "tail", "body"),
     [
-        ("DELETE", "", b""),
         ("GET", "/internalStats", b""),
         ("GET", "/lastMessageId", b""),
         ("GET", "/messageid/0", b""),
@@ -195,3 +195,29 @@ async def test_an_owner_that_is_down_fails_the_call_and_says_so(ask: Any, two: P
     answer = await ask(two.front, "GET", f"{T}/partitioned-stats")
     assert answer.status == 503
     assert "does not answer" in answer.reason
+
+
+async def test_asking_again_for_as_many_partitions_makes_those_that_are_missing(
+    ask: Any, any_number: Processes
+) -> None:
+    front = any_number.front
+    await ask(front, "PUT", f"{T}/partitions", 3)
+    assert (await ask(front, "DELETE", f"{T}-partition-1")).status == 204
+    assert len((await ask(front, "GET", f"{A}/persistent/public/default")).json) == 2
+    assert (await ask(front, "POST", f"{T}/partitions", 3)).status == 204
+    assert len((await ask(front, "GET", f"{A}/persistent/public/default")).json) == 3
+
+
+async def test_a_topic_is_told_what_it_is_when_it_is_taken_for_the_other_kind(
+    ask: Any, any_number: Processes
+) -> None:
+    front, plain = any_number.front, f"{A}/persistent/public/default/plain"
+    await ask(front, "PUT", f"{T}/partitions", 3)
+    await ask(front, "PUT", plain)
+    refused = await ask(front, "DELETE", T)
+    assert (refused.status, "DELETE .../partitions" in refused.reason) == (409, True)
+    for method, body in [("DELETE", b""), ("POST", 5)]:
+        refused = await ask(front, method, f"{plain}/partitions", body)
+        assert (refused.status, "is not partitioned" in refused.reason) == (409, True)
+        missing = f"{A}/persistent/public/default/missing/partitions"
+        assert (await ask(front, method, missing, body)).status == 404

@@ -172,6 +172,14 @@ async def test_a_policy_with_a_wrong_value_changes_nothing(
         assert await is_unset(ask, app, path, policy)
 
 
+async def test_a_namespace_is_not_made_for_another_cluster(ask: Any, app: AdminApp) -> None:
+    path = "/admin/v2/namespaces/public/fresh"
+    answer = await ask(app, "PUT", path, {"replication_clusters": ["mars"]})
+    assert (answer.status, "replication is not supported" in answer.reason) == (412, True)
+    assert (await ask(app, "GET", path)).status == 404
+    assert (await ask(app, "PUT", path, {"replication_clusters": ["standalone"]})).status == 204
+
+
 @pytest.mark.parametrize("name", ["retention", "dispatchRate", "backlogQuotaMap", "replication"])
 async def test_a_policy_of_nothing_is_refused(ask: Any, app: AdminApp, name: str) -> None:
     for path, what in [

@@ -159,7 +159,7 @@ async def test_stats_may_leave_out_who_publishes_and_consumes(
         assert (len(found["publishers"]), len(consumers)) == shown
     found = (await ask(any_number.front, "GET", f"{T}/stats?excludeConsumers=true")).json
     assert (len(found["publishers"]), found["subscriptions"]["s"]["consumers"]) == (1, [])
-    assert found["subscriptions"]["s"]["type"] == "Shared"
+    assert found["subscriptions"]["s"]["type"] == "Exclusive"
 
 
 async def test_internal_stats_show_ledgers_and_cursors(ask: Any, one: Processes) -> None:

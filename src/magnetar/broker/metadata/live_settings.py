@@ -20,7 +20,7 @@ from magnetar.broker.metadata.store import Delete, Put, Store
 
 logger = logging.getLogger(__name__)
 
-Value = bool | int | float
+Value = bool | int | float | str
 
 _WORDS = {"true": True, "false": False}
 
@@ -73,7 +73,7 @@ class LiveSettings:
         for key, each in await self._store.scan(paths.SETTINGS):
             name = key.removeprefix(paths.SETTINGS)
             try:
-                found[name] = parse(name, each.value.decode())
+                found[name] = parse(name, each.value.decode().strip('"'))
             except (ConfigError, UnicodeDecodeError) as error:
                 logger.warning("the setting %s is left as it was started with: %s", name, error)
         return found
@@ -140,6 +140,9 @@ def parse(name: str, text: str) -> Value:
             raise ConfigError(f"{name}: {text[:50]!r} is neither true nor false")
         return _WORDS[text.lower()]
     value: Value
+    if isinstance(default, str):
+        check(name, text[:50])
+        return text
     try:
         value = int(text) if isinstance(default, int) else float(text)
     except ValueError:
@@ -155,8 +158,14 @@ def shown(values: Mapping[str, Value]) -> dict[str, str]:
     for name, value in values.items():
         for each in (name, LIVE[name]["pulsar"]):
             if each:
-                told[each] = f"{value:.12g}" if isinstance(value, float) else str(value).lower()
+                told[each] = _text(value)
     return told
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _nothing() -> None:

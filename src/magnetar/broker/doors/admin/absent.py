@@ -1,8 +1,8 @@
 """What Pulsar's admin REST has and this version has not: said as such, with 501.
 
     /admin/v3/functions/...                        one that is not switched on: as Pulsar says it
-    /admin/v2/namespaces/t/n/dispatchRate          a word about a namespace
-    /admin/v2/clusters/west/peers                  a word about a cluster
+    /admin/v2/namespaces/t/n/migration             a word about a namespace
+    /admin/v2/clusters/west/migrate                a word about a cluster
 
 A tool that is told 404 looks for a mistake in its path; there is none. Source: Pulsar's admin
 REST, v2 and v3.
@@ -40,7 +40,6 @@ _CLUSTER_WORDS = {
     "migrate": "migrating to another cluster",
 }
 _WORDS = {
-    "dispatchRate": "rate limits",
     "migration": "migrating to another cluster",
     "scanOffloadedLedgers": "tiered storage",
 }
@@ -105,7 +104,7 @@ def _about_namespace(words: Sequence[str]) -> str | None:
 
 def _about_topic(words: Sequence[str]) -> str | None:
     match words:
-        case ["subscription", _, word, *_] | [_, "dispatchRate" as word] | [word, *_]:
+        case ["subscription", _, word, *_] | [word, *_]:
             return _WORDS.get(word)
         case _:
             return None

@@ -100,6 +100,7 @@ ROUTES = [
     Route("GET", f"{TOPIC}/compaction", compaction_status, Right.READ, answer=Progress),
     Route("POST", f"{TOPIC}/trim", trim, Right.NAMESPACE),
     Route("DELETE", f"{TOPIC}/truncate", truncate, Right.NAMESPACE),
+    Route("PUT", f"{TOPIC}/truncate", truncate, Right.NAMESPACE),  # as older tools have it
     Route(
         "GET",
         f"{TOPIC}/getMessageIdByIndex",

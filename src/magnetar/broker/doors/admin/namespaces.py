@@ -15,7 +15,7 @@ from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.context import in_parallel
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import pass_on
-from magnetar.broker.doors.admin.policies import NAMESPACE
+from magnetar.broker.doors.admin.policies import NAMESPACE, check_clusters
 from magnetar.broker.doors.admin.policy_table import wrong_with
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import BundlesShown, Json
@@ -89,6 +89,7 @@ async def create_namespace(call: Call) -> Response:
         complaint = wrong_with(policies, call.context.cluster)
         if complaint:
             raise Refusal(412, complaint)
+        check_clusters(call, policies.replication_clusters)
     context = call.context
     try:
         await context.namespaces.create(name, policies)

@@ -83,14 +83,16 @@ async def create_partitioned(call: Call) -> Response:
 
 async def grow(call: Call) -> Response:
     """Add partitions; every subscription that partition 0 has is created on the new ones."""
-    context, topic, wanted = call.context, call.topic, _wanted(call)
+    context, topic, wanted = call.context, call.topic, _wanted(call, 422)
     before = await context.partition_names(topic)
     if before is None:
-        raise TopicNotFoundError(f"topic {topic} is not partitioned")
-    if wanted.partitions <= len(before):
+        raise await _not_partitioned(call)
+    if wanted.partitions < len(before):
         raise Refusal(
-            412, f"topic {topic} has {len(before)} partitions; their number can only grow"
+            422, f"topic {topic} has {len(before)} partitions; their number can only grow"
         )
+    if wanted.partitions == len(before):  # somebody was here before, perhaps not to the end
+        return await create_missed(call)
     subscriptions = await names_of(context, before[0])
     await context.partitions.grow(topic, wanted.partitions, context.clock.wall_ms())
     fresh = [topic.partition_name(i) for i in range(len(before), wanted.partitions)]
@@ -108,7 +110,7 @@ async def delete_partitioned(call: Call) -> Response:
     context, topic = call.context, call.topic
     names = await context.partition_names(topic)
     if names is None:
-        raise TopicNotFoundError(f"topic {topic} is not partitioned")
+        raise await _not_partitioned(call)
     force = call.flag("force")
     await in_parallel([context.delete_if_there(name, force=force) for name in names])
     await context.partitions.delete_partitioned(topic)
@@ -130,13 +132,26 @@ async def create_missed(call: Call) -> Response:
     return done()
 
 
-def _wanted(call: Call) -> Wanted:
+async def _not_partitioned(call: Call) -> Exception:
+    """Return how a call about partitions is refused for a topic that has none."""
+    if call.topic.persistent and await call.context.partitions.topic(call.topic) is not None:
+        return Refusal(409, f"topic {call.topic} is not partitioned; leave out /partitions")
+    return TopicNotFoundError(f"topic {call.topic} does not exist, or is not partitioned")
+
+
+def _wanted(call: Call, status: int = 406) -> Wanted:
+    """Return how many partitions are wanted.
+
+    Raises:
+        Refusal: 400, no number; with the status that Pulsar has for it, an impossible one.
+    """
     wanted: Wanted | int = call.needed_json(Wanted | Number, "partitions")
     if isinstance(wanted, int):
         wanted = Wanted(wanted)
     if not 1 <= wanted.partitions <= PARTITIONS_MAX:
         raise Refusal(
-            412, f"the number of partitions is {wanted.partitions}, allowed: 1 to {PARTITIONS_MAX}"
+            status,
+            f"the number of partitions is {wanted.partitions}, allowed: 1 to {PARTITIONS_MAX}",
         )
     return wanted
 

@@ -296,13 +296,24 @@ def _get_replication(level: Level) -> Handler:
 def _set_replication(level: Level) -> Handler:
     async def set_replication(call: Call) -> Response:
         clusters: list[str] = call.needed_json(list[str], "replication")
-        if clusters != [call.context.cluster]:
-            raise Refusal(412, f"replication is not supported; expected [{call.context.cluster!r}]")
+        if not clusters:
+            raise Refusal(412, "replication: no cluster is named")
+        check_clusters(call, clusters)
         await level.read(call)
         await level.update(call, lambda policies: _replicate(policies, clusters))
         return done()
 
     return set_replication
+
+
+def check_clusters(call: Call, clusters: list[str]) -> None:
+    """Refuse to replicate to anywhere.
+
+    Raises:
+        Refusal: 412, another cluster than this one is among them.
+    """
+    if not set(clusters) <= {call.context.cluster}:
+        raise Refusal(412, f"replication is not supported; expected [{call.context.cluster!r}]")
 
 
 def _remove_replication(level: Level) -> Handler:

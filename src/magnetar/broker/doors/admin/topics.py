@@ -111,7 +111,13 @@ async def create_topic(call: Call) -> Response:
 
 async def delete_topic(call: Call) -> Response:
     """Delete an ordinary topic or one partition; with `force`, although clients are connected."""
-    await refuse_partitioned(call)
+    names = await call.context.partition_names(call.topic)
+    if names is not None:
+        raise Refusal(
+            409,
+            f"topic {call.topic} has {len(names)} partitions;"
+            " DELETE .../partitions deletes all of them",
+        )
     await call.context.catalog.delete(call.topic, force=call.flag("force"))
     return done()
 
