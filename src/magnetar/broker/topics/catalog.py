@@ -63,11 +63,13 @@ from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
 from magnetar.broker.topics.pacing import Shared
+from magnetar.broker.topics.participation import load_held
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.schemas import add, admit_consumer, admit_producer, without_definition
-from magnetar.broker.topics.topic import AnySubscription, ProducerNames, Surroundings, Topic
+from magnetar.broker.topics.surroundings import ProducerNames, Surroundings
+from magnetar.broker.topics.topic import AnySubscription, Topic
 from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 from magnetar.broker.topics.trouble import Trouble
 from magnetar.names import NamespaceName, TopicName
@@ -559,7 +561,7 @@ class Catalog:
                 await TransactionBuffer.load(name, log, self._transactions, topic.wake)
             )
         if self._with_acks:
-            await topic.load_held(topic.readers, self._with_acks)
+            await load_held(topic.readers, self._with_acks, self._transactions, self.checkpoints)
         if topic.rules.deduplication:
             left = self._left.pop(name, None)
             topic.inlet.sequences = left or Sequences(await load_sequences(self._store, name))

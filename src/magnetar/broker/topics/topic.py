@@ -15,19 +15,14 @@ it from time to time in `upkeep`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
-from magnetar.broker.clock import Clock
-from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId, TransactionId
 from magnetar.broker.metadata.facts import AlreadyExistsError
-from magnetar.broker.metadata.partitions import Partitions, TopicRecord
+from magnetar.broker.metadata.partitions import TopicRecord
 from magnetar.broker.metadata.policies import Policies
-from magnetar.broker.metadata.transactions import HeldAcks, State, TransactionStore
+from magnetar.broker.metadata.transactions import HeldAcks
 from magnetar.broker.port import (
     Consumer,
     ConsumerBusyError,
@@ -45,23 +40,24 @@ from magnetar.broker.port import (
     SubscriptionNotFoundError,
     SubscriptionType,
     TopicTerminatedError,
-    TransactionNotFoundError,
 )
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.access_modes import Producers
 from magnetar.broker.topics.backlog import backlog_bytes
-from magnetar.broker.topics.checkpoints import Checkpoints, limits_of
+from magnetar.broker.topics.checkpoints import limits_of
 from magnetar.broker.topics.compacted import Compacted, ViewedLog
 from magnetar.broker.topics.figures import TYPE_NAMES
 from magnetar.broker.topics.gate import Gate
 from magnetar.broker.topics.memory_topic import MemoryFan, MemorySubscription
-from magnetar.broker.topics.pacing import Pacing, Shared, asks_nothing
+from magnetar.broker.topics.pacing import Pacing, asks_nothing
+from magnetar.broker.topics.participation import settle_acks, settle_entries
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.quotas import QuotaGuard
 from magnetar.broker.topics.reading import Log as ReadLog
 from magnetar.broker.topics.subscription import StoredEntry, Subscription, read_one
+from magnetar.broker.topics.surroundings import Surroundings
 from magnetar.broker.topics.topic_stats import (
     COMPACTION_CURSOR,
     compaction_cursor_stats,
@@ -70,7 +66,6 @@ from magnetar.broker.topics.topic_stats import (
     spans_of,
     topic_stats,
 )
-from magnetar.broker.topics.transacting import hold_again, settle
 from magnetar.broker.topics.transaction_buffer import DecidedLog, TransactionBuffer, VisibleLog
 from magnetar.names import TopicName
 
@@ -91,39 +86,6 @@ AnySubscription = Subscription | MemorySubscription
 
 BE_READY, AT_EASE = 0.0, -1.0
 """For doors in place of how long to wait: a rate is limited now, or no longer."""
-
-
-class ProducerNames:
-    """Names for producers that bring none: unique among all processes and over restarts.
-
-    standalone-17-4     cluster, number of this start of a process, counter
-    """
-
-    def __init__(self, cluster: str, start: int) -> None:
-        self._prefix = f"{cluster}-{start}-"
-        self._numbers = count()
-
-    def next(self) -> str:
-        """Return a name that nobody has."""
-        return f"{self._prefix}{next(self._numbers)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all topics of a process work with."""
-
-    config: BrokerConfig
-    clock: Clock
-    loop: asyncio.AbstractEventLoop
-    partitions: Partitions
-    checkpoints: Checkpoints
-    names: ProducerNames
-    quarantined: Callable[[], Sequence[Gap]]
-    address_of: Callable[[TopicName], str]
-    """`host:port` of the HTTP address of who serves a topic."""
-    shared: Shared
-    """The meters of rates that topics have in common."""
-    transactions: TransactionStore
 
 
 class Topic:
@@ -331,15 +293,8 @@ class Topic:
         Raises:
             StoreError: what is decided could not be read, or not be written down.
         """
-        buffer = self.transactions
-        if buffer is None or transaction not in buffer.open:
-            return
-        committed = await self._is_committed(transaction)
-        if committed is None:
-            return
-        ending = buffer.end(transaction, committed=committed)
-        if ending is not None and not committed:
-            await buffer.save_aborted(transaction, ending)
+        if self.transactions is not None:
+            await settle_entries(self.transactions, transaction, self._around.transactions)
 
     async def settle_subscription(self, name: str, transaction: TransactionId) -> None:
         """Do for the acknowledgements of a subscription what is decided.
@@ -350,24 +305,9 @@ class Topic:
         subscription = self.subscriptions.get(name)
         if not isinstance(subscription, Subscription):
             return
-        committed = await self._is_committed(transaction)
-        if committed is None:
-            return
-        settle(subscription, transaction, committed=committed)
-        if committed:
-            checkpoints = self._around.checkpoints
-            checkpoints.changed(subscription)
-            await checkpoints.save_cursors([subscription])
+        around = self._around
+        if await settle_acks(subscription, transaction, around.transactions, around.checkpoints):
             self._demand_open()  # else it may not have been saved: again, once it is loaded anew
-
-    async def _is_committed(self, transaction: TransactionId) -> bool | None:
-        """Return what is decided; None: nothing is, or it is over and forgotten."""
-        try:
-            found = await self._around.transactions.find(transaction)
-        except TransactionNotFoundError:
-            return None
-        state = found.record.state
-        return None if state is State.OPEN else state is State.COMMITTING
 
     async def hold_acks(
         self, subscription: Subscription, transaction: TransactionId, number: int, acks: HeldAcks
@@ -379,26 +319,6 @@ class Topic:
         store = self._around.transactions
         found = await store.find_open(transaction)
         await store.hold(found, self.name, subscription.name, cursor, number, acks)
-
-    async def load_held(
-        self, subscriptions: Iterable[Subscription], cursors: Container[int]
-    ) -> None:
-        """Hold again what transactions held before a start, at those of some cursors."""
-        store = self._around.transactions
-        for subscription in subscriptions:
-            cursor = self._around.checkpoints.cursor_of(subscription)
-            if cursor is None or cursor not in cursors:
-                continue
-            records = await store.acks(cursor)
-            decided = {each.transaction: State.ABORTING for each in records}
-            for transaction in decided:
-                with suppress(TransactionNotFoundError):
-                    decided[transaction] = (await store.find(transaction)).record.state
-            hold_again(
-                subscription,
-                [each for each in records if decided[each.transaction] is not State.ABORTING],
-                [each for each, state in decided.items() if state is State.COMMITTING],
-            )
 
     def _producer_left(self, producer: OpenProducer) -> None:
         self.producers.left(producer)
