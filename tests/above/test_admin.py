@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from magnetar.client import admin as admin_module
-from magnetar.client.admin import Admin, AdminError, Location, MessageId
+from magnetar.client import rest
+from magnetar.client.admin import Admin, Location
+from magnetar.client.rest import AdminError
+from magnetar.client.stored import MessageId
 from magnetar.names import InvalidNameError
 
 
@@ -285,7 +287,7 @@ def test_an_answer_that_is_no_json_is_not_believed(server: Server, admin: Admin)
 def test_an_answer_without_end_is_not_collected(
     server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin_module, "ANSWER_BYTES_MAX", 100)
+    monkeypatch.setattr(rest, "ANSWER_BYTES_MAX", 100)
     server.answers = [(200, b'"' + b"x" * 200 + b'"'), (200, [])]
     with pytest.raises(AdminError, match="more than 100 bytes"):
         admin.tenants()

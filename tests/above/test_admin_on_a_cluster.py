@@ -7,8 +7,10 @@ from typing import Any
 import pulsar
 import pytest
 
-from magnetar.client.admin import Admin, AdminError, MessageId
+from magnetar.client.admin import Admin
 from magnetar.client.cluster import Cluster
+from magnetar.client.rest import AdminError
+from magnetar.client.stored import MessageId
 
 
 @pytest.fixture

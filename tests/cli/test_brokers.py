@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from magnetar.client.admin import AdminError
+from magnetar.client.rest import AdminError
 
 
 def test_the_broker_says_who_it_is_and_how(run: Any, admin: Any) -> None:

@@ -12,8 +12,8 @@ import pytest
 from magnetar.cli.consume import POLL_MS, QUIET_MS, End, receive_all
 from magnetar.cli.patience import Patience
 from magnetar.cli.verb import Asked
-from magnetar.client.admin import AdminError
 from magnetar.client.cluster import SubscriptionType
+from magnetar.client.rest import AdminError
 
 
 class Id:

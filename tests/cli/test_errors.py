@@ -7,7 +7,7 @@ import pytest
 
 from magnetar.cli.errors import CommandError, ExitCode, client_error, explain
 from magnetar.client.address import AddressError
-from magnetar.client.admin import AdminError
+from magnetar.client.rest import AdminError
 from magnetar.names import InvalidNameError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magnetar.cli.messages import Shown, stored
-from magnetar.client import admin
+from magnetar.client.stored import Message, MessageId
 
 
 @given(st.binary())
@@ -40,8 +40,8 @@ def test_text_is_the_payload_and_with_meta_the_rest() -> None:
 def test_a_payload_that_is_not_the_whole_story_comes_with_a_note(
     message: dict[str, object], note: str
 ) -> None:
-    whole = admin.Message(
-        id=admin.MessageId(3, 4, -1, 5),
+    whole = Message(
+        id=MessageId(3, 4, -1, 5),
         payload=b"x",
         publish_time_ms=0,
         **message,  # type: ignore[arg-type]

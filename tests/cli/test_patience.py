@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from magnetar.cli.patience import Patience, complaint
-from magnetar.client.admin import AdminError
+from magnetar.client.rest import AdminError
 from tests.cli.conftest import FakeAdmin
 
 SOON_S = 0.02

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from magnetar.cli.peek import entries_of, positions_back, positions_from
 from magnetar.cli.values import Position
-from magnetar.client.admin import AdminError, Message, MessageId
+from magnetar.client.rest import AdminError
+from magnetar.client.stored import Message, MessageId
 
 LEDGERS = [{"ledgerId": 3, "entries": 2}, {"ledgerId": 5, "entries": 0}, {"ledgerId": 9}]
 END = "9:1"  # the open ledger does not say how many it has

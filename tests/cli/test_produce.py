@@ -14,7 +14,7 @@ import pytest
 
 from magnetar.cli.patience import Patience
 from magnetar.cli.produce import Pacer, Receipts, lines_of
-from magnetar.client.admin import AdminError
+from magnetar.client.rest import AdminError
 
 
 def test_every_argument_is_a_message(run: Any, cluster: Any) -> None:

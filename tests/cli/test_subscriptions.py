@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from magnetar.client.admin import AdminError, Message, MessageId
+from magnetar.client.rest import AdminError
+from magnetar.client.stored import Message, MessageId
 
 STATS = {
     "subscriptions": {

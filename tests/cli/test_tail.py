@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from magnetar.client.admin import AdminError
+from magnetar.client.rest import AdminError
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from magnetar.cli.topics import stats_text
-from magnetar.client.admin import AdminError, MessageId
+from magnetar.client.rest import AdminError
+from magnetar.client.stored import MessageId
 
 
 def test_topics_are_listed_in_order_for_people_and_for_programs(run: Any, admin: Any) -> None:

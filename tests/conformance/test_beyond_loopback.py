@@ -13,8 +13,9 @@ import pytest
 
 from magnetar.broker.ownership import owner_of
 from magnetar.cli.demo.broker import free_ports
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
 from magnetar.client.credentials import Credentials
+from magnetar.client.rest import AdminError
 from tests.conformance.conftest import new_client
 
 WORKERS = 2

@@ -23,7 +23,8 @@ import pytest
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
 from tests.conformance.child import MIB, Child, eventually, running, size_on_disk
 from tests.conformance.histories import lost, out_of_order, phantoms
 from tests.conformance.line import EXCLUSIVE, Line, Received

@@ -22,8 +22,8 @@ def topic_path(topic: str) -> str:
 
 
 def set_rate(admin: Admin, topic: str, policy: str, **rate: int) -> None:
-    admin._json("POST", f"{topic_path(topic)}/{policy}", rate)
-    eventually(lambda: admin._json("GET", f"{topic_path(topic)}/{policy}?applied=true") is not None)
+    admin.json("POST", f"{topic_path(topic)}/{policy}", rate)
+    eventually(lambda: admin.json("GET", f"{topic_path(topic)}/{policy}?applied=true") is not None)
     time.sleep(0.5)  # until it holds in all processes
 
 
@@ -72,7 +72,7 @@ def test_a_rate_in_bytes_holds_for_the_mean(client: Any, admin: Admin, topic: st
     set_rate(admin, topic, "publishRate", publishThrottlingRateInByte=100_000)
     took_s = seconds(lambda: [producer.send(bytes(10_000)) for _ in range(30)])
     assert 2.5 <= took_s <= 3.6
-    admin._json("DELETE", f"{topic_path(topic)}/publishRate")
+    admin.json("DELETE", f"{topic_path(topic)}/publishRate")
     time.sleep(0.5)
     assert seconds(lambda: [producer.send(bytes(10_000)) for _ in range(30)]) < 1.5
 

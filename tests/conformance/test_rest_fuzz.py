@@ -22,7 +22,8 @@ import pytest
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
 from magnetar.names import Domain
 from tests.conformance.child import Child, running
 from tests.conformance.line import Line

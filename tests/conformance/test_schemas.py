@@ -22,7 +22,8 @@ from pulsar.schema import (
     StringSchema,
 )
 
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
 from tests.conformance.conftest import Connect, Restartable
 from tests.conformance.talk import receive
 

@@ -14,8 +14,9 @@ import pytest
 
 from magnetar.broker.ownership import owner_of
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
 from magnetar.client.credentials import Credentials
+from magnetar.client.rest import AdminError
 from tests.conformance.conftest import new_client
 from tests.doors.papers import Papers
 

@@ -18,8 +18,9 @@ import jwt
 import pulsar
 import pytest
 
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
 from magnetar.client.credentials import Credentials
+from magnetar.client.rest import AdminError
 from tests.conformance.conftest import new_client
 from tests.conformance.test_tls import HTTPS, Secure, there_and_back
 from tests.doors.papers import Papers
@@ -81,7 +82,7 @@ def test_the_role_is_the_common_name_for_clients_of_topics_everywhere(
         with pytest.raises(pulsar.AuthorizationError):
             dial(asking.shown_by("alice")).create_producer(topic)
     with Admin(asking.https, credentials=asking.shown_by("admin")) as admin:
-        admin._json(
+        admin.json(
             "POST", "/admin/v2/namespaces/public/default/permissions/alice", ["produce", "consume"]
         )
     for topic in topics:

@@ -25,7 +25,8 @@ import pytest
 from magnetar.broker.ownership import owner_of
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
 from tests.conformance.child import Child, running
 from tests.conformance.test_kill_loop import complaints, quiet_client
 from tests.conformance.transaction_histories import (

@@ -25,9 +25,10 @@ from magnetar.cli.messages import received
 from magnetar.cli.patience import patient
 from magnetar.cli.progress import progress
 from magnetar.cli.verb import Asked, Verb, pass_asked
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
 from magnetar.client.cluster import Cluster, SubscriptionType
 from magnetar.client.follow import never
+from magnetar.client.rest import AdminError
 
 POLL_MS = 250
 """How long one look for the next message takes: how soon the end is noticed."""

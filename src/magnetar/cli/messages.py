@@ -17,7 +17,7 @@ from typing import Any
 
 from magnetar.cli.errors import write_out
 from magnetar.cli.values import time_text
-from magnetar.client import admin
+from magnetar.client.stored import Message, MessageId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Shown:
 def id_text(message_id: Any) -> str:
     """Return `ledger:entry[:partition[:batch index]]` of an id of the official client."""
     return str(
-        admin.MessageId(
+        MessageId(
             message_id.ledger_id(),
             message_id.entry_id(),
             message_id.partition(),
@@ -104,7 +104,7 @@ def received(message: Any) -> Shown:
     )
 
 
-def stored(message: admin.Message, topic: str) -> Shown:
+def stored(message: Message, topic: str) -> Shown:
     """Return what is shown of a message that admin REST found."""
     notes = []
     if message.encrypted:

@@ -15,7 +15,8 @@ from typing import Self
 
 from magnetar.cli.verb import Asked, log_in_advice
 from magnetar.client.address import service_addresses
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
 
 AFTER_S = 3.0
 """How long nobody wonders."""

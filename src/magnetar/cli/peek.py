@@ -20,7 +20,9 @@ from magnetar.cli.messages import stored
 from magnetar.cli.subscriptions import peek_backlog
 from magnetar.cli.values import Position
 from magnetar.cli.verb import Asked, Verb, pass_asked
-from magnetar.client.admin import Admin, AdminError, Message
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
+from magnetar.client.stored import Message
 from magnetar.names import TopicName
 
 

@@ -10,7 +10,9 @@ from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.messages import stored
 from magnetar.cli.values import Position
 from magnetar.cli.verb import Asked, Noun, pass_asked
-from magnetar.client.admin import Admin, AdminError, Message, MessageId
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
+from magnetar.client.stored import Message, MessageId
 
 COLUMNS = ("subscription", "type", "backlog", "unacknowledged", "consumers", "gaps_passed")
 

@@ -6,8 +6,8 @@ from magnetar.cli import values
 from magnetar.cli.errors import ExitCode
 from magnetar.cli.messages import received
 from magnetar.cli.verb import Asked, Verb, pass_asked
-from magnetar.client.admin import AdminError
 from magnetar.client.follow import follow
+from magnetar.client.rest import AdminError
 from magnetar.names import TopicName
 
 

@@ -23,8 +23,9 @@ import click
 from magnetar.cli.errors import NO_LOG_IN, START_ONE, CommandError, ExitCode, explain, write_out
 from magnetar.cli.values import now_ms, time_text
 from magnetar.client.address import DEFAULT_URL, admin_url_beside, service_addresses
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
 from magnetar.client.credentials import Credentials, tls_trouble
+from magnetar.client.rest import AdminError
 from magnetar.names import InvalidNameError, TopicName
 
 if TYPE_CHECKING:

@@ -2,89 +2,25 @@
 
     Admin ──HTTP/1.1, JSON──▶ http://host:8080/admin/v2/...   or https://host:8443/admin/v2/...
 
-One `Admin` is one connection, kept open between calls, and belongs to one thread. Every
-call is blocking and bounded by `timeout_s`. Works against our broker and, where no call says
+One `Admin` is one connection (see `rest`), kept open between calls, and belongs to one thread.
+Every call is blocking and bounded by `timeout_s`. Works against our broker and, where no call says
 otherwise, against Apache Pulsar. Source: Pulsar's admin REST v2.
 
 Topic arguments may be long (`persistent://public/default/orders`) or short (`orders`).
 """
 
-import base64
-import http.client
-import json
-import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
-from urllib.parse import quote, urlencode, urlsplit
+from typing import NamedTuple
+from urllib.parse import quote
 
-from magnetar.client.credentials import Credentials, tls_trouble
+from magnetar.client.credentials import Credentials
+from magnetar.client.rest import AdminError, Json, Rest
+from magnetar.client.stored import Message, MessageId, message_id_of, message_of, position_json
 from magnetar.names import Domain, NamespaceName, TopicName, check_subscription, check_tenant
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 60.0
-ANSWER_BYTES_MAX = 256 * 1024 * 1024
-"""More than this in one answer is refused, so that a broken server cannot fill our memory."""
-
-Json = Any
-"""What a JSON text may hold. The shapes are Pulsar's and documented there."""
-
-
-class AdminError(Exception):
-    """A call did not work. `status` is HTTP's; 0: no broker answered at all."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-
-
-class MessageId(NamedTuple):
-    """Where a message lies. Sorts in publish order within one partition."""
-
-    ledger: int
-    entry: int
-    partition: int = -1
-    """-1: the topic is not partitioned, or it is not known."""
-    batch_index: int = -1
-    """-1: the message is alone in its entry."""
-
-    def __str__(self) -> str:
-        parts = [self.ledger, self.entry]
-        if self.partition >= 0 or self.batch_index >= 0:
-            parts.append(self.partition)
-        if self.batch_index >= 0:
-            parts.append(self.batch_index)
-        return ":".join(map(str, parts))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One stored message, as admin REST shows it."""
-
-    id: MessageId
-    payload: bytes
-    """Decompressed, unless `encrypted` or `opaque` says why not."""
-    publish_time_ms: int
-    event_time_ms: int = 0
-    """0: the producer set none."""
-    deliver_at_ms: int = 0
-    """0: at once."""
-    producer: str = ""
-    sequence_id: int = 0
-    key: str | None = None
-    key_bytes: bytes | None = None
-    """The key as bytes, if the producer gave it as bytes."""
-    properties: Mapping[str, str] = field(default_factory=dict[str, str])
-    null_value: bool = False
-    """The message says that its key has no value any more."""
-    encrypted: bool = False
-    """The payload is as the producer encrypted it; a batch comes as one message."""
-    opaque: str = ""
-    """Why the payload could not be decoded, if it could not; it is then as it was stored."""
-    chunk: tuple[int, int] | None = None
-    """(index, count) if this is one piece of a larger message."""
 
 
 class Location(NamedTuple):
@@ -96,7 +32,7 @@ class Location(NamedTuple):
     http_url_tls: str = ""
 
 
-class Admin:
+class Admin(Rest):
     """Admin REST of one broker. Usable as a context manager; one thread only."""
 
     def __init__(
@@ -113,37 +49,7 @@ class Admin:
             AdminError: the address makes no sense.
             CredentialsError: a credential cannot be read.
         """
-        credentials = credentials or Credentials(token=token)
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
-            raise AdminError(0, f"{url!r} is no admin address; expected http://host:port")
-        self.url = f"{parts.scheme}://{parts.netloc}"
-        self._base = parts.path.rstrip("/")
-        self._host = parts.hostname
-        self._connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            self._connection = http.client.HTTPSConnection(
-                parts.hostname, port, timeout=timeout_s, context=credentials.tls()
-            )
-        else:
-            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=timeout_s)
-        self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if (shown := credentials.header()) is not None:
-            self._headers["Authorization"] = shown
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection. A later call opens it again."""
-        self._connection.close()
+        super().__init__(url, credentials or Credentials(token=token), timeout_s)
 
     # --- the broker itself ----------------------------------------------------------------
 
@@ -153,7 +59,7 @@ class Admin:
         Raises:
             AdminError: one does not, with its reason.
         """
-        return self._text("GET", "/admin/v2/brokers/health")
+        return self.text("GET", "/admin/v2/brokers/health")
 
     def ready(self) -> str:
         """Return `ok` when every broker process serves, be it well or not.
@@ -161,45 +67,45 @@ class Admin:
         Raises:
             AdminError: one does not answer.
         """
-        return self._text("GET", "/admin/v2/brokers/ready")
+        return self.text("GET", "/admin/v2/brokers/ready")
 
     def version(self) -> str:
-        return self._text("GET", "/admin/v2/brokers/version")
+        return self.text("GET", "/admin/v2/brokers/version")
 
     def brokers(self) -> list[str]:
-        return _strings(self._json("GET", "/admin/v2/brokers"))
+        return _strings(self.json("GET", "/admin/v2/brokers"))
 
     def load_report(self) -> Json:
         """Return what the broker carries: rates, counts and bundles, of all its processes."""
-        return self._json("GET", "/admin/v2/broker-stats/load-report")
+        return self.json("GET", "/admin/v2/broker-stats/load-report")
 
     def clusters(self) -> list[str]:
-        return _strings(self._json("GET", "/admin/v2/clusters"))
+        return _strings(self.json("GET", "/admin/v2/clusters"))
 
     def cluster(self, cluster: str) -> Json:
         """Return where a cluster can be reached."""
-        return self._json("GET", f"/admin/v2/clusters/{_quoted(cluster)}")
+        return self.json("GET", f"/admin/v2/clusters/{_quoted(cluster)}")
 
     def create_cluster(self, cluster: str, service_url: str, broker_url: str = "") -> None:
         """Make another cluster known."""
         body = {"serviceUrl": service_url, "brokerServiceUrl": broker_url or None}
-        self._json("PUT", f"/admin/v2/clusters/{_quoted(cluster)}", body)
+        self.json("PUT", f"/admin/v2/clusters/{_quoted(cluster)}", body)
 
     def delete_cluster(self, cluster: str) -> None:
-        self._json("DELETE", f"/admin/v2/clusters/{_quoted(cluster)}")
+        self.json("DELETE", f"/admin/v2/clusters/{_quoted(cluster)}")
 
     def metrics(self) -> str:
         """Return the Prometheus text of all broker processes."""
-        return self._text("GET", "/metrics")
+        return self.text("GET", "/metrics")
 
     # --- tenants and namespaces -------------------------------------------------------------
 
     def tenants(self) -> list[str]:
-        return _strings(self._json("GET", "/admin/v2/tenants"))
+        return _strings(self.json("GET", "/admin/v2/tenants"))
 
     def tenant(self, tenant: str) -> Json:
         """Return who may administer a tenant, and on which clusters."""
-        return self._json("GET", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}")
+        return self.json("GET", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}")
 
     def create_tenant(
         self, tenant: str, clusters: Sequence[str] | None = None, roles: Sequence[str] = ()
@@ -207,16 +113,16 @@ class Admin:
         """Create a tenant; without `clusters`, one that may use all there are."""
         allowed = self.clusters() if clusters is None else list(clusters)
         body = {"adminRoles": list(roles), "allowedClusters": allowed}
-        self._json("PUT", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}", body)
+        self.json("PUT", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}", body)
 
     def update_tenant(self, tenant: str, clusters: Sequence[str], roles: Sequence[str]) -> None:
         """Replace who may administer a tenant, and on which clusters."""
         body = {"adminRoles": list(roles), "allowedClusters": list(clusters)}
-        self._json("POST", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}", body)
+        self.json("POST", f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}", body)
 
     def delete_tenant(self, tenant: str, *, force: bool = False) -> None:
         path = f"/admin/v2/tenants/{_quoted(check_tenant(tenant))}"
-        self._json("DELETE", path, query={"force": force})
+        self.json("DELETE", path, query={"force": force})
 
     def namespaces(self, tenant: str | None = None) -> list[str]:
         """Return the namespaces of one tenant, or of all."""
@@ -224,29 +130,29 @@ class Admin:
         return [
             namespace
             for each in tenants
-            for namespace in _strings(self._json("GET", f"/admin/v2/namespaces/{_quoted(each)}"))
+            for namespace in _strings(self.json("GET", f"/admin/v2/namespaces/{_quoted(each)}"))
         ]
 
     def namespace(self, namespace: str) -> Json:
         """Return everything set on a namespace."""
-        return self._json("GET", _namespace(namespace))
+        return self.json("GET", _namespace(namespace))
 
     def create_namespace(self, namespace: str, policies: Json | None = None) -> None:
-        self._json("PUT", _namespace(namespace), policies)
+        self.json("PUT", _namespace(namespace), policies)
 
     def delete_namespace(self, namespace: str, *, force: bool = False) -> None:
         """Delete a namespace; with `force`, its topics too."""
-        self._json("DELETE", _namespace(namespace), query={"force": force})
+        self.json("DELETE", _namespace(namespace), query={"force": force})
 
     def policy(self, namespace: str, name: str) -> Json:
         """Return one policy, such as `retention` or `messageTTL`; None: not set."""
-        return self._json("GET", f"{_namespace(namespace)}/{_quoted(name)}")
+        return self.json("GET", f"{_namespace(namespace)}/{_quoted(name)}")
 
     def set_policy(self, namespace: str, name: str, value: Json) -> None:
-        self._json("POST", f"{_namespace(namespace)}/{_quoted(name)}", value)
+        self.json("POST", f"{_namespace(namespace)}/{_quoted(name)}", value)
 
     def remove_policy(self, namespace: str, name: str) -> None:
-        self._json("DELETE", f"{_namespace(namespace)}/{_quoted(name)}")
+        self.json("DELETE", f"{_namespace(namespace)}/{_quoted(name)}")
 
     def topic_policy(self, topic: str, name: str, *, applied: bool = False) -> Json:
         """Return one policy of a topic; None: it says nothing itself.
@@ -256,15 +162,15 @@ class Admin:
             name: Such as `retention` or `maxProducers`.
             applied: What holds instead, wherever it is said.
         """
-        return self._json("GET", f"{_topic(topic)}/{_quoted(name)}", query={"applied": applied})
+        return self.json("GET", f"{_topic(topic)}/{_quoted(name)}", query={"applied": applied})
 
     def set_topic_policy(self, topic: str, name: str, value: Json) -> None:
         """Set a policy of one topic, over that of its namespace."""
-        self._json("POST", f"{_topic(topic)}/{_quoted(name)}", value)
+        self.json("POST", f"{_topic(topic)}/{_quoted(name)}", value)
 
     def remove_topic_policy(self, topic: str, name: str) -> None:
         """Let what the namespace says hold again."""
-        self._json("DELETE", f"{_topic(topic)}/{_quoted(name)}")
+        self.json("DELETE", f"{_topic(topic)}/{_quoted(name)}")
 
     def set_retention(self, namespace: str, time_min: int, size_mib: int) -> None:
         """Keep what is acknowledged this long and up to this size; -1: no such limit."""
@@ -273,21 +179,21 @@ class Admin:
 
     def bundles(self, namespace: str) -> list[str]:
         """Return the hash ranges that a namespace is shown in, such as `0x00000000_0x40000000`."""
-        borders = self._json("GET", f"{_namespace(namespace)}/bundles")["boundaries"]
+        borders = self.json("GET", f"{_namespace(namespace)}/bundles")["boundaries"]
         return [f"{low}_{high}" for low, high in pairwise(borders)]
 
     def split_bundle(self, namespace: str, bundle: str) -> None:
         """Cut a bundle into halves; `LARGEST` is the one with the most topics."""
-        self._json("PUT", f"{_namespace(namespace)}/{_quoted(bundle)}/split")
+        self.json("PUT", f"{_namespace(namespace)}/{_quoted(bundle)}/split")
 
     def unload_namespace(self, namespace: str) -> None:
         """Close the clients of all topics of a namespace; they come back by themselves."""
-        self._json("PUT", f"{_namespace(namespace)}/unload")
+        self.json("PUT", f"{_namespace(namespace)}/unload")
 
     def clear_namespace(self, namespace: str, subscription: str | None = None) -> None:
         """Acknowledge everything in all topics of a namespace, for one subscription or for all."""
         tail = "" if subscription is None else f"/{_quoted(check_subscription(subscription))}"
-        self._json("POST", f"{_namespace(namespace)}/clearBacklog{tail}")
+        self.json("POST", f"{_namespace(namespace)}/clearBacklog{tail}")
 
     # --- topics -----------------------------------------------------------------------------
 
@@ -299,7 +205,7 @@ class Admin:
             mode: PERSISTENT, NON_PERSISTENT or ALL.
         """
         path = f"{_namespace(namespace)}/topics"
-        return _strings(self._json("GET", path, query={"mode": mode}))
+        return _strings(self.json("GET", path, query={"mode": mode}))
 
     def partitioned_topics(self, namespace: str) -> list[str]:
         """Return the partitioned topics of a namespace, by their base names."""
@@ -307,7 +213,7 @@ class Admin:
         found: list[str] = []
         for domain in Domain:
             path = f"/admin/v2/{domain.value}/{_quoted(name.tenant)}/{_quoted(name.namespace)}"
-            found += _strings(self._json("GET", f"{path}/partitioned"))
+            found += _strings(self.json("GET", f"{path}/partitioned"))
         return found
 
     def create_topic(
@@ -316,23 +222,23 @@ class Admin:
         """Create a topic; with `partitions` above 0, a partitioned one."""
         if partitions:
             body: Json = {"partitions": partitions, "properties": dict(properties or {})}
-            self._json("PUT", f"{_topic(topic)}/partitions", partitions if not properties else body)
+            self.json("PUT", f"{_topic(topic)}/partitions", partitions if not properties else body)
         else:
-            self._json("PUT", _topic(topic), dict(properties) if properties else None)
+            self.json("PUT", _topic(topic), dict(properties) if properties else None)
 
     def delete_topic(self, topic: str, *, force: bool = False) -> None:
         """Delete a topic, and all its partitions; `force`: although clients are connected."""
         tail = "/partitions" if self.partitions(topic) else ""
-        self._json("DELETE", _topic(topic) + tail, query={"force": force})
+        self.json("DELETE", _topic(topic) + tail, query={"force": force})
 
     def partitions(self, topic: str) -> int:
         """Return how many partitions a topic has; 0: it is not partitioned, or not there."""
-        answer = self._json("GET", f"{_topic(topic)}/partitions")
+        answer = self.json("GET", f"{_topic(topic)}/partitions")
         return int(answer.get("partitions", 0))
 
     def update_partitions(self, topic: str, partitions: int) -> None:
         """Grow a partitioned topic. It can never shrink."""
-        self._json("POST", f"{_topic(topic)}/partitions", partitions)
+        self.json("POST", f"{_topic(topic)}/partitions", partitions)
 
     def partition_names(self, topic: str) -> list[str]:
         """Return the names of all partitions; of a topic that has none, its own."""
@@ -346,7 +252,7 @@ class Admin:
         if earliest_in_backlog:
             query["getEarliestTimeInBacklog"] = True
         try:
-            return self._json("GET", f"{_topic(topic)}/stats", query=query)
+            return self.json("GET", f"{_topic(topic)}/stats", query=query)
         except AdminError as error:
             if error.status not in {404, 405, 412} or not self.partitions(topic):
                 raise
@@ -354,17 +260,17 @@ class Admin:
 
     def partitioned_stats(self, topic: str, *, per_partition: bool = False) -> Json:
         query = {"perPartition": per_partition, "getPreciseBacklog": True}
-        return self._json("GET", f"{_topic(topic)}/partitioned-stats", query=query)
+        return self.json("GET", f"{_topic(topic)}/partitioned-stats", query=query)
 
     def internal_stats(self, topic: str) -> Json:
         """Return the ledgers and cursors of one topic or partition."""
-        return self._json("GET", f"{_topic(topic)}/internalStats")
+        return self.json("GET", f"{_topic(topic)}/internalStats")
 
     def lookup(self, topic: str) -> Location:
         """Return who serves a topic."""
         name = TopicName.parse(topic)
         path = f"/lookup/v2/topic/{_topic_path(name)}"
-        answer = self._json("GET", path)
+        answer = self.json("GET", path)
         return Location(
             answer.get("brokerUrl") or "",
             answer.get("httpUrl") or "",
@@ -374,75 +280,75 @@ class Admin:
 
     def last_message_id(self, topic: str) -> MessageId:
         """Return where the last entry of one topic or partition lies; -1:-1 if it is empty."""
-        return _message_id(self._json("GET", f"{_topic(topic)}/lastMessageId"))
+        return message_id_of(self.json("GET", f"{_topic(topic)}/lastMessageId"))
 
     def message_id_at(self, topic: str, time_ms: int) -> MessageId:
         """Return the first entry published at or after a time (ms since 1970)."""
-        return _message_id(self._json("GET", f"{_topic(topic)}/messageid/{time_ms}"))
+        return message_id_of(self.json("GET", f"{_topic(topic)}/messageid/{time_ms}"))
 
     def backlog_size(self, topic: str, after: MessageId) -> int:
         """Return how many bytes lie after an entry."""
-        return int(self._json("PUT", f"{_topic(topic)}/backlogSize", _position(after)))
+        return int(self.json("PUT", f"{_topic(topic)}/backlogSize", position_json(after)))
 
     def terminate(self, topic: str) -> MessageId:
         """Close a topic for good; it can still be read. Returns its last entry."""
-        return _message_id(self._json("POST", f"{_topic(topic)}/terminate"))
+        return message_id_of(self.json("POST", f"{_topic(topic)}/terminate"))
 
     def terminate_partitions(self, topic: str) -> dict[int, MessageId]:
         """Close every partition for good; return the last entry of each."""
-        told = self._json("POST", f"{_topic(topic)}/terminate/partitions")
-        return {int(index): _message_id(each) for index, each in told.items()}
+        told = self.json("POST", f"{_topic(topic)}/terminate/partitions")
+        return {int(index): message_id_of(each) for index, each in told.items()}
 
     def create_missed_partitions(self, topic: str) -> None:
         """Make the partitions of a partitioned topic anew that are missing."""
-        self._json("POST", f"{_topic(topic)}/createMissedPartitions")
+        self.json("POST", f"{_topic(topic)}/createMissedPartitions")
 
     def topic_properties(self, topic: str) -> dict[str, str]:
-        return dict(self._json("GET", f"{_topic(topic)}/properties") or {})
+        return dict(self.json("GET", f"{_topic(topic)}/properties") or {})
 
     def set_topic_properties(self, topic: str, properties: Mapping[str, str]) -> None:
         """Add properties to a topic, or change them."""
-        self._json("PUT", f"{_topic(topic)}/properties", dict(properties))
+        self.json("PUT", f"{_topic(topic)}/properties", dict(properties))
 
     def compact(self, topic: str) -> None:
         """Begin to compact a topic, all its partitions."""
-        self._json("PUT", f"{_topic(topic)}/compaction")
+        self.json("PUT", f"{_topic(topic)}/compaction")
 
     def compaction(self, topic: str) -> tuple[str, str]:
         """Return how compaction goes (NOT_RUN, RUNNING, SUCCESS or ERROR), and what went wrong."""
-        answer = self._json("GET", f"{_topic(topic)}/compaction")
+        answer = self.json("GET", f"{_topic(topic)}/compaction")
         return str(answer.get("status") or ""), str(answer.get("lastError") or "")
 
     def trim(self, topic: str) -> None:
         """Drop now what everybody has acknowledged and retention lets go."""
-        self._json("POST", f"{_topic(topic)}/trim")
+        self.json("POST", f"{_topic(topic)}/trim")
 
     def truncate(self, topic: str) -> None:
         """Acknowledge everything for everybody, and drop it but for what is being written."""
-        self._json("DELETE", f"{_topic(topic)}/truncate")
+        self.json("DELETE", f"{_topic(topic)}/truncate")
 
     def message_id_by_index(self, topic: str, index: int) -> MessageId:
         """Return the entry that holds the n-th message of a topic; the first is 0."""
         query = {"index": index}
-        return _message_id(self._json("GET", f"{_topic(topic)}/getMessageIdByIndex", query=query))
+        return message_id_of(self.json("GET", f"{_topic(topic)}/getMessageIdByIndex", query=query))
 
     def unload(self, topic: str) -> None:
         """Close all clients and forget the topic's memory; the next client loads it again."""
-        self._json("PUT", f"{_topic(topic)}/unload")
+        self.json("PUT", f"{_topic(topic)}/unload")
 
     # --- permissions --------------------------------------------------------------------------
 
     def permissions(self, where: str) -> dict[str, list[str]]:
         """Return which roles may do what on a namespace (`tenant/namespace`) or a topic."""
-        return dict(self._json("GET", f"{_place(where)}/permissions") or {})
+        return dict(self.json("GET", f"{_place(where)}/permissions") or {})
 
     def grant(self, where: str, role: str, actions: Sequence[str]) -> None:
         """Let a role do exactly this on a namespace or a topic, such as `produce`."""
-        self._json("POST", f"{_place(where)}/permissions/{_quoted(role)}", list(actions))
+        self.json("POST", f"{_place(where)}/permissions/{_quoted(role)}", list(actions))
 
     def revoke(self, where: str, role: str) -> None:
         """Take back what a role was granted on a namespace or a topic."""
-        self._json("DELETE", f"{_place(where)}/permissions/{_quoted(role)}")
+        self.json("DELETE", f"{_place(where)}/permissions/{_quoted(role)}")
 
     # --- settings of the broker ---------------------------------------------------------------
 
@@ -453,21 +359,21 @@ class Admin:
             changed: Only those that were changed since the start.
         """
         which = "values" if changed else "runtime"
-        return dict(self._json("GET", f"/admin/v2/brokers/configuration/{which}") or {})
+        return dict(self.json("GET", f"/admin/v2/brokers/configuration/{which}") or {})
 
     def set_setting(self, name: str, value: str) -> None:
         """Change a setting of the running broker, for good and in all its processes."""
         path = f"/admin/v2/brokers/configuration/{_quoted(name)}/{_quoted(value)}"
-        self._json("POST", path)
+        self.json("POST", path)
 
     def unset_setting(self, name: str) -> None:
         """Let what the broker was started with hold again."""
-        self._json("DELETE", f"/admin/v2/brokers/configuration/{_quoted(name)}")
+        self.json("DELETE", f"/admin/v2/brokers/configuration/{_quoted(name)}")
 
     # --- subscriptions ----------------------------------------------------------------------
 
     def subscriptions(self, topic: str) -> list[str]:
-        return _strings(self._json("GET", f"{_topic(topic)}/subscriptions"))
+        return _strings(self.json("GET", f"{_topic(topic)}/subscriptions"))
 
     def create_subscription(
         self, topic: str, subscription: str, start: str | MessageId = "latest"
@@ -479,36 +385,36 @@ class Admin:
             subscription: Its name.
             start: `earliest`, `latest`, or the first entry to deliver.
         """
-        body = start if isinstance(start, str) else _position(start)
-        self._json("PUT", _subscription(topic, subscription), body)
+        body = start if isinstance(start, str) else position_json(start)
+        self.json("PUT", _subscription(topic, subscription), body)
 
     def delete_subscription(self, topic: str, subscription: str, *, force: bool = False) -> None:
-        self._json("DELETE", _subscription(topic, subscription), query={"force": force})
+        self.json("DELETE", _subscription(topic, subscription), query={"force": force})
 
     def skip(self, topic: str, subscription: str, count: int) -> None:
         """Acknowledge the next `count` messages."""
-        self._json("POST", f"{_subscription(topic, subscription)}/skip/{count}")
+        self.json("POST", f"{_subscription(topic, subscription)}/skip/{count}")
 
     def clear(self, topic: str, subscription: str) -> None:
         """Acknowledge everything published so far."""
-        self._json("POST", f"{_subscription(topic, subscription)}/skip_all")
+        self.json("POST", f"{_subscription(topic, subscription)}/skip_all")
 
     def expire(self, topic: str, subscription: str, seconds: int) -> None:
         """Acknowledge everything older than `seconds`."""
-        self._json("POST", f"{_subscription(topic, subscription)}/expireMessages/{seconds}")
+        self.json("POST", f"{_subscription(topic, subscription)}/expireMessages/{seconds}")
 
     def analyze(self, topic: str, subscription: str) -> Json:
         """Count a backlog entry by entry. `aborted` says that it was too long to be counted."""
-        return self._json("GET", f"{_subscription(topic, subscription)}/analyzeBacklog")
+        return self.json("GET", f"{_subscription(topic, subscription)}/analyzeBacklog")
 
     def subscription_properties(self, topic: str, subscription: str) -> dict[str, str]:
-        return dict(self._json("GET", f"{_subscription(topic, subscription)}/properties") or {})
+        return dict(self.json("GET", f"{_subscription(topic, subscription)}/properties") or {})
 
     def set_subscription_properties(
         self, topic: str, subscription: str, properties: Mapping[str, str]
     ) -> None:
         """Replace what is noted about a subscription."""
-        self._json("PUT", f"{_subscription(topic, subscription)}/properties", dict(properties))
+        self.json("PUT", f"{_subscription(topic, subscription)}/properties", dict(properties))
 
     def reset(self, topic: str, subscription: str, to: MessageId | int) -> None:
         """Move a subscription to an entry (inclusive) or to a time (ms since 1970).
@@ -517,9 +423,9 @@ class Admin:
         """
         path = f"{_subscription(topic, subscription)}/resetcursor"
         if isinstance(to, MessageId):
-            self._json("POST", path, _position(to))
+            self.json("POST", path, position_json(to))
         else:
-            self._json("POST", f"{path}/{to}")
+            self.json("POST", f"{path}/{to}")
 
     # --- messages ---------------------------------------------------------------------------
 
@@ -554,25 +460,23 @@ class Admin:
         """Return the messages of the entry at a known place."""
         return self._messages(f"{_topic(topic)}/ledger/{ledger}/entry/{entry}", topic)
 
-    # --- the wire ---------------------------------------------------------------------------
-
     def _messages(
         self, path: str, topic: str, query: Mapping[str, object] | None = None
     ) -> list[Message]:
-        answer = self._json("GET", path, query={**(query or {}), "format": "json"})
+        answer = self.json("GET", path, query={**(query or {}), "format": "json"})
         partition = TopicName.parse(topic).partition
-        return [_message(each, partition) for each in answer["messages"]]
+        return [message_of(each, partition) for each in answer["messages"]]
 
     # --- schemas ----------------------------------------------------------------------------
 
     def schema(self, topic: str, version: int | None = None) -> Json:
         """Return a topic's schema: type, definition (`data`), properties; None: the latest."""
         tail = "" if version is None else f"/{version}"
-        return self._json("GET", f"{_schemas(topic)}/schema{tail}")
+        return self.json("GET", f"{_schemas(topic)}/schema{tail}")
 
     def schemas(self, topic: str) -> list[Json]:
         """Return all versions of a topic's schema, the oldest first."""
-        return list(self._json("GET", f"{_schemas(topic)}/schemas")["getSchemaResponses"])
+        return list(self.json("GET", f"{_schemas(topic)}/schemas")["getSchemaResponses"])
 
     def add_schema(
         self, topic: str, kind: str, definition: str, properties: Mapping[str, str] | None = None
@@ -586,112 +490,20 @@ class Admin:
             properties: Anything; for KEY_VALUE, the types of both parts.
         """
         body = _schema(kind, definition, properties)
-        return int(self._json("POST", f"{_schemas(topic)}/schema", body)["version"])
+        return int(self.json("POST", f"{_schemas(topic)}/schema", body)["version"])
 
     def schema_compatibility(
         self, topic: str, kind: str, definition: str, properties: Mapping[str, str] | None = None
     ) -> tuple[bool, str]:
         """Return whether a schema could be added, and the strategy that decides that."""
         body = _schema(kind, definition, properties)
-        answer = self._json("POST", f"{_schemas(topic)}/compatibility", body)
+        answer = self.json("POST", f"{_schemas(topic)}/compatibility", body)
         return bool(answer["compatibility"]), str(answer["schemaCompatibilityStrategy"])
 
     def delete_schema(self, topic: str, *, force: bool = False) -> int:
         """Delete a topic's schema; `force`: and forget that there was one. Return its number."""
-        answer = self._json("DELETE", f"{_schemas(topic)}/schema", query={"force": force})
+        answer = self.json("DELETE", f"{_schemas(topic)}/schema", query={"force": force})
         return int(answer["version"])
-
-    def _json(
-        self,
-        method: str,
-        path: str,
-        body: Json | None = None,
-        *,
-        query: Mapping[str, object] | None = None,
-    ) -> Json:
-        answer = self._call(method, path, body, query)
-        if not answer:
-            return None
-        try:
-            return json.loads(answer)
-        except ValueError:
-            start = answer[:80].decode("utf-8", "replace")
-            raise AdminError(0, f"{self.url}{path} answered with {start!r}, not JSON") from None
-
-    def _text(self, method: str, path: str) -> str:
-        return self._call(method, path, None, None).decode("utf-8", "replace")
-
-    def _call(
-        self, method: str, path: str, body: Json | None, query: Mapping[str, object] | None
-    ) -> bytes:
-        target = self._base + path
-        if query:
-            target += "?" + urlencode({key: _word(value) for key, value in query.items()})
-        data = None if body is None else json.dumps(body).encode()
-        status, answer = self._exchange(method, target, data)
-        if 200 <= status < 300:
-            return answer
-        raise AdminError(status, _reason(status, answer, method, path))
-
-    def _exchange(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
-        if method != "GET":
-            # A kept connection may turn out closed, and then nobody knows whether the call was
-            # carried out. Only what can be asked twice goes over one.
-            self.close()
-        kept = self._connection.sock is not None
-        try:
-            return self._once(method, target, data)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            if not kept or isinstance(error, TimeoutError):
-                raise self._unreachable(error) from error
-        try:
-            return self._once(method, target, data)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise self._unreachable(error) from error
-
-    def _once(self, method: str, target: str, data: bytes | None) -> tuple[int, bytes]:
-        self._connection.request(method, target, data, self._headers)
-        response = self._connection.getresponse()
-        answer = response.read(ANSWER_BYTES_MAX + 1)
-        if len(answer) > ANSWER_BYTES_MAX:
-            self.close()
-            raise AdminError(0, f"{target}: the answer has more than {ANSWER_BYTES_MAX} bytes")
-        return response.status, answer
-
-    def _unreachable(self, error: Exception) -> AdminError:
-        if isinstance(error, TimeoutError):
-            return AdminError(0, f"no answer from {self.url} within {self._connection.timeout:g} s")
-        if isinstance(error, ConnectionRefusedError):
-            return AdminError(
-                0,
-                f"no broker answers at {self.url}; start one with `magnetar standalone`, "
-                "or name another with --admin-url",
-            )
-        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-            return AdminError(0, f"{self.url}: " + "; ".join(tls_trouble(error, self._host)))
-        # A broker that dies hangs up, too; only what is no HTTP says that this is another port.
-        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
-            return AdminError(
-                0,
-                f"{self.url} is not an HTTP admin port, it answered {str(error)[:60]!a}; "
-                "name another with --admin-url",
-            )
-        return AdminError(0, f"no broker answers at {self.url}: {error}")
-
-
-def _reason(status: int, answer: bytes, method: str, path: str) -> str:
-    try:
-        told = json.loads(answer)
-        reason = told["reason"]
-    except (ValueError, TypeError, KeyError):
-        reason = " ".join(answer[:200].decode("utf-8", "replace").split())
-    return str(reason) if reason else f"{method} {path} was refused with HTTP status {status}"
-
-
-def _word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _quoted(part: str) -> str:
@@ -731,39 +543,3 @@ def _subscription(topic: str, subscription: str) -> str:
 
 def _strings(answer: Json) -> list[str]:
     return [str(each) for each in answer or ()]
-
-
-def _position(id: MessageId) -> Json:  # noqa: A002 - it is what the protocol calls it
-    return {"ledgerId": id.ledger, "entryId": id.entry, "partitionIndex": id.partition}
-
-
-def _message_id(answer: Json) -> MessageId:
-    return MessageId(
-        int(answer["ledgerId"]), int(answer["entryId"]), int(answer.get("partitionIndex", -1))
-    )
-
-
-def _message(answer: Json, partition: int) -> Message:
-    chunk = answer.get("chunk")
-    key_bytes = answer.get("keyBytes")
-    return Message(
-        id=MessageId(
-            int(answer["ledgerId"]),
-            int(answer["entryId"]),
-            partition,
-            int(answer.get("batchIndex", -1)),
-        ),
-        payload=base64.b64decode(answer["payload"]),
-        publish_time_ms=int(answer["publishTime"]),
-        event_time_ms=int(answer.get("eventTime", 0)),
-        deliver_at_ms=int(answer.get("deliverAtTime", 0)),
-        producer=str(answer.get("producerName", "")),
-        sequence_id=int(answer.get("sequenceId", 0)),
-        key=answer.get("key"),
-        key_bytes=base64.b64decode(key_bytes) if key_bytes is not None else None,
-        properties=dict(answer.get("properties", {})),
-        null_value=bool(answer.get("nullValue", False)),
-        encrypted=bool(answer.get("encrypted", False)),
-        opaque=str(answer.get("opaque", "")),
-        chunk=(int(chunk["index"]), int(chunk["count"])) if chunk else None,
-    )

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from magnetar.cli.errors import CommandError
 from magnetar.client.address import HTTP_PORT, PULSAR_PORT
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
+from magnetar.client.rest import AdminError
 
 PRIVATE_PULSAR_PORT = 6660
 """Where the first of several workers listens for itself, before any offset."""

@@ -34,9 +34,10 @@ from magnetar.cli.demo.roles import (
 from magnetar.cli.demo.screen import Screen, screen_for
 from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.verb import Asked, LocalVerb, pass_asked
-from magnetar.client.admin import Admin, AdminError
+from magnetar.client.admin import Admin
 from magnetar.client.cluster import Cluster, SubscriptionType
 from magnetar.client.follow import follow
+from magnetar.client.rest import AdminError
 
 TOPIC = "persistent://public/default/readings"
 MEANS_TOPIC = "persistent://public/default/hourly-means"
