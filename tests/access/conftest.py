@@ -36,10 +36,13 @@ async def furnish(store: Store) -> None:
     await tenants.create("here", Tenant(admin_roles=["admin"], allowed_clusters=["standalone"]))
     await tenants.create("there", Tenant(admin_roles=["stranger"]))
     granted = Grants(
-        namespace={"producer": ["produce"], "consumer": ["consume"], "worker": ["functions"]},
+        namespace={
+            "producer": ["produce"], "consumer": ["consume"], "worker": ["functions"],
+            "sourcer": ["sources"], "sinker": ["sinks"], "packer": ["packages"],
+        },
         topics={"persistent://here/ns/t": {"on-topic": ["produce", "consume"]}},
         subscriptions={"kept": ["keeper"]},
-    )
+    )  # fmt: skip
     await namespaces.create(HERE, Policies(grants=granted))
     await namespaces.create(THERE, Policies())
 

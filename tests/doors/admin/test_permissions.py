@@ -9,6 +9,7 @@ from magnetar.broker.doors.admin.app import AdminApp
 from magnetar.broker.metadata.memory import MemoryStore
 from tests.access.conftest import Guard, furnish, new_guard, token
 from tests.doors.admin.conftest import Ask
+from tests.doors.admin.processes import Processes
 
 NAMESPACE = "/admin/v2/namespaces/there/ns"
 TOPIC = "/admin/v2/persistent/there/ns/t"
@@ -160,3 +161,20 @@ async def test_they_are_part_of_the_namespace_as_pulsar_shows_it(ask: Ask, app: 
     shown = (await ask(app, "GET", "/admin/v2/namespaces/there/made")).json["auth_policies"]
     assert shown["namespace_auth"] == {"anonymous": ["produce", "consume"]}
     assert shown["destination_auth"] == {}
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+async def test_what_was_granted_on_a_topic_goes_with_it(
+    ask: Ask, any_number: Processes, partitioned: bool
+) -> None:
+    """Whoever makes a topic of the same name later has granted nothing."""
+    front, public = any_number.front, "/admin/v2/persistent/public/default"
+    what = f"{public}/t/partitions" if partitioned else f"{public}/t"
+    assert (await ask(front, "PUT", what, 2 if partitioned else None)).status == 204
+    for each in ("t", "t-partition-1", "t2"):
+        granted = await ask(front, "POST", f"{public}/{each}/permissions/anna", ["consume"])
+        assert granted.status == 204
+    assert (await ask(front, "DELETE", what)).status == 204
+    shown = [(await ask(front, "GET", f"{public}/{each}/permissions")).json for each in ("t", "t2")]
+    assert shown == [{}, {"anna": ["consume"]}]
+    assert (await ask(front, "GET", f"{public}/t-partition-1/permissions")).json == {}

@@ -24,7 +24,13 @@ from typing import Any
 
 from magnetar.broker.access.attempts import host_of
 from magnetar.broker.access.caller import BROKER, Caller
-from magnetar.broker.access.rights import Demand, Resource, SubscriptionOf, TenantName
+from magnetar.broker.access.rights import (
+    Demand,
+    Resource,
+    SubscriptionOf,
+    SubscriptionsOf,
+    TenantName,
+)
 from magnetar.broker.clock import Clock, iso_time
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Group, Port, PortError, Producer, ProducerRequest
@@ -197,7 +203,7 @@ def _shown(resource: Resource) -> str:
             return "broker"
         case TenantName(tenant):
             return tenant
-        case SubscriptionOf(topic, name):
-            return f"{topic} {name}"
+        case SubscriptionOf(place, name) | SubscriptionsOf(place, name):
+            return f"{place} {name}"
         case _:
             return str(resource)

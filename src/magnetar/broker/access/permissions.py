@@ -20,6 +20,7 @@ from magnetar.broker.access.rights import (
     Resource,
     Right,
     SubscriptionOf,
+    SubscriptionsOf,
     TenantName,
 )
 from magnetar.names import NamespaceName, TopicName
@@ -74,9 +75,17 @@ def meets(role: str, demand: Demand, known: Known) -> bool:
     return _granted(role, right, resource, known)
 
 
-def resource_tenant(resource: TenantName | NamespaceName | TopicName | SubscriptionOf) -> str:
+def resource_tenant(
+    resource: TenantName | NamespaceName | TopicName | SubscriptionOf | SubscriptionsOf,
+) -> str:
     """Return the tenant that a resource belongs to."""
-    return resource.topic.tenant if isinstance(resource, SubscriptionOf) else resource.tenant
+    match resource:
+        case SubscriptionOf(topic):
+            return topic.tenant
+        case SubscriptionsOf(namespace):
+            return namespace.tenant
+        case _:
+            return resource.tenant
 
 
 def resource_namespace(resource: Resource) -> NamespaceName | None:
@@ -84,6 +93,8 @@ def resource_namespace(resource: Resource) -> NamespaceName | None:
     match resource:
         case SubscriptionOf(topic):
             return topic.namespace_name
+        case SubscriptionsOf(namespace):
+            return namespace
         case TopicName():
             return resource.namespace_name
         case NamespaceName():
@@ -92,18 +103,36 @@ def resource_namespace(resource: Resource) -> NamespaceName | None:
             return None
 
 
+_WANTED = {
+    Right.LOOKUP: {Right.PRODUCE.value, Right.CONSUME.value},
+    Right.READ: {Right.PRODUCE.value, Right.CONSUME.value},
+    Right.CONSUME_ALL: {Right.CONSUME.value},
+}
+"""The actions of which one is enough, where it is not the right itself."""
+
+
 def _granted(
-    role: str, right: Right, resource: NamespaceName | TopicName | SubscriptionOf, known: Known
+    role: str,
+    right: Right,
+    resource: NamespaceName | TopicName | SubscriptionOf | SubscriptionsOf,
+    known: Known,
 ) -> bool:
     name = resource_namespace(resource)
     grants = known.namespaces.get(name, NOTHING_GRANTED) if name else NOTHING_GRANTED
-    wanted = {Right.PRODUCE.value, Right.CONSUME.value}
-    if right not in {Right.LOOKUP, Right.READ}:
-        wanted = {right.value}
-    topic = resource.topic if isinstance(resource, SubscriptionOf) else resource
-    if not any(_actions(role, each, known) & wanted for each in _levels(grants, topic)):
+    wanted = _WANTED.get(right, {right.value})
+    place: NamespaceName | TopicName
+    match resource:
+        case SubscriptionOf(place) | SubscriptionsOf(place):
+            pass
+        case _:
+            place = resource
+    if not any(_actions(role, each, known) & wanted for each in _levels(grants, place)):
         return False
-    return not isinstance(resource, SubscriptionOf) or _may_use(role, resource.name, grants, known)
+    if right is Right.CONSUME_ALL:
+        return _may_use_all(role, grants, known)
+    if isinstance(resource, SubscriptionOf | SubscriptionsOf):
+        return _may_use(role, resource.name, grants, known)
+    return True
 
 
 def _levels(grants: NamespaceGrants, topic: NamespaceName | TopicName) -> Iterable[Granted]:
@@ -120,6 +149,12 @@ def _may_use(role: str, subscription: str, grants: NamespaceGrants, known: Known
     if roles and not _named(role, roles, known):
         return False
     return not grants.prefix or subscription.startswith(role)
+
+
+def _may_use_all(role: str, grants: NamespaceGrants, known: Known) -> bool:
+    """Return whether no subscription is kept for others, of whatever name."""
+    kept = (roles for roles in grants.subscriptions.values() if roles)
+    return not grants.prefix and all(_named(role, roles, known) for roles in kept)
 
 
 def _actions(role: str, granted: Granted, known: Known) -> set[str]:

@@ -30,6 +30,8 @@ class Right(Enum):
     READ = "read"
     """To see figures of a topic: whoever may produce or consume."""
     CONSUME = "consume"
+    CONSUME_ALL = "consume from every subscription"
+    """To consume, whatever subscription it is: none may be kept for others."""
     PRODUCE = "produce"
     FUNCTIONS = "functions"
     SOURCES = "sources"
@@ -68,7 +70,14 @@ class SubscriptionOf(NamedTuple):
     name: str
 
 
-Resource = TenantName | NamespaceName | TopicName | SubscriptionOf | None
+class SubscriptionsOf(NamedTuple):
+    """The subscriptions of one name, of whatever topics of a namespace."""
+
+    namespace: NamespaceName
+    name: str
+
+
+Resource = TenantName | NamespaceName | TopicName | SubscriptionOf | SubscriptionsOf | None
 """What a right is about; None: the broker as a whole."""
 
 

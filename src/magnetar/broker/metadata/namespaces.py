@@ -1,6 +1,8 @@
 """Namespaces: which there are, and what each says (see `policies`)."""
 
+import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from magnetar.broker.metadata import facts, paths
 from magnetar.broker.metadata.facts import NotEmptyError
@@ -17,7 +19,7 @@ from magnetar.broker.metadata.store import (
 )
 from magnetar.broker.metadata.tenants import TenantNotFoundError
 from magnetar.broker.port import NamespaceNotFoundError
-from magnetar.names import Domain, NamespaceName
+from magnetar.names import Domain, NamespaceName, TopicName
 
 
 class Namespaces:
@@ -79,6 +81,26 @@ class Namespaces:
             )
         except facts.NotFoundError:
             raise _missing(name) from None
+
+    async def forget_grants(self, topic: TopicName) -> None:
+        """Take back what was granted on a topic, and on partitions of it: it was deleted.
+
+        Whoever makes a topic of that name later has not granted it.
+        """
+        partition = re.compile(re.escape(str(topic)) + r"(-partition-[0-9]+)?")
+
+        def gone(policies: Policies) -> list[str]:
+            granted = policies.grants.topics if policies.grants is not None else {}
+            return [name for name in granted if partition.fullmatch(name)]
+
+        def change(policies: Policies) -> None:
+            for name in gone(policies):
+                assert policies.grants is not None
+                del policies.grants.topics[name]
+
+        with suppress(NamespaceNotFoundError):
+            if gone(await self.get(topic.namespace_name)):
+                await self.update(topic.namespace_name, change)
 
     async def delete(self, name: NamespaceName) -> None:
         """Remove a namespace that has no topics.

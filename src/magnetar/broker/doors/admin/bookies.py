@@ -51,9 +51,9 @@ async def remove_affinity(call: Call) -> Response:
 
 
 ROUTES = [
-    Route("GET", AFFINITY, affinity, Right.NAMESPACE, answer=Json),
-    Route("POST", AFFINITY, set_affinity, Right.NAMESPACE, body=Json),
-    Route("DELETE", AFFINITY, remove_affinity, Right.NAMESPACE),
+    Route("GET", AFFINITY, affinity, Right.SUPERUSER, answer=Json),
+    Route("POST", AFFINITY, set_affinity, Right.SUPERUSER, body=Json),
+    Route("DELETE", AFFINITY, remove_affinity, Right.SUPERUSER),
     Route("GET", f"{BOOKIES}/all", list_bookies, Right.SUPERUSER, answer=Bookies),
     Route("GET", f"{BOOKIES}/racks-info", list_racks, Right.SUPERUSER, answer=Json),
     Route("GET", RACK, rack, Right.SUPERUSER, answer=Json),

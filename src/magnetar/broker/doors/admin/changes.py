@@ -19,16 +19,16 @@ from magnetar.broker.doors.admin.siblings import CALLER_HEADER
 from magnetar.broker.port import PortError
 from magnetar.names import InvalidNameError
 
-_ADMINISTRATION = frozenset({Right.NAMESPACE, Right.TENANT, Right.SUPERUSER})
+_ADMINISTRATION = frozenset({Right.NAMESPACE, Right.TENANT, Right.SUPERUSER, Right.CONSUME_ALL})
 
 
 def is_change(call: Call, method: str, right: Right) -> bool:
-    """Return whether a call is an administrator's, and changes something."""
-    return (
-        method != "GET"
-        and (right in _ADMINISTRATION or call.path.endswith("PermissionsOnTopics"))
-        and CALLER_HEADER not in call.request.headers
-    )
+    """Return whether a call is an administrator's, or of such reach, and changes something."""
+    if method == "GET" or CALLER_HEADER in call.request.headers:
+        return False
+    whole_namespace = "subscription" in call.parameters and "topic" not in call.parameters
+    of_topics_named_in_it = call.path.endswith("PermissionsOnTopics")
+    return right in _ADMINISTRATION or whole_namespace or of_topics_named_in_it
 
 
 async def noted(

@@ -97,7 +97,7 @@ async def message_id_by_index(call: Call) -> Response:
 
 ROUTES = [
     Route("PUT", f"{TOPIC}/compaction", compact, Right.NAMESPACE),
-    Route("GET", f"{TOPIC}/compaction", compaction_status, Right.READ, answer=Progress),
+    Route("GET", f"{TOPIC}/compaction", compaction_status, Right.NAMESPACE, answer=Progress),
     Route("POST", f"{TOPIC}/trim", trim, Right.NAMESPACE),
     Route("DELETE", f"{TOPIC}/truncate", truncate, Right.NAMESPACE),
     Route("PUT", f"{TOPIC}/truncate", truncate, Right.NAMESPACE),  # as older tools have it
@@ -105,7 +105,7 @@ ROUTES = [
         "GET",
         f"{TOPIC}/getMessageIdByIndex",
         message_id_by_index,
-        Right.READ,
+        Right.CONSUME,
         query={"index": int},
         answer=MessagePlace,
     ),

@@ -114,6 +114,7 @@ async def delete_partitioned(call: Call) -> Response:
     force = call.flag("force")
     await in_parallel([context.delete_if_there(name, force=force) for name in names])
     await context.partitions.delete_partitioned(topic)
+    await context.namespaces.forget_grants(topic)
     return done()
 
 

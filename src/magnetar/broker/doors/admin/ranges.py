@@ -101,7 +101,7 @@ async def _topics(call: Call) -> tuple[str, list[TopicName]]:
 
 ROUTES = [
     Route(
-        "PUT", f"{BUNDLE}/split", split, Right.NAMESPACE,
+        "PUT", f"{BUNDLE}/split", split, Right.SUPERUSER,
         body=list[int] | None, query={"unload": bool, "splitAlgorithmName": str},
     ),
     Route("DELETE", BUNDLE, delete_bundle, Right.NAMESPACE, query={"force": bool}),

@@ -18,6 +18,7 @@ from magnetar.broker.access.rights import (
     Resource,
     Right,
     SubscriptionOf,
+    SubscriptionsOf,
     TenantName,
 )
 from magnetar.broker.doors.admin.absent import missing_feature, not_enabled
@@ -185,7 +186,8 @@ def _resource(right: Right, parameters: Mapping[str, str]) -> Resource:
         return tenant
     namespace = NamespaceName.parse(f"{tenant.tenant}/{parameters['namespace']}")
     if "topic" not in parameters:
-        return namespace
+        named = parameters.get("subscription")
+        return namespace if named is None else SubscriptionsOf(namespace, named)
     domain = parameters.get("domain", Domain.PERSISTENT.value)
     topic = TopicName.parse(f"{domain}://{namespace}/{parameters['topic']}")
     if "subscription" not in parameters:

@@ -171,7 +171,7 @@ ROUTES = [
         "POST",
         f"{SCHEMAS}/schema",
         post_schema,
-        Right.NAMESPACE,
+        Right.PRODUCE,
         body=SchemaGiven,
         answer=SchemaVersion,
     ),

@@ -259,12 +259,11 @@ ROUTES = [
     Route("POST", f"{SUBSCRIPTION}/skip_all", skip_all, _C),
     Route("POST", f"{SUBSCRIPTION}/expireMessages", expire_to, _C, body=Position),
     Route("POST", f"{SUBSCRIPTION}/expireMessages/{{seconds}}", expire, _C),
-    # It touches subscriptions that are kept for others too.
     Route(
         "POST",
         f"{TOPIC}/all_subscription/expireMessages/{{seconds}}",
         expire_all,
-        Right.NAMESPACE,
+        Right.CONSUME_ALL,
     ),
     Route("POST", f"{SUBSCRIPTION}/resetcursor", reset_to, _C, body=Position),
     Route("POST", f"{SUBSCRIPTION}/resetcursor/{{time}}", reset_to_time, _C),

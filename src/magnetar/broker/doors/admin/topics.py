@@ -119,6 +119,7 @@ async def delete_topic(call: Call) -> Response:
             " DELETE .../partitions deletes all of them",
         )
     await call.context.catalog.delete(call.topic, force=call.flag("force"))
+    await call.context.namespaces.forget_grants(call.topic)
     return done()
 
 
