@@ -15,7 +15,7 @@ from magnetar.broker.doors.admin.siblings import CALLER_HEADER, PEER_HEADER, pas
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.policies import Policies
-from tests.access.conftest import HERE, Guard, furnish, new_guard, token
+from tests.access.conftest import HERE, THERE, Guard, furnish, new_guard, token
 from tests.doors.admin.conftest import Ask
 from tests.doors.admin.expected_rights import TABLE as EXPECTED
 from tests.doors.admin.expected_rights import Level, expected, may
@@ -230,6 +230,32 @@ async def test_a_subscription_that_is_kept_is_kept_over_http_too(
         for name, status in (("other", 403), ("consumer-1", 299)):
             answer = await ask(app, "POST", path % name, headers=bearer("consumer"))
             assert answer.status == status, path % name
+
+
+@pytest.mark.parametrize("verb", ["grant", "revoke"])
+async def test_grants_on_many_topics_are_for_who_administers_all_of_them(
+    ask: Ask, new_context: Any, guard: Guard, verb: str
+) -> None:
+    app = AdminApp(new_context(guard.store, access=guard.access))
+    path = f"/admin/v2/namespaces/{verb}PermissionsOnTopics"
+    for role, tenants, status in (
+        ("admin", ["here"], 204),
+        ("admin", ["here", "there"], 403),
+        ("admin", ["there", "here"], 403),
+        ("on-topic", ["here"], 403),
+        ("producer", ["here"], 403),
+        ("stranger", ["absent"], 403),
+        ("root", ["here", "there"], 204),
+    ):
+        before = [await guard.namespaces.get(each) for each in (HERE, THERE)]
+        body = [
+            {"topic": f"persistent://{each}/ns/t", "role": "nobody", "actions": ["consume"]}
+            for each in tenants
+        ]
+        answer = await ask(app, "POST", path, body, headers=bearer(role))
+        assert answer.status == status, (role, tenants)
+        if status == 403:
+            assert [await guard.namespaces.get(each) for each in (HERE, THERE)] == before
 
 
 async def test_what_there_is_not_is_told_to_those_who_logged_in(ask: Ask, app: AdminApp) -> None:

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magnetar.broker.doors.admin.app import TABLE
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import Match, Right, Route, Routes, topic_of
 from magnetar.names import TopicName
+from tests.doors.admin.expected_rights import expected
 
 
 async def _stats() -> None: ...
@@ -141,3 +143,9 @@ def test_two_routes_for_one_call_are_a_mistake() -> None:
 )
 def test_a_path_says_which_topic_it_is_about(path: str, topic: str | None) -> None:
     assert topic_of(path) == (TopicName.parse(topic) if topic else None)
+
+
+def test_somebody_has_said_who_may_make_each_call() -> None:
+    """A new route is written down in `expected_rights` too, from what Pulsar asks for there."""
+    missing = [(each.method, each.template) for each in TABLE]
+    assert [each for each in missing if expected(*each) is None] == []
