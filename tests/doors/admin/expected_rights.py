@@ -52,22 +52,23 @@ TRANSACTIONS = f"{V3}/transactions"
 T_TOPIC, T_ID = "{tenant}/{namespace}/{topic}", "{most}/{least}"
 
 NAMESPACE_POLICIES = """
-    allowedClusters allowedTopicPropertyKeysForMetrics antiAffinity autoSubscriptionCreation autoTopicCreation backlogQuota
-    backlogQuotaMap compactionThreshold deduplication deduplicationSnapshotInterval
-    delayedDelivery dispatchRate dispatcherPauseOnAckStatePersistent encryptionRequired
-    entryFilters inactiveTopicPolicies isAllowAutoUpdateSchema maxConsumersPerSubscription
-    maxConsumersPerTopic maxProducersPerTopic maxSubscriptionsPerTopic maxTopicsPerNamespace
+    allowedClusters allowedTopicPropertyKeysForMetrics antiAffinity autoSubscriptionCreation
+    autoTopicCreation backlogQuota backlogQuotaMap compactionThreshold deduplication
+    deduplicationSnapshotInterval delayedDelivery dispatchRate
+    dispatcherPauseOnAckStatePersistent encryptionRequired entryFilters inactiveTopicPolicies
+    isAllowAutoUpdateSchema maxConsumersPerSubscription maxConsumersPerTopic
+    maxProducersPerTopic maxSubscriptionsPerTopic maxTopicsPerNamespace
     maxUnackedMessagesPerConsumer maxUnackedMessagesPerSubscription messageTTL
     offloadDeletionLagMs offloadPolicies offloadThreshold offloadThresholdInSeconds persistence
-    properties property/{key} property/{key}/{value} publishRate removeOffloadPolicies replication
-    replicatorDispatchRate retention schemaAutoUpdateCompatibilityStrategy
+    properties property/{key} property/{key}/{value} publishRate removeOffloadPolicies
+    replication replicatorDispatchRate retention schemaAutoUpdateCompatibilityStrategy
     schemaCompatibilityStrategy schemaValidationEnforced subscribeRate subscriptionAuthMode
     subscriptionDispatchRate subscriptionExpirationTime subscriptionTypesEnabled
 """
 
 TOPIC_POLICIES = """
-    autoSubscriptionCreation backlogQuota backlogQuotaMap compactionThreshold deduplicationEnabled
-    deduplicationSnapshotInterval delayedDelivery dispatchRate
+    autoSubscriptionCreation backlogQuota backlogQuotaMap compactionThreshold
+    deduplicationEnabled deduplicationSnapshotInterval delayedDelivery dispatchRate
     dispatcherPauseOnAckStatePersistent entryFilters inactiveTopicPolicies maxConsumers
     maxConsumersPerSubscription maxMessageSize maxProducers maxSubscriptionsPerTopic
     maxUnackedMessagesOnConsumer maxUnackedMessagesOnSubscription messageTTL offloadPolicies
