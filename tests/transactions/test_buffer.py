@@ -13,7 +13,7 @@ from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.upkeep import trim
 from magnetar.names import TopicName
 from tests.topics.whole_core import run_of
-from tests.transactions.bank import Bank, in_transactions
+from tests.transactions.bank import Bank, ids, in_transactions
 
 TOPIC = TopicName.parse("t")
 
@@ -153,6 +153,28 @@ async def test_a_new_subscription_at_the_end_gets_what_is_committed_later(bank: 
     listener = await bank.consumer(subscription="late", from_earliest=False)
     await bank.commit(transaction)
     assert await listener.bodies(1) == ["a"]
+
+
+async def test_a_backlog_counts_what_may_not_be_read_yet(bank: Bank) -> None:
+    sender, listener = await bank.producer(), await bank.consumer()
+    topic = await bank.core.catalog.topic(TOPIC)
+    [subscription] = topic.readers
+    [seen] = await sender.send("seen")
+    await listener.bodies(1)
+    listener.consumer.acknowledge(ids(seen), cumulative=False)
+    assert subscription.backlog == 0
+    transaction = await bank.begin()
+    await sender.send("a", within=transaction)
+    await sender.send("behind")
+    assert (subscription.backlog, subscription.backlog_entries) == (2, 2)
+    assert subscription.stats()["backlogSize"] > 0
+    await bank.consumer(subscription="late", from_earliest=False)
+    late = next(each for each in topic.readers if each.name == "late")
+    assert late.backlog == 2, "it will get what is committed"
+    await bank.commit(transaction)
+    assert await listener.bodies(3) == ["seen", "a", "behind"]
+    listener.consumer.acknowledge(ids(listener.door.received[-1][0]), cumulative=True)
+    assert (subscription.backlog, subscription.backlog_entries) == (0, 0)
 
 
 async def test_neither_seek_nor_skip_nor_expiry_passes_an_open_transaction(bank: Bank) -> None:

@@ -198,7 +198,7 @@ class Subscription(Acknowledging):
             cursor.reset(log.last, log.next_index)
         if cursor.consumed == UNKNOWN:
             # Right if every entry is one message; else the first read sets it right.
-            cursor.consumed = max(log.next_index - cursor.backlog(log, log.end), 0)
+            cursor.consumed = max(log.next_index - self.backlog_entries, 0)
 
     def __repr__(self) -> str:
         return f"<Subscription {self.name!r} of {self.topic}>"
@@ -675,20 +675,26 @@ class Subscription(Acknowledging):
 
     @property
     def backlog(self) -> int:
-        """Messages that are not acknowledged."""
-        if self.cursor.next_unacknowledged(EARLIEST, self.log) >= self.log.end:
+        """Messages that are not acknowledged, those of open transactions included, as in Pulsar."""
+        if self.cursor.next_unacknowledged(EARLIEST, self.log) >= self._stored_end:
             return 0
         return max(self.log.next_index - self.cursor.consumed, 0)
 
     @property
     def backlog_entries(self) -> int:
         """Entries that are not acknowledged."""
-        return self.cursor.backlog(self.log, self.log.end)
+        return self.cursor.backlog(self.log, self._stored_end)
+
+    @property
+    def _stored_end(self) -> EntryId:
+        """The position after the last entry, whether it may be read yet or not."""
+        kept = self._kept
+        return kept.stored_end if isinstance(kept, VisibleLog) else kept.end
 
     @property
     def backlog_bytes(self) -> int:
         """About how many bytes the backlog has, as if all entries were of equal size."""
-        entries = self.log.distance(self.log.first, self.log.end)
+        entries = self.log.distance(self.log.first, self._stored_end)
         return self.log.bytes_total * self.backlog_entries // entries if entries else 0
 
     async def last_message(self) -> LastMessage:

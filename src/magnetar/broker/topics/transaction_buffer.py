@@ -326,6 +326,11 @@ class VisibleLog:
         return end if stable is None or stable > end else stable
 
     @property
+    def stored_end(self) -> EntryId:
+        """The position after the last entry, whether it may be read yet or not."""
+        return self._log.end
+
+    @property
     def last(self) -> EntryId:
         """The last entry that may be read, or EARLIEST."""
         return self._log.previous_position(self.end)
