@@ -8,7 +8,7 @@ import pytest
 from magnetar.broker.storage.cache import CachedRecord, Generation
 from magnetar.broker.storage.journal import SPARES_MAX, Journal, JournalError, file_number
 from magnetar.broker.storage.record import HEADER_SIZE, Kind, aligned
-from magnetar.broker.storage.recovery import Damage, Found, walk
+from magnetar.broker.storage.replay import Damage, Found, walk
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import DATA
 

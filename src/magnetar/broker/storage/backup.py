@@ -30,7 +30,7 @@ from magnetar.broker.storage.entry_logs import (
     QUARANTINE_FOLDER,
 )
 from magnetar.broker.storage.ledgers import JOURNAL_FOLDER
-from magnetar.broker.storage.recovery import Found, JournalFile, list_journal, walk
+from magnetar.broker.storage.replay import Found, JournalFile, list_journal, walk
 from magnetar.broker.storage.segment import LogName
 from magnetar.broker.storage.verify import Progress, no_progress
 

@@ -25,7 +25,7 @@ from magnetar.broker.storage.errors import FormatError, Gap
 from magnetar.broker.storage.ledgers import JOURNAL_FOLDER
 from magnetar.broker.storage.quarantine import Quarantine, Report
 from magnetar.broker.storage.record import Part
-from magnetar.broker.storage.recovery import JournalFile, Replay, Sink, list_journal
+from magnetar.broker.storage.replay import JournalFile, Replay, Sink, list_journal
 from magnetar.broker.storage.segment import (
     UNFINISHED,
     LogDamagedError,
