@@ -78,6 +78,26 @@ async def test_every_role_opens_what_it_was_granted_and_nothing_else(rig: Rig, r
     assert may == ALLOWED[role]
 
 
+async def test_a_missing_check_would_be_found(
+    rig: Rig, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: a door that forgets to ask lets in who was granted nothing."""
+
+    async def forgets(*_: Any) -> None:
+        return
+
+    monkeypatch.setattr(guard.access, "authorize", forgets)
+    assert await status_of(rig, ADDRESSES["consumer"], **bearer("producer")) == 101
+
+
+async def test_a_demand_that_is_missing_would_be_found(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another: an address that demands less than it opens."""
+    monkeypatch.setattr("magnetar.broker.doors.websocket.login.demands_of", lambda _: ())
+    assert await status_of(rig, ADDRESSES["burier"], **bearer("nobody")) == 101
+
+
 @pytest.mark.parametrize("target", list(ADDRESSES.values()))
 async def test_nobody_gets_in_without_a_credential_or_with_a_forged_one(
     rig: Rig, target: str
