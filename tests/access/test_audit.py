@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from magnetar.broker.access import audit as audit_module
-from magnetar.broker.access.audit import REPEAT_S, TOPIC, WAITING_MAX, Audit
+from magnetar.broker.access.audit import (
+    NOES_MAX,
+    NOES_PER_SOURCE_MAX,
+    REPEAT_S,
+    RESOURCES_SHOWN_MAX,
+    SOURCES_MAX,
+    TOPIC,
+    WAITING_MAX,
+    Audit,
+)
 from magnetar.broker.access.authentication import Credentials
 from magnetar.broker.access.caller import Caller
 from magnetar.broker.access.rights import AuthenticationError, AuthorizationError, Demand, Right
@@ -130,4 +139,50 @@ async def test_every_no_is_noted_and_no_yes(guard: Guard, rig: Rig) -> None:
     await rig.until(lambda: len(rig.written()) == 2)
     assert [event["event"] for event in rig.written()] == ["denied", "refused"]
     assert "s3cret" not in json.dumps(rig.written())
+    await rig.audit.stop()
+
+
+async def test_who_is_refused_does_not_decide_how_much_is_written(rig: Rig) -> None:
+    """A role without rights asks for ever new things, a host shows ever new nonsense."""
+    for number in range(5_000):
+        topic = TopicName.parse(f"t/n/{number}")
+        rig.audit.denied(Caller("mallory", "token"), (Demand(Right.PRODUCE, topic),))
+        rig.audit.refused(f"method-{number}", "192.0.2.9:5", "no")
+    rig.audit.denied(ANNA, DEMAND)
+    rig.audit.changed(ANNA, "POST /x", 204)
+    await rig.until(lambda: not rig.audit._waiting)
+    written = rig.written()
+    assert len(written) == 2 * NOES_PER_SOURCE_MAX + 2
+    assert [each.get("role") for each in written[-2:]] == ["anna", "anna"], "nobody is pushed out"
+    rig.clock.advance(REPEAT_S)
+    rig.audit.denied(Caller("mallory", "token"), DEMAND)
+    await rig.until(lambda: len(rig.written()) > len(written))
+    assert rig.written()[-1]["omitted"] >= 5_000 - NOES_PER_SOURCE_MAX
+    await rig.audit.stop()
+
+
+async def test_many_who_are_refused_do_not_either(rig: Rig) -> None:
+    for number in range(3 * NOES_MAX):
+        rig.audit.refused("token", f"192.0.{number % 256}.{number // 256}:5", "no")
+    rig.audit.changed(ANNA, "POST /x", 204)
+    await rig.until(lambda: not rig.audit._waiting)
+    assert len(rig.written()) == NOES_MAX + 1
+    assert len(rig.audit._tallies) <= SOURCES_MAX
+    await rig.audit.stop()
+
+
+async def test_a_command_about_a_thousand_topics_is_noted_and_can_be_read(rig: Rig) -> None:
+    long = [TopicName.parse(f"t/n/{'x' * 500}{number}") for number in range(1_000)]
+    rig.audit.denied(ANNA, [Demand(Right.PRODUCE, each) for each in long])
+    await rig.until(lambda: len(rig.written()) == 1)
+    assert rig.written()[0]["resource"][-1] == f"and {1_000 - RESOURCES_SHOWN_MAX} more"
+    await rig.audit.stop()
+
+
+async def test_what_is_secret_by_its_name_is_not_repeated(rig: Rig) -> None:
+    offload = {"managedLedgerOffloadDriver": "S3", "s3ManagedLedgerOffloadCredentialSecret": "hush"}
+    rig.audit.changed(ANNA, "POST /x", 204, {"a": [offload]}, {"a": [], "password": "hush"})
+    await rig.until(lambda: len(rig.written()) == 1)
+    assert "hush" not in json.dumps(rig.written())
+    assert rig.written()[0]["before"]["a"][0]["managedLedgerOffloadDriver"] == "S3"
     await rig.audit.stop()

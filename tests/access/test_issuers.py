@@ -1,7 +1,11 @@
 """OpenID Connect: an issuer of the test's own, honest and otherwise."""
 
+import asyncio
+import contextlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -10,14 +14,17 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from magnetar.broker.access import issuers as issuers_module
 from magnetar.broker.access.authentication import Credentials
 from magnetar.broker.access.issuers import (
     ANSWER_BYTES_MAX,
     KEYS_KEPT_S,
     KEYS_S,
     RETRY_S,
+    UNASKED_S_MAX,
     Issuers,
     check_url,
+    fetch_json,
     published_key,
 )
 from magnetar.broker.access.rights import AuthenticationError
@@ -46,6 +53,7 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
+                issuer.stall.wait(10)
                 status, body, *headers = issuer.answers.get(self.path, (404, b""))
                 self.send_response(status)
                 for name, value in headers:
@@ -58,6 +66,9 @@ class Issuer:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.asked: list[str] = []
+        self.stall = threading.Event()
+        """While it is not set, nothing is answered."""
+        self.stall.set()
         self.answers: dict[str, Any] = {}
         self.clock = ManualClock()
         self.publish(jwk(RSA, "r"), jwk(EC, "e"))
@@ -82,6 +93,7 @@ class Issuer:
 def issuer() -> Iterator[Issuer]:
     opened = Issuer()
     yield opened
+    opened.stall.set()
     opened.server.shutdown()
     opened.server.server_close()
 
@@ -146,6 +158,64 @@ async def test_an_issuer_that_is_away_for_a_while_keeps_nobody_out(issuer: Issue
     issuer.clock.advance(KEYS_KEPT_S)
     with pytest.raises(AuthenticationError, match="cannot be reached"):
         await login(at, issuer.token())
+
+
+async def test_nobody_whose_key_is_known_waits_for_an_issuer_that_is_slow(issuer: Issuer) -> None:
+    at = issuer.tokens()
+    await login(at, issuer.token())
+    issuer.clock.advance(KEYS_S + 1)
+    issuer.stall.clear()
+    stranger = asyncio.create_task(login(at, issuer.token(NEW, "new")))
+    async with asyncio.timeout(1):
+        for _ in range(20):
+            assert await login(at, issuer.token()) == "anna"
+    assert not stranger.done(), "who shows a key that nobody knows waits for the issuer's word"
+    issuer.publish(jwk(RSA, "r"), jwk(NEW, "new"))
+    issuer.stall.set()
+    assert await stranger == "anna"
+
+
+async def test_after_a_long_silence_the_issuer_is_asked_before_a_token_is_taken(
+    issuer: Issuer,
+) -> None:
+    at = issuer.tokens()
+    await login(at, issuer.token())
+    issuer.publish(jwk(NEW, "new"))
+    issuer.clock.advance(UNASKED_S_MAX + 1)
+    with pytest.raises(AuthenticationError):
+        await login(at, issuer.token())
+
+
+async def test_an_answer_that_trickles_is_not_waited_for(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issuers_module, "TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+                    for _ in range(100):
+                        connection.sendall(b" ")
+                        time.sleep(0.05)
+
+        trickling = threading.Thread(target=trickle)
+        trickling.start()
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(fetch_json, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        assert time.monotonic() - began < 2
+        trickling.join()
+
+
+def test_keys_that_are_weak_or_were_published_by_mistake_are_left_out() -> None:
+    weak = rsa.generate_private_key(65537, 1024)  # noqa: S505 - that is the point
+    told = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(weak.public_key()))
+    assert published_key(told) is None
+    assert published_key(json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA))) is None
+    assert published_key(json.loads(jwt.algorithms.ECAlgorithm.to_jwk(EC))) is None
 
 
 def _redirect(issuer: Issuer) -> None:

@@ -1,5 +1,6 @@
 """Names and passwords as htpasswd writes them."""
 
+import asyncio
 import subprocess
 import time
 from base64 import b64encode
@@ -13,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnetar.broker.access.authentication import Credentials
-from magnetar.broker.access.passwords import Passwords, apr1, matches, password_hashes
+from magnetar.broker.access.passwords import (
+    WAITING_PER_HOST_MAX,
+    Passwords,
+    apr1,
+    matches,
+    password_hashes,
+)
 from magnetar.broker.access.rights import AuthenticationError
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.config import ConfigError
@@ -125,3 +132,36 @@ def test_an_unknown_name_costs_as_much_as_a_known_one(tmp_path: Path) -> None:
 
     known, unknown = cost("anna"), cost("nobody")
     assert 0.5 < known / unknown < 2
+
+
+async def test_a_changed_password_ends_what_was_opened_with_the_old_one(file: Path) -> None:
+    at = opened(file)
+    caller = await at.authenticate(Credentials("basic", b"anna:secret"))
+    hashed = bcrypt.hashpw(b"another", bcrypt.gensalt(4)).decode()
+    rest = "\n".join(line for line in file.read_text().splitlines() if line[:5] != "anna:")
+    file.write_text(f"{rest}\n# a comment changes nothing\n" + f"anna:{hashed}\n")
+    await at.refresh()
+    assert not at.still(caller)
+    renewed = await at.authenticate(Credentials("basic", b"anna:another"))
+    assert at.still(renewed)
+    file.write_text(file.read_text() + "# one more\n")
+    await at.refresh()
+    assert at.still(renewed)
+
+
+async def test_who_guesses_does_not_keep_others_out(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_text(f"anna:{bcrypt.hashpw(b's', bcrypt.gensalt(8)).decode()}\n")
+    at = opened(path)
+
+    async def outcome(data: bytes, address: str) -> str:
+        try:
+            return (await at.authenticate(Credentials("basic", data, address=address))).role
+        except AuthenticationError as error:
+            return str(error)
+
+    guesses = [outcome(b"anna:%d" % each, f"192.0.2.1:{each}") for each in range(200)]
+    *guessed, anna = await asyncio.gather(*guesses, outcome(b"anna:s", "192.0.2.2:1"))
+    assert anna == "anna"
+    assert guessed.count("too many log-ins at once; try again") == 200 - WAITING_PER_HOST_MAX
+    assert not at._waiting

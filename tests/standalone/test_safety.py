@@ -128,6 +128,18 @@ def test_further_superusers_stay(tmp_path: Path) -> None:
     ("more", "told"),
     [
         ({"settings": {"authentication": ""}}, "--insecure"),
+        ({"settings": {"authentication": "  "}}, "--insecure"),
+        (
+            {
+                "settings": {
+                    "authentication": "token",
+                    "token_secret_key": "k",
+                    "superuser_roles": "root guest",
+                    "anonymous_role": "guest",
+                }
+            },
+            "--anonymous-role",
+        ),
         ({"settings": {"basic_file": "users"}}, "--auth"),
         ({"settings": {"token_secret_key": "key"}}, "--auth"),
         ({"tls_certificate": Path("a.pem")}, "--tls-key"),

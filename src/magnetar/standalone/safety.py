@@ -53,12 +53,20 @@ def check(options: StandaloneOptions) -> None:
     """
     if options.this_machine_only or options.insecure:
         return
-    if options.settings.get("authentication") == "":
+    ways = options.settings.get("authentication")
+    if ways is not None and not str(ways).split():
         raise AddressError(
             f"--listen {options.listen} is reachable from other machines, and the setting"
             " authentication switches log-in off: anybody could read and delete everything."
             " Leave the setting out, and tokens are made for you; listen on 127.0.0.1; or say"
             " --insecure if the network itself keeps others out"
+        )
+    anonymous = str(options.settings.get("anonymous_role", ""))
+    if anonymous and anonymous in str(options.settings.get("superuser_roles", "")).split():
+        raise AddressError(
+            f"--listen {options.listen} is reachable from other machines, and whoever does not log"
+            f" in is {anonymous!r}, a superuser: anybody could read and delete everything. Give"
+            " --anonymous-role another role, or say --insecure"
         )
 
 

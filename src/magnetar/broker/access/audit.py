@@ -10,16 +10,21 @@
 
 It is written like any other topic, so it is synced, kept by retention, read by those who may
 consume from it (superusers), and appended to by nobody else. The same thing said again within
-REPEAT_S is said once. What cannot be written is counted and logged; nobody waits for it: an
+REPEAT_S is said once, and of different things that are refused to one role, or at log-in to one
+host, so many in a minute: who is refused must not decide how much is written, nor push out what
+others did. How many were left out is said with the next one. Values that are secrets by their
+names are not repeated. What cannot be written is counted and logged; nobody waits for it: an
 audit that is full, or a disk that is, must not decide who may work.
 """
 
 import asyncio
 import json
 import logging
+import re
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from magnetar.broker.access.attempts import host_of
@@ -47,11 +52,30 @@ TOPIC = TopicName.parse("persistent://pulsar/system/audit")
 REPEAT_S = 60.0
 REPEATS_MAX = 10_000
 """Things remembered to have been said."""
+NOES_PER_SOURCE_MAX = 60
+"""Refusals of one role, or of one host at log-in, noted within REPEAT_S."""
+NOES_MAX = 600
+"""... of all of them."""
+SOURCES_MAX = 1_000
+"""Sources remembered. Who was quiet the longest is forgotten first."""
+RESOURCES_SHOWN_MAX = 20
+"""Of one refused command, which may name a thousand."""
 WAITING_MAX = 1_000
 """Events that wait to be written. Beyond it the oldest is given up."""
 EVENT_BYTES_MAX = 64 * 1024
+_SECRET = re.compile(r"secret|password|credential|token|private.?key|auth.*param", re.IGNORECASE)
+"""Names of what nobody repeats, such as `s3ManagedLedgerOffloadCredentialSecret`."""
 RETRY_S = 5.0
 """After what could not be written."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one source was refused within REPEAT_S."""
+
+    since_s: float
+    noted: int = 0
+    omitted: int = 0
 
 
 class Audit:
@@ -63,11 +87,16 @@ class Audit:
         self._name = f"audit-{worker}"
         self._waiting: deque[bytes] = deque()
         self._said: OrderedDict[object, float] = OrderedDict()
+        self._tallies: OrderedDict[object, _Tally] = OrderedDict()
+        self._all = _Tally(float("-inf"))
         self._producer: Producer | None = None
         self._sequence_id = 0
         self._writing: asyncio.Task[None] | None = None
         self._lost = metrics.counter(
             "magnetar_audit_lost_total", "Events that could not be written to the audit topic."
+        )
+        self._omitted = metrics.counter(
+            "magnetar_audit_omitted_total", "Refusals not noted, because there were too many."
         )
 
     # --- events
@@ -77,13 +106,19 @@ class Audit:
         actions = [each.right.value for each in demands]
         about = [_shown(each.resource) for each in demands]
         if self._is_news(("denied", caller.names, tuple(actions), tuple(about))):
-            self._add("denied", _who(caller) | {"action": actions, "resource": about})
+            if len(about) > RESOURCES_SHOWN_MAX:
+                rest = len(about) - RESOURCES_SHOWN_MAX
+                about = [*about[:RESOURCES_SHOWN_MAX], f"and {rest} more"]
+                actions = list(dict.fromkeys(actions))
+            told = _who(caller) | {"action": actions, "resource": about}
+            self._no("denied", (caller.names, caller.method), told)
 
     def refused(self, method: str, address: str, why: str) -> None:
         """Note that somebody could not log in."""
         host = host_of(address)
         if self._is_news(("refused", method, host, why)):
-            self._add("refused", {"from": address, "method": method[:64], "reason": why})
+            told = {"from": address, "method": method[:64], "reason": why}
+            self._no("refused", host, told)
 
     def changed(
         self, caller: Caller, call: str, status: int, before: object = None, after: object = None
@@ -91,8 +126,29 @@ class Audit:
         """Note that somebody changed something, or tried to."""
         told = _who(caller) | {"call": call[:2048], "status": status}
         if before != after:
-            told |= {"before": before, "after": after}
+            told |= {"before": without_secrets(before), "after": without_secrets(after)}
         self._add("changed", told)
+
+    def _no(self, event: str, source: object, told: Mapping[str, Any]) -> None:
+        """Note a refusal, if there is room for one more of this source and of all."""
+        now = self._clock.monotonic()
+        tally = self._tallies.setdefault(source, _Tally(now))
+        self._tallies.move_to_end(source)
+        if len(self._tallies) > SOURCES_MAX:
+            self._tallies.popitem(last=False)
+        omitted = 0
+        for each in (tally, self._all):
+            if now - each.since_s >= REPEAT_S:
+                omitted = max(omitted, each.omitted)
+                each.since_s, each.noted, each.omitted = now, 0, 0
+        if tally.noted >= NOES_PER_SOURCE_MAX or self._all.noted >= NOES_MAX:
+            tally.omitted += 1
+            self._all.omitted += 1
+            self._omitted.value += 1
+            return
+        tally.noted += 1
+        self._all.noted += 1
+        self._add(event, {**told, "omitted": omitted} if omitted else told)
 
     def _is_news(self, what: object) -> bool:
         now = self._clock.monotonic()
@@ -190,6 +246,18 @@ class Audit:
     def closed(self, reason: PortError) -> None:  # noqa: ARG002 - the port's signature
         """Open another producer for the next event: the topic has moved."""
         self._producer = None
+
+
+def without_secrets(told: object) -> object:
+    """Return facts as they are, with nothing in the place of what is secret by its name."""
+    if isinstance(told, Mapping):
+        return {
+            name: "(not shown)" if each and _SECRET.search(str(name)) else without_secrets(each)
+            for name, each in told.items()
+        }
+    if isinstance(told, list):
+        return [without_secrets(each) for each in told]
+    return told
 
 
 def _who(caller: Caller) -> dict[str, Any]:

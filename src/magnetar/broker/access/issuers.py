@@ -7,21 +7,24 @@ A token with a key id that is not known makes us look once more, at most every R
 change keys. Only the issuers in the settings are ever asked, over HTTPS, or plain HTTP to this
 machine; redirects are not followed, answers are bounded in size and time, and whatever is not an
 RSA or elliptic-curve signing key is left out. While an issuer cannot be reached, the keys last
-seen from it go on working for KEYS_KEPT_S.
+seen from it go on working for KEYS_KEPT_S, and nobody waits for it whose key is known.
 Source: OpenID Connect Discovery 1.0; RFC 7517; Apache Pulsar's AuthenticationProviderOpenID.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from magnetar.broker.access.keys import RSA_ALGORITHMS, Key
+from magnetar.broker.access.keys import RSA_ALGORITHMS, RSA_BITS_MIN, Key
 from magnetar.broker.access.rights import AuthenticationError
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import KIB, ConfigError
@@ -30,12 +33,16 @@ logger = logging.getLogger(__name__)
 
 KEYS_S = 300.0
 """How long published keys are taken for the newest."""
+UNASKED_S_MAX = 2 * KEYS_S
+"""How long they are used without asking first, while new ones are fetched."""
 KEYS_KEPT_S = 24 * 3600.0
 """How long they are used while the issuer does not answer."""
 RETRY_S = 10.0
 """How long to wait before an issuer is asked again that failed, or did not know a key."""
 TIMEOUT_S = 4.0
-"""For one answer of an issuer."""
+"""For one answer of an issuer, and within it for each piece."""
+THREADS_MAX = 4
+"""For issuers that do not answer: they must not use up those of everybody."""
 ANSWER_BYTES_MAX = 512 * KIB
 KEYS_MAX = 100
 
@@ -60,6 +67,8 @@ class Issuer:
     fetched_s: float = float("-inf")
     tried_s: float = float("-inf")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looking: asyncio.Task[None] | None = None
+    """Fetches new keys while the old ones are used."""
 
 
 class Issuers:
@@ -88,6 +97,7 @@ class Issuers:
         self._clock = clock
         self._fetch = fetch or fetch_json
         self._issuers = {url: Issuer(check_url("oidc_issuers", url)) for url in urls}
+        self._threads = ThreadPoolExecutor(max(1, min(len(urls), THREADS_MAX)), "issuers")
 
     def of(self, token: str) -> str | None:
         """Return the issuer that a token names, if it is one of ours. Nothing is verified yet."""
@@ -110,12 +120,28 @@ class Issuers:
 
         issuer = self._issuers[name]
         key_id = jwt.get_unverified_header(token).get("kid")
+        known = self._usable(issuer) and any(key.id == key_id for key in issuer.keys)
+        # After a long silence a key may have been withdrawn long ago, so that is looked at first.
+        if known and self._clock.monotonic() - issuer.tried_s <= UNASKED_S_MAX:
+            if self._stale(issuer, key_id) and issuer.looking is None:
+                issuer.looking = asyncio.get_running_loop().create_task(self._look_aside(issuer))
+            return issuer.keys
         async with issuer.lock:  # everybody who needs them waits for one fetch
             if self._stale(issuer, key_id):
                 await self._look(issuer)
-        if not issuer.keys or self._clock.monotonic() - issuer.fetched_s > KEYS_KEPT_S:
+        if not self._usable(issuer):
             raise AuthenticationError("the issuer of the token cannot be reached; try again")
         return issuer.keys
+
+    def _usable(self, issuer: Issuer) -> bool:
+        return bool(issuer.keys) and self._clock.monotonic() - issuer.fetched_s <= KEYS_KEPT_S
+
+    async def _look_aside(self, issuer: Issuer) -> None:
+        try:
+            async with issuer.lock:
+                await self._look(issuer)
+        finally:
+            issuer.looking = None
 
     def _stale(self, issuer: Issuer, key_id: object) -> bool:
         now = self._clock.monotonic()
@@ -126,8 +152,9 @@ class Issuers:
     async def _look(self, issuer: Issuer) -> None:
         issuer.tried_s = self._clock.monotonic()
         try:
-            issuer.keys = await asyncio.to_thread(self._published, issuer.url)
-        except (OSError, ValueError) as error:
+            loop = asyncio.get_running_loop()
+            issuer.keys = await loop.run_in_executor(self._threads, self._published, issuer.url)
+        except (OSError, ValueError, HTTPException) as error:
             logger.warning("the keys of %s cannot be read: %s", issuer.url, error)
             return
         issuer.fetched_s = self._clock.monotonic()
@@ -164,6 +191,10 @@ def published_key(told: object) -> Key | None:
     try:
         key = jwt.PyJWK(told, algorithm=algorithms[0]).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None
+    if hasattr(key, "private_numbers"):  # published by mistake; whoever has it can be anybody
+        return None
+    if kind == "RSA" and key.key_size < RSA_BITS_MIN:
         return None
     key_id = told.get("kid")
     return Key(key_id if isinstance(key_id, str) else None, key, algorithms)
@@ -211,8 +242,13 @@ def fetch_json(url: str) -> bytes:
             return None
 
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310 - see `check_url`
+    until = time.monotonic() + TIMEOUT_S  # noqa: TID251 - waits for another process
+    body = bytearray()
     with build_opener(NoRedirects()).open(request, timeout=TIMEOUT_S) as answer:
-        body: bytes = answer.read(ANSWER_BYTES_MAX + 1)
-    if len(body) > ANSWER_BYTES_MAX:
-        raise ValueError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-    return body
+        while piece := answer.read1(ANSWER_BYTES_MAX):
+            body += piece
+            if len(body) > ANSWER_BYTES_MAX:
+                raise ValueError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
+            if time.monotonic() > until:  # noqa: TID251
+                raise TimeoutError(f"no whole answer within {TIMEOUT_S:g} s")
+    return bytes(body)

@@ -16,12 +16,13 @@ import hmac
 import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5, sha1, sha256
 from pathlib import Path
 
+from magnetar.broker.access.attempts import host_of
 from magnetar.broker.access.authentication import Credentials
 from magnetar.broker.access.caller import Caller
 from magnetar.broker.access.revocations import Revocations
@@ -33,6 +34,8 @@ FILE_BYTES_MAX = 4 * MIB
 PASSWORD_BYTES_MAX = 1_024
 WAITING_MAX = 64
 """Log-ins that wait for the thread. More are refused, rather than kept until they time out."""
+WAITING_PER_HOST_MAX = 8
+"""... of one host: whoever guesses must not keep others out."""
 REMEMBERED_MAX = 1_000
 REMEMBERED_S = 60.0
 _NOBODY = "$2b$10$uxUCJpvbannFNgs.3tcUFudeT8bT2lQz9xibWs/YREvVVdTBt1cAO"
@@ -63,7 +66,7 @@ class Passwords:
         self._hashes: Mapping[str, str] = {}
         self._decoy = _NOBODY
         self._thread = ThreadPoolExecutor(1, "passwords")
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._secret = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._look()
@@ -82,26 +85,31 @@ class Passwords:
         except UnicodeDecodeError:
             raise AuthenticationError(_WRONG) from None
         mark = hmac.digest(self._secret, credentials.data, sha256)
+        stored = self._hashes.get(role, "")
         if self._right.get(mark, 0.0) <= self._clock.monotonic():
-            await self._check(role, password)
-            self._right[mark] = self._clock.monotonic() + REMEMBERED_S
+            await self._check(role, password, host_of(credentials.address))
+            if self._hashes.get(role) == stored:  # it may have been changed meanwhile
+                self._right[mark] = self._clock.monotonic() + REMEMBERED_S
             if len(self._right) > REMEMBERED_MAX:
                 self._right.popitem(last=False)
-        caller = Caller(role, "basic")
+        caller = Caller(role, "basic", token_id=_line(stored))
         if not self.still(caller):
             raise AuthenticationError("the role has been revoked")
         return caller
 
-    async def _check(self, name: str, password: bytes) -> None:
-        if self._waiting >= WAITING_MAX:
+    async def _check(self, name: str, password: bytes, host: str) -> None:
+        waiting = self._waiting
+        if waiting.total() >= WAITING_MAX or waiting[host] >= WAITING_PER_HOST_MAX:
             raise AuthenticationError("too many log-ins at once; try again")
-        self._waiting += 1
+        waiting[host] += 1
         try:
             right = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._matches, name, password
             )
         finally:
-            self._waiting -= 1
+            waiting[host] -= 1
+            if not waiting[host]:
+                del waiting[host]
         if not right:
             raise AuthenticationError(_WRONG)
 
@@ -111,9 +119,10 @@ class Passwords:
         return right and stored is not None
 
     def still(self, caller: Caller) -> bool:
-        """Return whether a caller is still in the file, and has not been revoked."""
+        """Return whether a caller's line is still in the file, and it has not been revoked."""
         revoked = self._revocations is not None and self._revocations.has(caller)
-        return caller.role in self._hashes and not revoked
+        stored = self._hashes.get(caller.role)
+        return stored is not None and _line(stored) == caller.token_id and not revoked
 
     async def refresh(self) -> None:
         """Look whether the file has changed."""
@@ -133,6 +142,11 @@ class Passwords:
         decoy = next(iter(hashes.values()), _NOBODY)
         self._hashes, self._text, self._decoy = hashes, text, decoy
         self._right.clear()
+
+
+def _line(stored: str) -> str:
+    """Return what tells one hash from another: who came by a password since changed must go."""
+    return sha256(stored.encode()).hexdigest()
 
 
 def password_hashes(text: bytes) -> dict[str, str]:
