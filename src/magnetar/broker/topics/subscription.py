@@ -14,10 +14,9 @@ rules of attaching and the moves of the cursor (seek, skip, expire, clear).
 
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Protocol
 
-from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId, TransactionId
+from magnetar.broker.entry import EARLIEST, EntryFlags, EntryId, TransactionId
 from magnetar.broker.metadata.transactions import HeldAcks
 from magnetar.broker.port import (
     Acknowledged,
@@ -34,9 +33,8 @@ from magnetar.broker.port import (
     SubscribeRequest,
     SubscriptionType,
 )
-from magnetar.broker.run import FLAGS, Run
+from magnetar.broker.run import Run
 from magnetar.broker.storage.errors import StorageError
-from magnetar.broker.topics.acknowledging import Acknowledging
 from magnetar.broker.topics.compacted import Compacted, ViewedLog
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.consumption import Consumption
@@ -47,6 +45,7 @@ from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError,
 from magnetar.broker.topics.figures import TYPE_NAMES
 from magnetar.broker.topics.held_acks import HeldAcknowledgements
 from magnetar.broker.topics.keyed_delivery import KeyedDelivery
+from magnetar.broker.topics.passing import Passing
 from magnetar.broker.topics.places import (
     StoredEntry,
     cursor_at,
@@ -69,10 +68,6 @@ __all__ = ["Home", "StoredEntry", "Subscription", "cursor_at", "read_one"]
 
 logger = logging.getLogger(__name__)
 
-_COMPACTED = EntryFlags.COMPACTED.value
-
-COUNT_TRIES = 3
-"""How often that is tried when consumers acknowledge meanwhile."""
 RETURN_TIMEOUT_S = 60.0
 """A subscription that is not durable is forgotten when nobody comes back after a reset."""
 
@@ -106,7 +101,7 @@ class Home(Protocol):
         """
 
 
-class Subscription(Acknowledging):
+class Subscription(Passing):
     """One subscription of one persistent topic."""
 
     __slots__ = (
@@ -377,68 +372,20 @@ class Subscription(Acknowledging):
         self.log = self._kept if side is None else ViewedLog(self._kept, side)
 
     @property
+    def compacted(self) -> Compacted | None:
+        """The compacted side of the topic, if there is one."""
+        return self._home.compacted
+
+    @property
     def view(self) -> View | None:
         """The compacted view of the topic, if there is one."""
-        side = self._home.compacted
+        side = self.compacted
         return None if side is None else side.view
 
     @property
     def kept_from(self) -> EntryId:
         """The first entry that the log itself still has."""
         return self._kept.first
-
-    def pass_compacted(self, first: EntryId, until: EntryId) -> None:
-        """Acknowledge what compaction has left out between two positions.
-
-        A reader that is forgotten when it leaves has no use for that.
-        """
-        if not self.durable:
-            return
-        log, at = self.log, self.log.next_position(first)
-        until = min(until, log.end)
-        while at < until:
-            end = until
-            if at.ledger != until.ledger:
-                last = log.previous_position(EntryId(at.ledger + 1, 0))
-                end = EntryId(last.ledger, last.entry + 1)
-            new = self.cursor.acknowledge(at.ledger, at.entry, end.entry - at.entry, log)
-            if new:
-                self.consumption.done(at.ledger, at.entry, end.entry - at.entry, new)
-                self.cursor.estimated = True
-            at = log.next_position(end)
-        self._note_change()
-
-    def pass_compacted_between(self, at: EntryId, rows: Sequence[int]) -> None:
-        """Acknowledge what compaction has left out between these entries, counted from one."""
-        if not self.durable:
-            return
-        for before, row in pairwise(rows):
-            first, count = at.entry + before + 1, row - before - 1
-            new = self.cursor.acknowledge(at.ledger, first, count, self.log) if count else 0
-            if new:
-                self.consumption.done(at.ledger, first, count, new)
-                self.cursor.estimated = True
-
-    def pass_compacted_messages(self, at: EntryId, run: Run) -> None:
-        """Acknowledge what compaction has left out of batches."""
-        side = self._home.compacted
-        if side is None:
-            return
-        for row, flags in enumerate(run.u32(FLAGS).tolist()):
-            if flags & _COMPACTED:
-                words = side.survivors(run.body(row))
-                self.cursor.acknowledge_part(at.ledger, at.entry + row, words, self.log)
-
-    def count_lost(self, ledger: int, survivors: int) -> None:
-        """Say that survivors are lost."""
-        logger.error(
-            "%r passes %d entries of the compacted ledger %d that are damaged and in quarantine",
-            self,
-            survivors,
-            ledger,
-        )
-        self.figures.gaps_passed += 1
-        self.figures.gap_entries += survivors
 
     # --- the turn of the loop -------------------------------------------------------------
 
@@ -599,77 +546,6 @@ class Subscription(Acknowledging):
     def _forget_if_idle(self) -> None:
         if not self.consumers and not self._closing:
             self._home.forget_subscription(self)
-
-    async def skip(self, count: int) -> int:
-        """Acknowledge the next `count` entries that are not; return how many there were."""
-        skipped = 0
-        while skipped < count:
-            start = self.cursor.next_unacknowledged(EARLIEST, self.log)
-            if start >= self.log.end:
-                break
-            # Neighbours up to the next hole or the end of the ledger, at most a page at a time.
-            length = min(count - skipped, 4096)
-            bits = self.cursor.acknowledged_bits(*start, length)
-            if bits:
-                length = (bits & -bits).bit_length() - 1
-            while length > 1 and not self._exist(*start, length):
-                length //= 2
-            after = EntryId(start.ledger, start.entry + length)
-            skipped += await self._skip_to(after)
-        return skipped
-
-    async def clear_backlog(self) -> int:
-        """Acknowledge everything published so far; return how many entries that were."""
-        return await self._skip_to(self.log.end)
-
-    async def expire(self, seconds: int) -> int:
-        """Acknowledge what was published longer ago; return how many entries that were."""
-        if self.cursor.next_unacknowledged(EARLIEST, self.log) >= self.log.end:
-            return 0
-        before_ms = self.ground.clock.wall_ms() - seconds * 1000
-        return self._expired(await self._skip_to(await self._find_time(before_ms)))
-
-    async def expire_to(self, position: EntryId, *, inclusive: bool = True) -> int:
-        """Acknowledge everything up to a position; return how many entries that were."""
-        if inclusive and position < LATEST:
-            position = EntryId(position.ledger, position.entry + 1)
-        return self._expired(await self._skip_to(min(position, self.log.end)))
-
-    def _expired(self, entries: int) -> int:
-        self.figures.expired += entries
-        self.figures.last_expired_ms = self.ground.clock.wall_ms()
-        return entries
-
-    async def _skip_to(self, end: EntryId) -> int:
-        """Acknowledge everything before `end`; return how many entries were new."""
-        position = self.log.previous_position(end)
-        if position <= self.cursor.mark_delete:
-            return 0
-        for _ in range(COUNT_TRIES):
-            version = self.cursor.version
-            consumed = await self.consumption.after(position)
-            if consumed is None or self.cursor.version == version:
-                break
-        else:
-            consumed = None
-        mark = self.cursor.mark_delete
-        new = self._acknowledge_up_to(position)
-        if not new:
-            return 0
-        self.cursor.estimated = consumed is None
-        if consumed is not None:
-            self.cursor.consumed = consumed
-        if self.cursor.mark_delete != mark:
-            self.figures.last_advanced_ms = self.ground.clock.wall_ms()
-        self._note_change()
-        self.wake()
-        return new
-
-    async def _find_time(self, time_ms: int) -> EntryId:
-        try:
-            return await self.log.find_time(time_ms)
-        except StorageError as error:
-            raise PersistenceError(f"cannot search {self.topic} by time: {error}") from error
 
     # --- asking ---------------------------------------------------------------------------
 
