@@ -25,7 +25,8 @@ from magnetar.broker.files import DiskFiles
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.errors import StorageError
-from magnetar.broker.storage.ledgers import Ledgers, Part
+from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.storage.record import Part
 
 ENTRIES_PER_RUN = 250
 RUNS_IN_FLIGHT_MAX = 64

@@ -15,8 +15,9 @@ from magnetar.broker.files import Files
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.errors import StorageError
-from magnetar.broker.storage.ledgers import Ledgers, Part, Recovered
+from magnetar.broker.storage.ledgers import Ledgers, Recovered
 from magnetar.broker.storage.pools import Pools
+from magnetar.broker.storage.record import Part
 
 DATA = Path("/data")
 READ_BYTES = 1 << 20

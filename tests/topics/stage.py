@@ -20,7 +20,8 @@ from magnetar.broker.run import Run
 from magnetar.broker.topics.compacted import Compacted
 from magnetar.broker.topics.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.cursor import Cursor
-from magnetar.broker.topics.subscription import Subscription, cursor_at
+from magnetar.broker.topics.places import cursor_at
+from magnetar.broker.topics.subscription import Subscription
 from magnetar.names import TopicName
 from tests.topics.memory_log import ManualLoop, MemoryLog
 

@@ -18,7 +18,7 @@ from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.messages import HEADER_BYTES_MAX, as_json, as_pulsar
 from magnetar.broker.entry import EntryId, Envelope
 from magnetar.broker.metadata.store import Store
-from magnetar.broker.topics.subscription import StoredEntry
+from magnetar.broker.topics.places import StoredEntry
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     LZ4,
     NONE,

@@ -62,8 +62,6 @@ from magnetar.broker.storage.recovery import Recovery, Restored
 from magnetar.broker.storage.segment import Table
 from magnetar.broker.storage.slab import SLAB_BYTES, Slab, SlabPool
 
-__all__ = ["Ledgers", "Part", "Recovered"]
-
 logger = logging.getLogger(__name__)
 
 JOURNAL_FOLDER = "journal"

@@ -37,8 +37,6 @@ from magnetar.broker.storage.errors import (
 )
 from magnetar.broker.storage.ledgers import Ledgers
 
-__all__ = ["Gap", "LedgerInfo", "Log"]
-
 logger = logging.getLogger(__name__)
 
 FETCH_AHEAD = 4

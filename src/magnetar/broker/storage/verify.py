@@ -21,7 +21,7 @@ from magnetar.broker.metadata.holdings import Facts, Held
 from magnetar.broker.run import Run
 from magnetar.broker.storage import block
 from magnetar.broker.storage.entry_logs import ENTRIES_FOLDER, QUARANTINE_FOLDER
-from magnetar.broker.storage.errors import FormatError, Gap
+from magnetar.broker.storage.errors import Gap
 from magnetar.broker.storage.ledgers import JOURNAL_FOLDER
 from magnetar.broker.storage.quarantine import Quarantine, Report
 from magnetar.broker.storage.record import Part
@@ -421,6 +421,3 @@ def _table_of(file: File, name: str) -> Table:
 def gaps_of(ledger: int, damaged: Iterable[tuple[int, int]], problem: str) -> list[Gap]:
     """Return ranges of entries of one ledger as gaps."""
     return [Gap(EntryId(ledger, low), EntryId(ledger, high), problem) for low, high in damaged]
-
-
-__all__ = ["Finding", "FormatError", "Progress", "Verified", "no_progress", "verify_folder"]

@@ -27,10 +27,11 @@ from magnetar.broker.topics.consumer import Limits
 from magnetar.broker.topics.cursor import Cursor
 from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.delayed import Spill
+from magnetar.broker.topics.places import cursor_at
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.reading import Ground, Log
 from magnetar.broker.topics.recovered import cursor_of, snapshot_of
-from magnetar.broker.topics.subscription import Home, Subscription, cursor_at
+from magnetar.broker.topics.subscription import Home, Subscription
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)

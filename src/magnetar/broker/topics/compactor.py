@@ -26,8 +26,9 @@ from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import NotAllowedError, PortError
 from magnetar.broker.run import ROW_SIZE, Run
 from magnetar.broker.storage.errors import StorageError
-from magnetar.broker.storage.ledgers import Ledgers, Part
+from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.log import Log
+from magnetar.broker.storage.record import Part
 from magnetar.broker.topics.compacted import Compacted, Status
 from magnetar.broker.topics.compaction import (
     READ_BYTES,

@@ -28,9 +28,10 @@ from magnetar.broker.topics.backlog import (
     evict_to,
     strictest,
 )
+from magnetar.broker.topics.places import read_one
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.producer import Inlet
-from magnetar.broker.topics.subscription import Subscription, read_one
+from magnetar.broker.topics.subscription import Subscription
 from magnetar.broker.topics.topic_stats import spans_of
 from magnetar.names import TopicName
 

@@ -48,7 +48,6 @@ from magnetar.broker.topics.keyed_delivery import KeyedDelivery
 from magnetar.broker.topics.passing import Passing
 from magnetar.broker.topics.places import (
     StoredEntry,
-    cursor_at,
     index_at,
     last_readable,
     read_one,
@@ -63,8 +62,6 @@ from magnetar.broker.topics.transacting import acknowledge_in
 from magnetar.broker.topics.transaction_buffer import VisibleLog
 from magnetar.broker.topics.view import View
 from magnetar.names import TopicName
-
-__all__ = ["Home", "StoredEntry", "Subscription", "cursor_at", "read_one"]
 
 logger = logging.getLogger(__name__)
 

@@ -52,11 +52,12 @@ from magnetar.broker.topics.gate import Gate
 from magnetar.broker.topics.memory_topic import MemoryFan, MemorySubscription
 from magnetar.broker.topics.pacing import Pacing, asks_nothing
 from magnetar.broker.topics.participation import settle_acks, settle_entries
+from magnetar.broker.topics.places import StoredEntry, read_one
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.quotas import QuotaGuard
 from magnetar.broker.topics.reading import Log as ReadLog
-from magnetar.broker.topics.subscription import StoredEntry, Subscription, read_one
+from magnetar.broker.topics.subscription import Subscription
 from magnetar.broker.topics.surroundings import Surroundings
 from magnetar.broker.topics.topic_stats import (
     COMPACTION_CURSOR,

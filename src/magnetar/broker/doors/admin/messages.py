@@ -26,7 +26,7 @@ from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.doors.admin.subscriptions import SUBSCRIPTION, subscription_of
 from magnetar.broker.doors.admin.topics import TOPIC, one_topic, refuse_partitioned
 from magnetar.broker.entry import BodyFormat, EntryId
-from magnetar.broker.topics.subscription import StoredEntry
+from magnetar.broker.topics.places import StoredEntry
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     CompressionType,
     MessageMetadata,
