@@ -1,15 +1,12 @@
 """The catalog: topics by name, made, loaded, listed and deleted as their namespaces say."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.facts import AlreadyExistsError
-from magnetar.broker.metadata.namespaces import Namespaces
-from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.metadata.store import StoreUnavailableError
 from magnetar.broker.port import (
     ListMode,
@@ -23,10 +20,8 @@ from magnetar.broker.port import (
 )
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.topics.topic import TopicBusyError
-from magnetar.names import NamespaceName, TopicName
-from tests.topics.whole_core import Core, run_of
-
-DEFAULT = NamespaceName("public", "default")
+from magnetar.names import TopicName
+from tests.topics.whole_core import DEFAULT, Core, run_of
 
 
 class Anything:
@@ -44,21 +39,6 @@ ANY = Anything()
 
 def named(text: str) -> TopicName:
     return TopicName.parse(text)
-
-
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
-
-
-async def set_policies(core: Core, **fields: object) -> None:
-    def change(policies: Policies) -> None:
-        for name, value in fields.items():
-            setattr(policies, name, value)
-
-    await Namespaces(core.store).update(DEFAULT, change)
 
 
 # --- loading

@@ -1,8 +1,7 @@
 """Topics that come and go are told to whoever watches their namespace."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 
@@ -33,13 +32,6 @@ class Ear:
         async with asyncio.timeout(3):
             while not set(wanted) <= set(self.heard):  # noqa: ASYNC110 - heard in a callback
                 await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
 
 
 def topic(name: str) -> TopicName:

@@ -32,8 +32,7 @@ from magnetar.broker.topics.upkeep import keep_up
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import TopicName
 from tests.topics.bodies import Read, Said, Written, batch, chunks, read, run_of, single
-from tests.topics.test_upkeep import set_policies
-from tests.topics.whole_core import Client, ConsumerDoor, Core, Listener
+from tests.topics.whole_core import Client, ConsumerDoor, Core, Listener, enact_policies
 
 T = TopicName.parse("t")
 CODECS = (api.NONE, api.LZ4, api.ZLIB, api.ZSTD, api.SNAPPY)
@@ -466,7 +465,7 @@ async def test_a_reader_within_a_view_misses_no_deletion_when_the_next_view_come
 
 async def test_the_view_outlives_what_retention_drops(core: Core) -> None:
     places = await publish(core, *say(*((f"k{i}", b"%d" % i) for i in range(35))))
-    await set_policies(core, retention=Retention(time_min=0, size_mib=0))
+    await enact_policies(core, retention=Retention(time_min=0, size_mib=0))
     topic = await compact(core)
     assert await keep_up(topic, core.clock) == 3
     assert topic.log.first == places[30]
@@ -483,7 +482,7 @@ async def test_the_view_outlives_what_retention_drops(core: Core) -> None:
 
 async def test_compaction_goes_on_from_the_view_when_the_log_is_trimmed(core: Core) -> None:
     await publish(core, *say(*((f"k{i}", b"%d" % i) for i in range(35))))
-    await set_policies(core, retention=Retention(time_min=0, size_mib=0))
+    await enact_policies(core, retention=Retention(time_min=0, size_mib=0))
     topic = await compact(core)
     await keep_up(topic, core.clock)
     await publish(core, *say(("k0", None), ("k1", b"new")))
@@ -496,7 +495,7 @@ async def test_what_compaction_has_not_seen_is_not_trimmed(core: Core) -> None:
     await publish(core, *say(("a", b"1")))
     topic = await compact(core)
     await publish(core, *say(*((f"k{i}", b"%d" % i) for i in range(35))))
-    await set_policies(core, retention=Retention(time_min=0, size_mib=0))
+    await enact_policies(core, retention=Retention(time_min=0, size_mib=0))
     assert await keep_up(topic, core.clock) == 0
     await compact(core)
     assert await keep_up(topic, core.clock) == 3
@@ -548,7 +547,7 @@ async def test_a_topic_is_compacted_once_at_a_time(core: Core) -> None:
 
 
 async def test_enough_new_bytes_start_it(core: Core) -> None:
-    await set_policies(core, compaction_threshold=1000)
+    await enact_policies(core, compaction_threshold=1000)
     await publish(core, *say(("a", b"1" * 400)))
     topic = await core.catalog.topic(T)
     await core.catalog._duties.keep_up()
@@ -566,7 +565,7 @@ async def test_enough_new_bytes_start_it(core: Core) -> None:
 async def test_what_failed_is_not_tried_again_at_once(tmp_path: Path) -> None:
     clock = ManualClock()
     core = await Core(tmp_path / "data", clock).start()
-    await set_policies(core, compaction_threshold=1)
+    await enact_policies(core, compaction_threshold=1)
     await publish(core, *say(("a", b"1")))
     core.catalog.trouble.limit = "the disk is full"
     await core.catalog._duties.keep_up()
@@ -762,7 +761,7 @@ async def test_a_damaged_view_is_made_anew_from_the_log(tmp_path: Path) -> None:
 async def test_a_damaged_view_without_a_log_loses_only_what_is_damaged(tmp_path: Path) -> None:
     core = await Core(tmp_path / "data", ledger_entries_max=10).start()
     await publish(core, *say(*((f"k{n}", b"value-%d." % n) for n in range(25))))
-    await set_policies(core, retention=Retention(time_min=0, size_mib=0))
+    await enact_policies(core, retention=Retention(time_min=0, size_mib=0))
     await core.ledgers.flush()
     topic = await compact(core)
     assert await keep_up(topic, core.clock) == 2

@@ -1,19 +1,9 @@
 """The whole core on a real folder: what was published is there, whatever happens in between."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-
 from tests.topics.whole_core import Core
-
-
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
 
 
 async def test_what_is_published_is_delivered_in_order(core: Core) -> None:

@@ -1,7 +1,6 @@
 """Which topics there are, and which are made by asking for them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from magnetar.broker.metadata.documents import encode
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.memory import MemoryStore
-from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.policies import AutoTopicCreation, Policies
 from magnetar.broker.metadata.store import Put, Versioned
@@ -24,28 +22,11 @@ from magnetar.broker.port import (
 )
 from magnetar.broker.topics.existence import Existence
 from magnetar.names import NamespaceName, TopicName
-from tests.topics.whole_core import Core
-
-DEFAULT = NamespaceName("public", "default")
+from tests.topics.whole_core import DEFAULT, Core, set_policies
 
 
 def named(text: str) -> TopicName:
     return TopicName.parse(text)
-
-
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
-
-
-async def set_policies(core: Core, **fields: object) -> None:
-    def change(policies: Policies) -> None:
-        for name, value in fields.items():
-            setattr(policies, name, value)
-
-    await Namespaces(core.store).update(DEFAULT, change)
 
 
 # --- which topics there are

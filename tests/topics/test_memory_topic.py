@@ -1,7 +1,6 @@
 """Non-persistent topics hand on what is published while somebody has room for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,6 @@ T = TopicName.parse(NAME)
 SHARED = SubscriptionType.SHARED
 KEY_SHARED = SubscriptionType.KEY_SHARED
 FAILOVER = SubscriptionType.FAILOVER
-
-
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
 
 
 async def topic_of(core: Core) -> Topic:

@@ -1,12 +1,9 @@
 """Rates on a whole core: who is kept waiting, and what is sent when."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.policies import (
     DelayedDelivery,
     DispatchRate,
@@ -16,18 +13,10 @@ from magnetar.broker.metadata.policies import (
 )
 from magnetar.broker.port import MetadataError, NotAllowedError, SubscriptionType
 from magnetar.broker.topics.rates import Limit
-from magnetar.names import NamespaceName, TopicName
-from tests.topics.whole_core import Client, Core
+from magnetar.names import TopicName
+from tests.topics.whole_core import Client, Core, enact_policies
 
-DEFAULT = NamespaceName("public", "default")
 T = TopicName.parse("t")
-
-
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
 
 
 async def set_on_topic(core: Core, **fields: object) -> None:
@@ -36,15 +25,6 @@ async def set_on_topic(core: Core, **fields: object) -> None:
             setattr(policies, name, value)
 
     await core.catalog._existence.partitions.policies.update(T, change)
-    await asyncio.sleep(0.02)
-
-
-async def set_on_namespace(core: Core, **fields: object) -> None:
-    def change(policies: Policies) -> None:
-        for name, value in fields.items():
-            setattr(policies, name, value)
-
-    await Namespaces(core.store).update(DEFAULT, change)
     await asyncio.sleep(0.02)
 
 
@@ -76,10 +56,10 @@ async def test_a_rate_of_one_topic_concerns_no_other(core: Core) -> None:
 
 async def test_producers_are_at_ease_when_the_rate_is_lifted(core: Core) -> None:
     client, waits = await listening(core)
-    await set_on_namespace(core, publish_rate={"standalone": PublishRate(bytes_max=100)})
+    await enact_policies(core, publish_rate={"standalone": PublishRate(bytes_max=100)})
     await client.send("x" * 1000, first_sequence_id=1)
     assert waits[-1] > 8
-    await set_on_namespace(core, publish_rate=None)
+    await enact_policies(core, publish_rate=None)
     assert waits[-1] < 0
     count = len(waits)
     await client.send("x" * 1000, first_sequence_id=2)
@@ -89,7 +69,7 @@ async def test_producers_are_at_ease_when_the_rate_is_lifted(core: Core) -> None
 async def test_topics_that_share_a_limit_are_measured_together(core: Core) -> None:
     one, waits = await listening(core, "one")
     two, _ = await listening(core, "two")
-    await set_on_namespace(core, resource_group="gold")
+    await enact_policies(core, resource_group="gold")
     core.catalog.shared.limit_group("gold", Limit(messages=100), Limit())
     await one.send(*map(str, range(30)), first_sequence_id=1)
     await two.send(*map(str, range(30)), first_sequence_id=1)
@@ -139,7 +119,7 @@ async def test_one_subscription_may_be_slower_than_the_others(core: Core) -> Non
 async def test_a_producer_that_does_not_encrypt_goes_when_it_has_to(core: Core) -> None:
     plain = await core.producer("t", "plain")
     secret = await core.producer("t", "secret", encrypted=True)
-    await set_on_namespace(core, encryption_required=True)
+    await enact_policies(core, encryption_required=True)
     assert [type(reason) for reason in plain.door.reasons] == [MetadataError]
     assert secret.door.reasons == []
     await secret.send("x")

@@ -1,14 +1,12 @@
 """Who is let into a topic with which schema: the rules of PRODUCER and SUBSCRIBE."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from magnetar.broker.metadata.namespaces import Namespaces
-from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import (
     Consumer,
     IncompatibleSchemaError,
@@ -21,8 +19,8 @@ from magnetar.broker.port import (
     SubscriptionType,
     TopicNotFoundError,
 )
-from magnetar.names import NamespaceName, TopicName
-from tests.topics.whole_core import ConsumerDoor, Core, ProducerDoor
+from magnetar.names import TopicName
+from tests.topics.whole_core import ConsumerDoor, Core, ProducerDoor, set_policies
 
 TOPIC = TopicName.parse("persistent://public/default/t")
 IN_MEMORY = TopicName.parse("non-persistent://public/default/t")
@@ -34,13 +32,6 @@ RECORD = Schema(
 )
 
 
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
-
-
 async def produce(core: Core, schema: Schema | None = None, topic: TopicName = TOPIC) -> Producer:
     return await core.catalog.open_producer(ProducerRequest(topic, schema=schema), ProducerDoor())
 
@@ -50,14 +41,6 @@ async def consume(
 ) -> Consumer:
     request = SubscribeRequest(topic, name, SubscriptionType.SHARED, schema=schema)
     return await core.catalog.subscribe(request, ConsumerDoor())
-
-
-async def set_policies(core: Core, **fields: Any) -> None:
-    def change(policies: Policies) -> None:
-        for name, value in fields.items():
-            setattr(policies, name, value)
-
-    await Namespaces(core.store).update(NamespaceName("public", "default"), change)
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -1,15 +1,12 @@
 """A topic: who may publish to it, who may subscribe, what is shown of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from magnetar.broker.entry import EARLIEST, EntryId
-from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions, TopicRecord
-from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import (
     AccessMode,
     ConsumerBusyError,
@@ -20,27 +17,10 @@ from magnetar.broker.port import (
     SubscriptionType,
 )
 from magnetar.broker.topics.topic import Topic
-from magnetar.names import NamespaceName, TopicName
-from tests.topics.whole_core import Core, run_of
+from magnetar.names import TopicName
+from tests.topics.whole_core import Core, enact_policies, run_of
 
-DEFAULT = NamespaceName("public", "default")
 T = TopicName.parse("t")
-
-
-@pytest.fixture
-async def core(tmp_path: Path) -> AsyncIterator[Core]:
-    core = await Core(tmp_path / "data").start()
-    yield core
-    await core.stop()
-
-
-async def set_policies(core: Core, **fields: object) -> None:
-    def change(policies: Policies) -> None:
-        for name, value in fields.items():
-            setattr(policies, name, value)
-
-    await Namespaces(core.store).update(DEFAULT, change)
-    await asyncio.sleep(0.02)
 
 
 async def topic_of(core: Core) -> Topic:
@@ -117,14 +97,14 @@ async def test_an_initial_subscription_is_there_before_the_producer(core: Core) 
 
 async def test_where_encryption_is_required_plain_producers_are_refused(core: Core) -> None:
     await core.producer("t")
-    await set_policies(core, encryption_required=True)
+    await enact_policies(core, encryption_required=True)
     with pytest.raises(MetadataError):
         await core.producer("t")
     await core.producer("t", encrypted=True)
 
 
 async def test_a_namespace_may_limit_the_producers_of_a_topic(core: Core) -> None:
-    await set_policies(core, producers_per_topic_max=2)
+    await enact_policies(core, producers_per_topic_max=2)
     first = await core.producer("t")
     await core.producer("t")
     with pytest.raises(ProducerBusyError):
@@ -185,11 +165,11 @@ async def test_without_deduplication_a_producer_is_told_no_sequence_id(core: Cor
 async def test_deduplication_is_switched_on_and_off_while_a_topic_is_used(core: Core) -> None:
     producer = await core.producer("t", "p")
     await producer.send("a")
-    await set_policies(core, deduplication=True)
+    await enact_policies(core, deduplication=True)
     await producer.send("b", first_sequence_id=1)
     assert await producer.send("b", first_sequence_id=1) == [EARLIEST]
     assert (await topic_of(core)).stats()["deduplicationStatus"] == "Enabled"
-    await set_policies(core, deduplication=False)
+    await enact_policies(core, deduplication=False)
     assert await producer.send("b", first_sequence_id=1) != [EARLIEST]
 
 
@@ -210,7 +190,7 @@ async def test_a_topic_may_say_for_itself_whether_it_deduplicates(core: Core) ->
 
 async def test_a_namespace_may_limit_consumers_and_subscriptions(core: Core) -> None:
     shared = SubscriptionType.SHARED
-    await set_policies(
+    await enact_policies(
         core,
         consumers_per_topic_max=3,
         consumers_per_subscription_max=2,
@@ -223,13 +203,13 @@ async def test_a_namespace_may_limit_consumers_and_subscriptions(core: Core) -> 
     await core.consumer("t", "b", type=shared)
     with pytest.raises(ConsumerBusyError):
         await core.consumer("t", "b", type=shared)
-    await set_policies(core, consumers_per_topic_max=0)
+    await enact_policies(core, consumers_per_topic_max=0)
     with pytest.raises(NotAllowedError):
         await core.consumer("t", "c", type=shared)
 
 
 async def test_a_namespace_may_switch_subscription_types_off(core: Core) -> None:
-    await set_policies(core, subscription_types_enabled=["Shared"])
+    await enact_policies(core, subscription_types_enabled=["Shared"])
     with pytest.raises(NotAllowedError):
         await core.consumer("t")
     await core.consumer("t", type=SubscriptionType.SHARED)
@@ -243,7 +223,7 @@ async def test_many_consumers_that_ask_at_once_share_one_new_subscription(core: 
 
 async def test_limits_hold_also_when_everybody_asks_at_once(core: Core) -> None:
     shared = SubscriptionType.SHARED
-    await set_policies(core, consumers_per_subscription_max=3)
+    await enact_policies(core, consumers_per_subscription_max=3)
     asked = await asyncio.gather(
         *(core.consumer("t", "s", type=shared) for _ in range(10)), return_exceptions=True
     )
@@ -260,12 +240,12 @@ async def test_a_reader_and_a_durable_consumer_that_ask_at_once_do_not_share(cor
 async def test_limits_of_unacknowledged_messages_change_while_consumers_are_there(
     core: Core,
 ) -> None:
-    await set_policies(core, unacked_per_consumer_max=5)
+    await enact_policies(core, unacked_per_consumer_max=5)
     listener = await core.consumer("t", type=SubscriptionType.SHARED)
     await (await core.producer("t")).send(*(f"m{i}" for i in range(20)))
     await asyncio.sleep(0.05)
     assert len(listener.door.bodies) == 5
-    await set_policies(core, unacked_per_consumer_max=100)
+    await enact_policies(core, unacked_per_consumer_max=100)
     await listener.bodies(20)
 
 

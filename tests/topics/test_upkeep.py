@@ -10,17 +10,15 @@ from magnetar.broker.clock import ManualClock
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.holdings import Held, save_held
-from magnetar.broker.metadata.namespaces import Namespaces
-from magnetar.broker.metadata.policies import BacklogQuota, InactiveTopics, Policies, Retention
+from magnetar.broker.metadata.policies import BacklogQuota, InactiveTopics, Retention
 from magnetar.broker.metadata.store import Put, numbered
 from magnetar.broker.port import PersistenceError, QuotaExceededError, TopicNotFoundError
 from magnetar.broker.topics.duties import SETTLED_S
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.upkeep import keep_up
-from magnetar.names import NamespaceName, TopicName
-from tests.topics.whole_core import Core
+from magnetar.names import TopicName
+from tests.topics.whole_core import Core, enact_policies
 
-DEFAULT = NamespaceName("public", "default")
 T = TopicName.parse("t")
 KEEP_NOTHING = Retention(time_min=0, size_mib=0)
 
@@ -30,15 +28,6 @@ async def core(tmp_path: Path) -> AsyncIterator[Core]:
     core = await Core(tmp_path / "data", ManualClock(), ledger_entries_max=10).start()
     yield core
     await core.stop()
-
-
-async def set_policies(core: Core, **fields: object) -> None:
-    def change(policies: Policies) -> None:
-        for name, value in fields.items():
-            setattr(policies, name, value)
-
-    await Namespaces(core.store).update(DEFAULT, change)
-    await asyncio.sleep(0.02)
 
 
 async def filled(core: Core, ledgers: int = 3) -> tuple[Topic, list[EntryId]]:
@@ -68,7 +57,7 @@ async def test_without_retention_ledgers_go_as_soon_as_everybody_has_passed_them
     fast = await core.consumer("t", "fast", from_earliest=True)
     slow = await core.consumer("t", "slow", from_earliest=True)
     topic, places = await filled(core)
-    await set_policies(core, retention=KEEP_NOTHING)
+    await enact_policies(core, retention=KEEP_NOTHING)
     await slow.bodies(31)
     fast.acknowledge(places[-1], cumulative=True)
     slow.acknowledge(places[18], cumulative=True)
@@ -81,7 +70,7 @@ async def test_without_retention_ledgers_go_as_soon_as_everybody_has_passed_them
 async def test_a_reader_does_not_hold_ledgers_back(core: Core) -> None:
     await core.consumer("t", "reader", durable=False, permits=0)
     topic, _ = await filled(core)
-    await set_policies(core, retention=KEEP_NOTHING)
+    await enact_policies(core, retention=KEEP_NOTHING)
     assert await keep_up(topic, core.clock) == 3
 
 
@@ -90,7 +79,7 @@ async def test_the_space_of_dropped_ledgers_is_given_back_and_the_rest_still_rea
 ) -> None:
     topic, _ = await filled(core)
     await core.ledgers.flush()
-    await set_policies(core, retention=KEEP_NOTHING)
+    await enact_policies(core, retention=KEEP_NOTHING)
     await keep_up(topic, core.clock)
     await core.ledgers.flush()
     await core.catalog._duties.reclaim()
@@ -101,7 +90,7 @@ async def test_the_space_of_dropped_ledgers_is_given_back_and_the_rest_still_rea
 async def test_topics_that_nobody_asks_for_shrink_too(tmp_path: Path) -> None:
     core = await Core(tmp_path / "data", ManualClock(), ledger_entries_max=10).start()
     await filled(core)
-    await set_policies(core, retention=KEEP_NOTHING)
+    await enact_policies(core, retention=KEEP_NOTHING)
     await core.stop()
     core = await Core(tmp_path / "data", ManualClock(), ledger_entries_max=10).start()
     await core.catalog._duties.keep_up()
@@ -114,7 +103,7 @@ async def test_a_ledger_that_is_old_is_closed_so_that_it_can_be_dropped(core: Co
     producer = await core.producer("t")
     await producer.send("a")
     core.clock.advance(core.config.ledger_age_s_max + 1)  # type: ignore[attr-defined]
-    await set_policies(core, retention=KEEP_NOTHING)
+    await enact_policies(core, retention=KEEP_NOTHING)
     topic = await core.catalog.topic(T)
     await keep_up(topic, core.clock)
     await asyncio.sleep(0.02)
@@ -129,7 +118,7 @@ async def test_what_is_older_than_the_time_to_live_counts_as_acknowledged(core: 
     listener = await core.consumer("t", permits=0, from_earliest=True)
     topic, _ = await filled(core)
     subscription = topic.subscriptions["s"]
-    await set_policies(core, message_ttl_s=60)
+    await enact_policies(core, message_ttl_s=60)
     core.clock.set_wall_ms(1_700_000_000_010 + 60_000)  # type: ignore[attr-defined]
     await keep_up(topic, core.clock)
     assert subscription.stats()["msgBacklog"] == 21
@@ -146,7 +135,7 @@ async def test_a_full_quota_turns_producers_away_until_there_is_room(core: Core)
     listener = await core.consumer("t", from_earliest=True)
     topic, places = await filled(core)
     quota = BacklogQuota(limit_bytes=50, policy="producer_exception")
-    await set_policies(core, backlog_quotas={"destination_storage": quota})
+    await enact_policies(core, backlog_quotas={"destination_storage": quota})
     await keep_up(topic, core.clock)
     assert isinstance(producer.door.reasons[0], QuotaExceededError)
     with pytest.raises(QuotaExceededError) as refused:
@@ -162,12 +151,12 @@ async def test_a_quota_may_ask_producers_to_wait(core: Core) -> None:
     await core.consumer("t", from_earliest=True, permits=0)
     topic, _ = await filled(core)
     quota = BacklogQuota(limit_bytes=50, policy="producer_request_hold")
-    await set_policies(core, backlog_quotas={"destination_storage": quota})
+    await enact_policies(core, backlog_quotas={"destination_storage": quota})
     await keep_up(topic, core.clock)
     with pytest.raises(QuotaExceededError) as refused:
         await core.producer("t")
     assert refused.value.hold
-    await set_policies(core, backlog_quotas={})
+    await enact_policies(core, backlog_quotas={})
     await keep_up(topic, core.clock)
     await core.producer("t")
 
@@ -177,7 +166,7 @@ async def test_a_quota_may_move_slow_subscriptions_on_instead(core: Core) -> Non
     await core.consumer("t", "slower", from_earliest=True, permits=0)
     topic, _ = await filled(core)
     quota = BacklogQuota(limit_bytes=50, policy="consumer_backlog_eviction")
-    await set_policies(core, backlog_quotas={"destination_storage": quota})
+    await enact_policies(core, backlog_quotas={"destination_storage": quota})
     await keep_up(topic, core.clock)
     for name in ("slow", "slower"):
         assert 0 < topic.subscriptions[name].stats()["backlogSize"] <= 50
@@ -188,7 +177,7 @@ async def test_a_quota_may_limit_the_age_of_the_oldest_message(core: Core) -> No
     await core.consumer("t", from_earliest=True, permits=0)
     topic, _ = await filled(core)
     quota = BacklogQuota(limit_seconds=60, policy="producer_exception")
-    await set_policies(core, backlog_quotas={"message_age": quota})
+    await enact_policies(core, backlog_quotas={"message_age": quota})
     core.clock.set_wall_ms(1_700_000_000_000 + 50_000)  # type: ignore[attr-defined]
     await keep_up(topic, core.clock)
     await core.producer("t")
@@ -244,7 +233,7 @@ async def test_durable_subscriptions_expire_only_where_that_is_set_and_unused(co
     topic = await core.catalog.topic(T)
     core.clock.advance(10_000)  # type: ignore[attr-defined]
     await core.catalog._duties.keep_up()
-    await set_policies(core, subscription_expiration_min=10)
+    await enact_policies(core, subscription_expiration_min=10)
     await core.catalog._duties.keep_up()
     core.clock.advance(599)  # type: ignore[attr-defined]
     await core.catalog._duties.keep_up()
@@ -266,7 +255,7 @@ async def test_idle_topics_stay_by_default(core: Core) -> None:
 
 
 async def test_idle_topics_go_where_that_is_switched_on(core: Core) -> None:
-    await set_policies(core, inactive_topics=InactiveTopics(seconds_max=60, enabled=True))
+    await enact_policies(core, inactive_topics=InactiveTopics(seconds_max=60, enabled=True))
     producer = await core.producer("t")
     core.clock.advance(100)  # type: ignore[attr-defined]
     await core.catalog._duties.keep_up()
@@ -281,7 +270,7 @@ async def test_idle_topics_go_where_that_is_switched_on(core: Core) -> None:
 
 
 async def test_a_topic_with_a_subscription_is_not_idle_unless_that_is_said(core: Core) -> None:
-    await set_policies(core, inactive_topics=InactiveTopics(seconds_max=60, enabled=True))
+    await enact_policies(core, inactive_topics=InactiveTopics(seconds_max=60, enabled=True))
     await (await core.consumer("t", from_earliest=True)).consumer.close()
     core.clock.advance(100)  # type: ignore[attr-defined]
     await core.catalog._duties.keep_up()
@@ -289,7 +278,7 @@ async def test_a_topic_with_a_subscription_is_not_idle_unless_that_is_said(core:
     caught_up = InactiveTopics(
         mode="delete_when_subscriptions_caught_up", seconds_max=60, enabled=True
     )
-    await set_policies(core, inactive_topics=caught_up)
+    await enact_policies(core, inactive_topics=caught_up)
     await core.catalog._duties.keep_up()
     with pytest.raises(TopicNotFoundError):
         await core.catalog.topic(T)

@@ -16,6 +16,8 @@ from magnetar.broker.files import DiskFiles
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.holdings import load_facts
 from magnetar.broker.metadata.memory import MemoryStore
+from magnetar.broker.metadata.namespaces import Namespaces
+from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.metadata.sqlite import SqliteStore
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.metrics import Metrics
@@ -35,9 +37,11 @@ from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.broker.wire.pulsar.opened import open_body
-from magnetar.names import TopicName
+from magnetar.names import NamespaceName, TopicName
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import inline_pools
+
+DEFAULT = NamespaceName("public", "default")
 
 
 class SingleOwner:
@@ -284,3 +288,19 @@ class Listener:
 
     async def bodies(self, count: int) -> list[str]:
         return await self.door.wait_for(count)
+
+
+async def set_policies(core: Core, **fields: Any) -> None:
+    """Set policies of the namespace in which topics with short names are."""
+
+    def change(policies: Policies) -> None:
+        for name, value in fields.items():
+            setattr(policies, name, value)
+
+    await Namespaces(core.store).update(DEFAULT, change)
+
+
+async def enact_policies(core: Core, **fields: Any) -> None:
+    """Set them, and wait until they hold for topics in memory."""
+    await set_policies(core, **fields)
+    await asyncio.sleep(0.02)
