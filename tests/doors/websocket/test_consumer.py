@@ -388,6 +388,71 @@ async def test_several_topics_come_over_one_connection(rig: Rig) -> None:
         await rig.until(lambda done=done: done.acknowledged == {0})  # type: ignore[misc]
 
 
+def fitting(rig: Rig) -> list[str]:
+    return sorted(each.request.topic.local for each in consumers(rig))
+
+
+PATTERN = "v3/consumer/s?topicsPattern=persistent://public/default/a.*"
+
+
+async def test_all_topics_that_fit_a_pattern_come_over_one_connection(rig: Rig) -> None:
+    for name in ("a1", "a2", "b1", "non-persistent://public/default/a3"):
+        rig.topic(name)
+    client = await rig.connect(PATTERN)
+    for name in ("a1", "a2"):
+        rig.store(name.encode(), name=name)
+        assert payloads(await client.receive(ack=True)) == texts(name.encode())
+    assert fitting(rig) == ["a1", "a2"]
+    await client.socket.close()
+    await rig.until(lambda: not consumers(rig) and not rig.port.watches)
+
+
+async def test_topics_that_fit_are_consumed_when_they_come_and_forgotten_when_they_go(
+    rig: Rig,
+) -> None:
+    client = await rig.connect(PATTERN)
+    await client.tell(type="isEndOfTopic")
+    assert await client.hear() == {"endOfTopic": False}
+    rig.store(b"early", name="a1")
+    rig.port.tell(a1=True, b1=True)
+    assert payloads(await client.receive()) == texts(b"early")
+    await rig.until(lambda: fitting(rig) == ["a1"])
+    rig.port.tell(a1=False)
+    await rig.until(lambda: not consumers(rig))
+    rig.port.tell(a1=True)
+    await rig.until(lambda: fitting(rig) == ["a1"])
+    rig.store(b"again", name="a1")
+    assert payloads(await client.receive()) == texts(b"again")
+
+
+async def test_a_partitioned_topic_that_fits_is_one_and_grows(rig: Rig) -> None:
+    name = "persistent://public/default/a"
+    rig.port.partitioned[name] = 2
+    rig.topic(f"{name}-partition-0")
+    client = await rig.connect(PATTERN)
+    assert fitting(rig) == ["a-partition-0", "a-partition-1"]
+    rig.port.tell(**{"a-partition-1": True})
+    rig.store(b"x", name=f"{name}-partition-1")
+    assert payloads(await client.receive()) == texts(b"x")
+    assert fitting(rig) == ["a-partition-0", "a-partition-1"]
+
+
+async def test_more_topics_than_one_consumer_may_have_are_refused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnetar.broker.doors.websocket.fitting.FITTING_MAX", 2)
+    for name in ("a1", "a2", "a3"):
+        rig.topic(name)
+    _, reason = await rig.refused(PATTERN)
+    assert "3 topics fit topicsPattern, allowed: 2" in reason
+    await rig.until(lambda: not rig.port.watches)
+    rig.port.tell(a3=False)
+    await rig.connect(PATTERN)
+    rig.port.tell(a4=True)
+    await asyncio.sleep(0.1)
+    assert fitting(rig) == ["a1", "a2"]
+
+
 async def test_one_topic_that_cannot_be_had_refuses_them_all(rig: Rig) -> None:
     status, _ = await rig.refused("v3/consumer/s?topics=a,persistent://no/where/b")
     assert status == 404

@@ -22,12 +22,14 @@ ADDRESSES = {
     "several": "v3/consumer/s?topics=persistent://here/ns/t,persistent://here/ns/u",
     "burier": f"v2/consumer/{HOME}/t/s?subscriptionType=Shared&maxRedeliverCount=1",
     "keeper": f"v2/consumer/{HOME}/t/kept",
+    "all": "v3/consumer/s?topicsPattern=persistent://here/ns/t.*",
+    "all-kept": "v3/consumer/kept?topicsPattern=persistent://here/ns/t.*",
 }
 ALLOWED = {
     "root": set(ADDRESSES),
     "admin": set(ADDRESSES),
     "producer": {"producer"},
-    "consumer": {"consumer", "reader", "several"},
+    "consumer": {"consumer", "reader", "several", "all"},
     "on-topic": {"producer", "consumer", "reader"},
     "keeper": set(),  # one of those whom a subscription names, but nobody let it consume
     "stranger": set(),

@@ -1,6 +1,7 @@
 """Addresses: every parameter, its default, its bounds, and what is refused."""
 
 from base64 import b64encode
+from urllib.parse import quote
 
 import pytest
 
@@ -181,7 +182,17 @@ def test_a_readers_parameter_that_cannot_be_is_refused(query: str) -> None:
         reader(query)
 
 
-@pytest.mark.parametrize("query", ["", "topics=", "topics=a,,b", "topicsPattern=a.*"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "topics=",
+        "topics=a,,b",
+        "topics=a&topicsPattern=b",
+        "topicsPattern=a(",
+        "topicsPattern=a&maxRedeliverCount=3",
+    ],
+)
 def test_several_topics_must_be_named(query: str) -> None:
     with pytest.raises(OptionError):
         options_of("/ws/v3/consumer/s", query)
@@ -219,3 +230,27 @@ def test_a_name_that_is_none_is_refused(path: str) -> None:
 def test_a_path_that_is_none_is_not_there(path: str) -> None:
     with pytest.raises(NoSuchPathError):
         options_of(path, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("persistent://t/n/a.*", ("persistent", "t/n", "t/n/a.*")),
+        ("non-persistent://t/n/a.*", ("non-persistent", "t/n", "t/n/a.*")),
+        ("t/n/a.*", ("persistent", "t/n", "t/n/a.*")),
+        ("a.*", ("persistent", "public/default", "public/default/a.*")),
+    ],
+)
+def test_a_pattern_is_about_one_namespace(text: str, expected: tuple[str, str, str]) -> None:
+    found = options_of("/ws/v3/consumer/s", f"topicsPattern={quote(text)}")
+    assert isinstance(found, ConsumerOptions)
+    assert found.pattern is not None
+    domain, namespace, expression = found.pattern
+    assert (domain.value, str(namespace), expression) == expected
+    assert found.topics == []
+
+
+@pytest.mark.parametrize("text", ["ftp://t/n/a", "persistent://t*/n/a", "persistent://t/.*/a"])
+def test_a_pattern_of_namespaces_is_refused(text: str) -> None:
+    with pytest.raises(InvalidNameError):
+        options_of("/ws/v3/consumer/s", f"topicsPattern={quote(text)}")

@@ -7,26 +7,15 @@
 Each answer has its own way to say no. Source: the Pulsar binary protocol, "Topic lookup".
 """
 
-import asyncio
-import re
-from collections.abc import Iterable
 from functools import partial
 
-from magnetar.broker.doors.pulsar.pattern import Pattern, PatternError
+from magnetar.broker.doors.pattern import Pattern, PatternError, matching
 from magnetar.broker.doors.pulsar.requests import Line, Requests
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import ListMode, MetadataError, Port, Transactions
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import COORDINATORS_TOPIC, NamespaceName, TopicName
-
-WORK_PER_TURN = 5_000
-"""States visited before the event loop gets its turn again: about two milliseconds."""
-
-WORK_PER_NAME = 20
-"""What a name costs that visits no new state, in the same measure."""
-
-_PARTITION = re.compile(r"-partition-[0-9]+$")
 
 
 def compiled(pattern: str) -> Pattern:
@@ -39,22 +28,6 @@ def compiled(pattern: str) -> Pattern:
         return Pattern(pattern.rpartition("://")[2])
     except PatternError as error:
         raise MetadataError(f"topic pattern {pattern!r}: {error}") from error
-
-
-async def matching(names: Iterable[str], pattern: Pattern) -> list[str]:
-    """Return the topics whose name, without domain and partition suffix, fits a pattern."""
-    matched: list[str] = []
-    for name in names:
-        here = pattern.start
-        for char in _PARTITION.sub("", name.partition("://")[2]):
-            here = here.to.get(char) or pattern.step(here, char)
-            if pattern.work > WORK_PER_TURN:
-                pattern.work = 0
-                await asyncio.sleep(0)
-        pattern.work += WORK_PER_NAME
-        if here.accepts:
-            matched.append(name)
-    return matched
 
 
 class Lookups:

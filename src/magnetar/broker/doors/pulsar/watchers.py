@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from magnetar.broker.access.rights import Demand, Right
+from magnetar.broker.doors.pattern import Pattern, matching
 from magnetar.broker.doors.pulsar.errors import server_error
-from magnetar.broker.doors.pulsar.lookup import compiled, matching
-from magnetar.broker.doors.pulsar.pattern import Pattern
+from magnetar.broker.doors.pulsar.lookup import compiled
 from magnetar.broker.doors.pulsar.requests import Line, Requests
 from magnetar.broker.port import (
     ListMode,

@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from magnetar.broker.doors.websocket.dead_letters import DeadLetters
+from magnetar.broker.doors.websocket.fitting import Fitting
 from magnetar.broker.doors.websocket.intake import BATCH_MESSAGES_MAX, Text, without
 from magnetar.broker.doors.websocket.line import CloseCode, Line
 from magnetar.broker.doors.websocket.options import ConsumerOptions, message_id
@@ -74,6 +75,9 @@ class ConsumerSession(Receiving):
         self._permits = 0
         """Pull mode: messages that the client wants and has not got."""
         self._acks: dict[Source, list[Acknowledged]] = {}
+        self._fitting: Fitting | None = None
+        if options.pattern is not None:
+            self._fitting = Fitting(service, options.pattern, self._came, self._went)
         self._negative = Later[tuple[Source, Text]](
             options.negative_ack_delay_ms / 1000, self._give_back, service
         )
@@ -86,10 +90,36 @@ class ConsumerSession(Receiving):
 
     async def open(self) -> None:
         """Subscribe to every topic, and to each partition of those that have some."""
-        for topic in self._options.topics:
-            for name, partition in await self._partitions(topic):
-                await self._add(name, partition, from_earliest=self._options.from_earliest)
+        topics = self._options.topics
+        if self._fitting is not None:
+            topics = await self._fitting.begin()
+        for topic in topics:
+            await self._add_topic(topic, from_earliest=self._options.from_earliest)
         self._growth.start()
+        if self._fitting is not None:
+            self._fitting.follow()
+
+    async def _add_topic(self, topic: TopicName, *, from_earliest: bool) -> None:
+        for name, partition in await self._partitions(topic):
+            await self._add(name, partition, from_earliest=from_earliest)
+
+    async def _came(self, topic: TopicName) -> None:
+        """Consume a topic that has come and fits the pattern, from its beginning."""
+        try:
+            await self._add_topic(topic, from_earliest=True)
+        except PortError:
+            await self._went(topic)
+            raise
+        self._growth.start()
+        self._inbox.pump()
+
+    async def _went(self, topic: TopicName) -> None:
+        """Forget a topic that is not there any more."""
+        self._growth.forget(topic)
+        for source in [each for each in self._sources if each.request.topic.base == topic]:
+            self._sources.remove(source)
+            self.lost(source)
+            await source.close()
 
     async def _add(self, topic: TopicName, partition: int, *, from_earliest: bool) -> None:
         options = self._options
@@ -113,6 +143,8 @@ class ConsumerSession(Receiving):
     async def close(self) -> None:
         """Leave; what the client has not acknowledged goes back to the subscription."""
         self._closing = True
+        if self._fitting is not None:
+            self._fitting.stop()
         self._growth.stop()
         self._negative.stop()
         self._overdue.stop()
@@ -170,7 +202,7 @@ class ConsumerSession(Receiving):
         """Return what an id that was not sent on this connection belongs to; None: who knows."""
         if len(self._sources) == 1:
             return self._sources[0]
-        if len(self._options.topics) > 1:
+        if len(self._options.topics) != 1:
             return None
         return next((each for each in self._sources if each.partition == key.partition), None)
 

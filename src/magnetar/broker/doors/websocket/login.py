@@ -18,7 +18,9 @@ from magnetar.broker.access.authorize import Access
 from magnetar.broker.access.caller import LOCAL, Caller
 from magnetar.broker.access.rights import Demand, Right, SubscriptionOf
 from magnetar.broker.doors.handshake import Headers
+from magnetar.broker.doors.websocket.fitting import TopicPattern
 from magnetar.broker.doors.websocket.options import ConsumerOptions, Options, ProducerOptions
+from magnetar.names import TopicName
 
 Identify = Callable[[Headers], Awaitable[Caller]]
 """Returns who sends these headers, or raises an AuthenticationError."""
@@ -62,10 +64,24 @@ def demands_of(options: Options) -> Sequence[Demand]:
             Demand(Right.CONSUME, SubscriptionOf(topic, options.subscription))
             for topic in options.topics
         ]
+        if options.pattern is not None:
+            demands += _everywhere(options.pattern, options.subscription)
         if options.dead_letter_topic is not None:
             demands.append(Demand(Right.PRODUCE, options.dead_letter_topic))
         return demands
     return (Demand(Right.CONSUME, SubscriptionOf(options.topic, options.subscription)),)
+
+
+def _everywhere(pattern: TopicPattern, subscription: str) -> Sequence[Demand]:
+    """Return what is demanded for whatever fits a pattern: the right on the whole namespace.
+
+    And that to use the subscription, which is asked as of a topic, here one that cannot be.
+    """
+    nothing = TopicName(pattern.domain, pattern.namespace.tenant, pattern.namespace.namespace, "")
+    return (
+        Demand(Right.CONSUME, pattern.namespace),
+        Demand(Right.CONSUME, SubscriptionOf(nothing, subscription)),
+    )
 
 
 class LogIn:

@@ -4,6 +4,7 @@
     /ws/v2/consumer/{domain}/{tenant}/{namespace}/{topic}/{subscription}   ──▶ ConsumerOptions
     /ws/v2/reader/{domain}/{tenant}/{namespace}/{topic}                    ──▶ ReaderOptions
     /ws/v3/consumer/{subscription}?topics=a,b                              ──▶ ConsumerOptions
+                                  ?topicsPattern=persistent://t/n/a.*
 
 Names, defaults and bounds are those of Pulsar's WebSocket proxy and of the Java client behind it.
 As there, the first of several values counts, and parameters that nobody knows are passed over.
@@ -21,6 +22,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import msgspec
 from google.protobuf.message import DecodeError
 
+from magnetar.broker.doors.pattern import PatternError
+from magnetar.broker.doors.websocket.fitting import TopicPattern
 from magnetar.broker.port import SubscriptionType
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import InvalidNameError, TopicName, check_subscription
@@ -100,7 +103,9 @@ class ConsumerOptions:
     """A consumer, as asked for."""
 
     topics: Sequence[TopicName]
+    """None, if there is a pattern."""
     subscription: str
+    pattern: TopicPattern | None = None
     type: SubscriptionType = SubscriptionType.EXCLUSIVE
     durable: bool = True
     from_earliest: bool = False
@@ -210,7 +215,9 @@ def options_of(path: str, query: str) -> Options:
         case ["ws", "v2", "reader", domain, tenant, namespace, topic]:
             return _reader(_topic(domain, tenant, namespace, topic), parameters)
         case ["ws", "v3", "consumer", subscription]:
-            return _consumer(_topics(parameters), _decoded(subscription), parameters)
+            pattern = _pattern(parameters)
+            topics = [] if pattern is not None else _topics(parameters)
+            return _consumer(topics, _decoded(subscription), parameters, pattern)
         case _:
             raise NoSuchPathError(
                 "expected /ws/v2/producer, consumer or reader, then /{domain}/{tenant}/{namespace}"
@@ -225,9 +232,19 @@ def _topic(domain: str, tenant: str, namespace: str, topic: str) -> TopicName:
     return TopicName.parse(f"{domain}://{parts}")
 
 
+def _pattern(parameters: Parameters) -> TopicPattern | None:
+    text = parameters.word("topicsPattern")
+    if text is None:
+        return None
+    if parameters.word("topics") is not None:
+        raise OptionError("topics and topicsPattern exclude each other")
+    try:
+        return TopicPattern.parse(text)
+    except PatternError as error:
+        raise OptionError(f"topicsPattern is {text[:100]!r}: {error}") from None
+
+
 def _topics(parameters: Parameters) -> list[TopicName]:
-    if parameters.word("topicsPattern") is not None:
-        raise OptionError("topicsPattern is not supported here; name the topics with topics=a,b")
     text = parameters.word("topics")
     names = [name.strip() for name in (text or "").split(",")]
     if not all(names):
@@ -299,7 +316,10 @@ _TYPES = {
 
 
 def _consumer(
-    topics: Sequence[TopicName], subscription: str, parameters: Parameters
+    topics: Sequence[TopicName],
+    subscription: str,
+    parameters: Parameters,
+    pattern: TopicPattern | None = None,
 ) -> ConsumerOptions:
     check_subscription(subscription)
     type_name = parameters.choice("subscriptionType", tuple(_TYPES)) or "Exclusive"
@@ -315,10 +335,13 @@ def _consumer(
         redeliveries_max = parameters.number("maxRedeliverCount", 0, 1)
         if not redeliveries_max:
             raise OptionError("deadLetterTopic needs maxRedeliverCount beside it, from 1")
+        if not topics and not dead_letter:
+            raise OptionError("topicsPattern and maxRedeliverCount need deadLetterTopic, too")
         dead_letter_topic = TopicName.parse(dead_letter or f"{topics[0]}-{subscription}-DLQ")
     return ConsumerOptions(
         topics=topics,
         subscription=subscription,
+        pattern=pattern,
         type=_TYPES[type_name],
         durable=mode != "NonDurable",
         from_earliest=start == "Earliest",

@@ -30,6 +30,10 @@ class Growth:
         """Look after a topic that has so many partitions now."""
         self._known[topic] = count
 
+    def forget(self, topic: TopicName) -> None:
+        """Look no more after a topic."""
+        self._known.pop(topic, None)
+
     def start(self) -> None:
         """Begin to look, if there is anything to look after."""
         if self._known and self._task is None:

@@ -112,7 +112,8 @@ class Receiving:
         if isinstance(decoded, ShapeError):
             self._line.fail(CloseCode.INVALID, f"{NOT_JSON}: {decoded}")
         elif decoded.type == "isEndOfTopic":
-            reached = all(source.ended and not source.queued for source in self._sources)
+            each = [source.ended and not source.queued for source in self._sources]
+            reached = bool(each) and all(each)  # of a pattern, the first topic may be yet to come
             self._line.send(end_of_topic(reached=reached))
         elif decoded.type == "ping":
             self._line.send(PONG)

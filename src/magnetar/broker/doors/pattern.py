@@ -10,6 +10,8 @@ What such a machine cannot do, back-references and looking around, is refused. `
 `\s` mean ASCII, as in RE2.
 """
 
+import asyncio
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -24,6 +26,15 @@ STATES_MAX = 4_096
 
 REMEMBERED_MAX = 10_000
 """Steps remembered at a time; beyond it, remembering starts anew."""
+
+
+WORK_PER_TURN = 5_000
+"""States visited before the event loop gets its turn again: about two milliseconds."""
+
+WORK_PER_NAME = 20
+"""What a name costs that visits no new state, in the same measure."""
+
+_PARTITION = re.compile(r"-partition-[0-9]+$")
 
 
 class PatternError(ValueError):
@@ -348,3 +359,19 @@ class _Parser:
 
     def _error(self, what: str) -> PatternError:
         return PatternError(f"{what}, at position {self._at}")
+
+
+async def matching(names: Iterable[str], pattern: Pattern) -> list[str]:
+    """Return the topics whose name, without domain and partition suffix, fits a pattern."""
+    matched: list[str] = []
+    for name in names:
+        here = pattern.start
+        for char in _PARTITION.sub("", name.partition("://")[2]):
+            here = here.to.get(char) or pattern.step(here, char)
+            if pattern.work > WORK_PER_TURN:
+                pattern.work = 0
+                await asyncio.sleep(0)
+        pattern.work += WORK_PER_NAME
+        if here.accepts:
+            matched.append(name)
+    return matched

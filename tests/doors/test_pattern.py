@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetar.broker.doors.pulsar.pattern import Pattern, PatternError
+from magnetar.broker.doors.pattern import Pattern, PatternError
 
 pieces = st.sampled_from(
     ["a", "b", "-", ".", "[ab]", "[^a]", "[a-c]", r"\d", r"\w", r"\.", r"[\d-]", "^", "$", "{", "}"]
@@ -87,7 +87,7 @@ def test_patterns_that_explode_elsewhere_take_no_time_here(text: str) -> None:
 
 
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("magnetar.broker.doors.pulsar.pattern.REMEMBERED_MAX", 10)
+    monkeypatch.setattr("magnetar.broker.doors.pattern.REMEMBERED_MAX", 10)
     pattern = Pattern(".*[a-f].*")
     for number in range(2_000):
         assert pattern.fits(f"x{chr(200 + number)}f")
