@@ -6,6 +6,7 @@ import pytest
 
 from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.names import TopicName
+from tests.access.conftest import new_guard, token
 from tests.doors.admin.processes import Processes
 
 STATS = "/admin/v2/broker-stats"
@@ -44,6 +45,29 @@ async def test_topics_in_use_are_shown_by_namespace_bundle_and_domain(
         assert figures["producerCount"] == len(figures["publishers"])
         if topic.persistent:
             assert figures["msgInCount"] == figures["msgInCounter"] == 2
+
+
+async def test_with_log_in_the_topics_of_all_processes_are_shown_and_no_refusal_among_them(
+    ask: Any, two: Processes
+) -> None:
+    names = await use(two)
+    guard = new_guard(two.store)
+    await guard.access.start()
+    for process in two.all:
+        object.__setattr__(process.context, "access", guard.access)
+    headers = {"authorization": f"Bearer {token('root')}"}
+    shown = (await ask(two.front, "GET", f"{STATS}/topics", headers=headers)).json
+    found = [
+        topic
+        for bundles in shown.values()
+        for domains in bundles.values()
+        for topics in domains.values()
+        for topic in topics
+    ]
+    assert sorted(found) == sorted(names)
+    stranger = {"authorization": f"Bearer {token('nobody')}"}
+    assert (await ask(two.front, "GET", f"{STATS}/topics", headers=stranger)).status == 403
+    await guard.access.stop()
 
 
 async def test_the_load_of_all_processes_is_added_up(ask: Any, any_number: Processes) -> None:

@@ -26,7 +26,7 @@ from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import from_all
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import Allocator, Json, LoadReport, Sample, Usage
-from magnetar.broker.doors.admin.siblings import HERE, Exchange
+from magnetar.broker.doors.admin.siblings import Exchange, SiblingDownError, in_the_name_of
 from magnetar.broker.doors.admin.slices import Breather
 from magnetar.broker.port import NamespaceNotFoundError
 from magnetar.broker.topics.topic import Topic
@@ -128,7 +128,10 @@ async def _members(call: Call, group: Group) -> AsyncIterator[bytes]:
     siblings = call.context.siblings
     for worker in siblings.others:
         started = False
-        async with siblings.exchange(worker, "GET", target, ((HERE.encode(), b"1"),)) as exchange:
+        headers = in_the_name_of(call.caller)
+        async with siblings.exchange(worker, "GET", target, headers) as exchange:
+            if exchange.status != 200:
+                raise SiblingDownError(worker, f"it answered {exchange.status}", untouched=True)
             async for piece in _inside(exchange):
                 yield piece if started else comma + piece
                 started = True

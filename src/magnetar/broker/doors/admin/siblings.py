@@ -15,7 +15,7 @@ from typing import NamedTuple
 import httptools
 import msgspec
 
-from magnetar.broker.access.caller import CALLER
+from magnetar.broker.access.caller import CALLER, Caller
 from magnetar.broker.doors.admin.errors import Refusal
 
 CALLS_MAX = 64
@@ -211,15 +211,19 @@ class Siblings:
             SiblingDownError: it cannot be reached, or hangs up.
             Refusal: it refused; with its status and reason.
         """
-        headers = (
-            (HERE.encode(), b"1"),
-            (CALLER_HEADER.encode(), CALLER.get().to_text().encode("ascii")),
-            (b"content-type", b"application/json"),
-        )
+        headers = (*in_the_name_of(CALLER.get()), (b"content-type", b"application/json"))
         answer = await self.call(worker, method, target, headers, body)
         if 200 <= answer.status < 300:
             return msgspec.json.decode(answer.body) if answer.body else None
         raise Refusal(answer.status, reason_in(answer.body))
+
+
+def in_the_name_of(caller: Caller) -> Headers:
+    """Return the headers of a call to what another process owns, for whoever made the call here."""
+    return (
+        (HERE.encode(), b"1"),
+        (CALLER_HEADER.encode(), caller.to_text().encode("ascii")),
+    )
 
 
 def reason_in(body: bytes) -> str:
