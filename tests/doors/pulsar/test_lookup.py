@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from magnetar.broker.doors.pulsar.lookup import compiled, matching
+from magnetar.broker.doors.pattern import matching
+from magnetar.broker.doors.pulsar.lookup import compiled
 from magnetar.broker.doors.pulsar.requests import REQUESTS_IN_FLIGHT_MAX
 from magnetar.broker.port import MetadataError, TopicNotFoundError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
