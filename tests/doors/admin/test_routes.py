@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 
 from magnetar.broker.doors.admin.app import TABLE
 from magnetar.broker.doors.admin.errors import Refusal
-from magnetar.broker.doors.admin.routes import Match, Right, Route, Routes, topic_of
-from magnetar.names import TopicName
+from magnetar.broker.doors.admin.routes import (
+    Match,
+    Right,
+    Route,
+    Routes,
+    demand_of,
+    topic_of,
+)
+from magnetar.names import COORDINATORS_TOPIC, TopicName
 from tests.doors.admin.expected_rights import expected
 
 
@@ -59,6 +66,28 @@ def test_a_third_kind_of_topic_does_not_exist() -> None:
 def test_a_literal_wins_over_a_parameter() -> None:
     assert find("GET", "/admin/v2/persistent/a/b/partitioned").handler is _partitioned
     assert find("GET", "/admin/v2/persistent/a/b/partitioned/stats").handler is _stats
+
+
+def test_a_parameter_is_tried_where_the_literal_has_another_method() -> None:
+    match = find("DELETE", "/admin/v2/persistent/a/b/partitioned")
+    assert (match.handler, match.parameters["topic"]) == (_delete, "partitioned")
+    with pytest.raises(Refusal) as refusal:
+        find("PATCH", "/admin/v2/persistent/a/b/partitioned")
+    assert (refusal.value.status, refusal.value.allow) == (405, "GET")
+
+
+def test_looking_for_coordinators_demands_no_more_than_to_be_known() -> None:
+    values = {"domain": "persistent", "tenant": "pulsar", "namespace": "system"}
+    name = COORDINATORS_TOPIC.local
+    for topic, right in (
+        (name, Right.KNOWN),
+        (f"{name}-partition-1", Right.KNOWN),
+        ("t", Right.LOOKUP),
+    ):
+        match = Match(_stats, Right.LOOKUP, {**values, "topic": topic})
+        assert demand_of(match).right is right
+        read = Match(_stats, Right.READ, {**values, "topic": topic})
+        assert demand_of(read).right is Right.READ
 
 
 def test_a_method_that_a_path_does_not_have_is_told_which_ones_there_are() -> None:

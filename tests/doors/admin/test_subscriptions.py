@@ -170,7 +170,6 @@ async def test_a_subscription_in_use_is_deleted_only_by_force(ask: Any, ten: Pro
         ("POST", "/skip_all"),
         ("POST", "/expireMessages/1"),
         ("POST", "/resetcursor/1"),
-        ("GET", "/position/1"),
         ("GET", "/properties"),
     ],
 )
@@ -183,6 +182,18 @@ async def test_a_subscription_that_is_missing_is_said_to_be(
 
 
 # --- messages -----------------------------------------------------------------------------
+
+
+async def test_who_peeks_at_a_subscription_that_is_missing_sees_the_topic_and_makes_none(
+    ask: Any, ten: Processes
+) -> None:
+    before = (await ask(ten.front, "GET", f"{T}/subscriptions")).json
+    answers = [
+        await ask(ten.front, "GET", f"{T}/subscription/nobody/position/{n}") for n in (1, 10)
+    ]
+    assert [answer.body for answer in answers] == [b"0", b"9"]
+    assert (await ask(ten.front, "GET", f"{T}/subscription/nobody/position/11")).status == 404
+    assert (await ask(ten.front, "GET", f"{T}/subscriptions")).json == before
 
 
 async def test_messages_are_peeked_and_stay(ask: Any, ten: Processes) -> None:

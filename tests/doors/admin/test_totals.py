@@ -16,6 +16,16 @@ def test_counters_add_up_and_averages_are_weighted() -> None:
     assert total(parts) == {"msgInCounter": 4, "averageMsgSize": 20.0, "storageSize": 12}
 
 
+def test_an_average_of_whole_numbers_is_one() -> None:
+    parts = [
+        {"msgOutCounter": 2, "avgMessagesPerEntry": 1},
+        {"msgOutCounter": 1, "avgMessagesPerEntry": 3},
+    ]
+    for answer in (total(parts), total(parts[:1])):
+        assert isinstance(answer["avgMessagesPerEntry"], int)
+    assert total(parts)["avgMessagesPerEntry"] == 2
+
+
 def test_times_are_the_latest_but_for_those_of_beginnings() -> None:
     parts: list[dict[str, Any]] = [
         {"lastPublishTimeStamp": 5, "topicCreationTimeStamp": 2, "lastAckedTimestamp": 0},

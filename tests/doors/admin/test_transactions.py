@@ -8,7 +8,7 @@ from magnetar.broker.entry import TransactionId
 from magnetar.broker.metadata.transactions import COORDINATORS
 from magnetar.broker.port import Acknowledged, SubscribeRequest, SubscriptionType
 from magnetar.broker.transactions.coordinator import Coordinator
-from magnetar.names import TopicName
+from magnetar.names import COORDINATORS_TOPIC, TopicName
 from tests.doors.admin.processes import Processes
 from tests.topics.whole_core import ConsumerDoor, run_of
 from tests.transactions.bank import in_transactions
@@ -64,6 +64,18 @@ async def test_coordinators_are_listed_counted_and_multiplied(
     assert len((await ask(front, "GET", f"{V3}/coordinators")).json) == COORDINATORS + 1
     for wrong in (COORDINATORS, 1_000, -1):
         assert (await ask(front, "POST", more, wrong)).status == 406
+
+
+async def test_a_client_that_knows_only_http_finds_the_coordinators(
+    ask: Any, any_number: Processes
+) -> None:
+    front, name = any_number.front, COORDINATORS_TOPIC.local
+    path = f"/admin/v2/persistent/pulsar/system/{name}/partitions"
+    assert (await ask(front, "GET", path)).json["partitions"] == COORDINATORS
+    found = f"/lookup/v2/topic/persistent/pulsar/system/{name}-partition-1"
+    assert (await ask(front, "GET", found)).json["brokerUrl"].startswith("pulsar://")
+    other = "/admin/v2/persistent/pulsar/system/other/partitions"
+    assert (await ask(front, "GET", other)).status == 404
 
 
 async def test_a_transaction_is_shown_with_who_takes_part(ask: Any, any_number: Processes) -> None:

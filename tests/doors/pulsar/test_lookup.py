@@ -7,7 +7,7 @@ import pytest
 from magnetar.broker.doors.pattern import matching
 from magnetar.broker.doors.pulsar.lookup import compiled
 from magnetar.broker.doors.pulsar.requests import REQUESTS_IN_FLIGHT_MAX
-from magnetar.broker.port import MetadataError, TopicNotFoundError
+from magnetar.broker.port import MetadataError, NamespaceNotFoundError, TopicNotFoundError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from tests.doors.pulsar.conftest import Rig
 from tests.doors.raw_client import command
@@ -71,6 +71,18 @@ async def test_a_topic_that_may_not_be_created_is_not_found(rig: Rig) -> None:
         "PARTITIONED_METADATA", "PARTITIONED_METADATA_RESPONSE", topic="t", request_id=1
     )
     assert (answer.error, answer.message) == (api.TopicNotFound, "no such topic")
+
+
+async def test_a_namespace_that_there_is_not_has_no_topics(rig: Rig) -> None:
+    rig.port.failures["topics"] = NamespaceNotFoundError("no such namespace")
+    client = await rig.client()
+    answer = await client.ask(
+        "GET_TOPICS_OF_NAMESPACE",
+        "GET_TOPICS_OF_NAMESPACE_RESPONSE",
+        request_id=1,
+        namespace="public/none",
+    )
+    assert list(answer.topics) == []
 
 
 async def test_the_topics_of_a_namespace_come_with_a_hash_that_saves_the_next_list(

@@ -64,12 +64,16 @@ def _topic(
     )
 
 
+def lookup_demand(topic: TopicName) -> Demand:
+    """Return what looking a topic up demands, through whichever door."""
+    # Everybody who opens a transaction looks this topic up first.
+    right = Right.KNOWN if topic.base == COORDINATORS_TOPIC else Right.LOOKUP
+    return Demand(right, topic)
+
+
 def _lookup(field: str, refuse: Callable[[int, api.ServerError, str], bytes]) -> CommandRight:
     def demands(of: Any) -> Sequence[Demand]:
-        topic = TopicName.parse(of.topic)
-        # Everybody who opens a transaction looks this topic up first.
-        right = Right.KNOWN if topic.base == COORDINATORS_TOPIC else Right.LOOKUP
-        return (Demand(right, topic),)
+        return (lookup_demand(TopicName.parse(of.topic)),)
 
     return CommandRight(Right.LOOKUP, field, demands, refuse)
 

@@ -41,6 +41,16 @@ class BacklogQuota(Document):
     limit_bytes: int = msgspec.field(default=UNLIMITED, name="limitSize")
     limit_seconds: int = msgspec.field(default=UNLIMITED, name="limitTime")
     policy: str = "producer_request_hold"
+    old_limit_bytes: int | str | None = msgspec.field(default=None, name="limit")
+    """What `limitSize` was called once, and what holds where that is not there.
+
+    Clients of that time say it as text too. Shown as well, as in Pulsar.
+    """
+
+    def __post_init__(self) -> None:
+        if self.limit_bytes < 0 and self.old_limit_bytes is not None:
+            self.limit_bytes = int(self.old_limit_bytes)
+        self.old_limit_bytes = self.limit_bytes
 
 
 class Persistence(Document):
@@ -57,14 +67,8 @@ class AutoTopicCreation(Document):
 
     allowed: bool = msgspec.field(default=True, name="allowAutoTopicCreation")
     topic_type: str | None = msgspec.field(default=None, name="topicType")
-    """`partitioned` or `non-partitioned`; None is the latter."""
+    """`partitioned` or `non-partitioned`; None, or what is neither, is the latter."""
     partitions: int | None = msgspec.field(default=None, name="defaultNumPartitions")
-
-    def __post_init__(self) -> None:
-        if self.topic_type not in {None, "partitioned", "non-partitioned"}:
-            raise ValueError(f"topicType is {self.topic_type!r}: partitioned or non-partitioned")
-        if self.topic_type == "partitioned" and (self.partitions or 0) < 1:
-            raise ValueError("a partitioned topicType needs defaultNumPartitions of at least 1")
 
 
 class AutoSubscriptionCreation(Document):

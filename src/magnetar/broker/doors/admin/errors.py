@@ -15,6 +15,7 @@ from starlette.responses import Response
 from magnetar.broker import port
 from magnetar.broker.access import rights
 from magnetar.broker.metadata import documents, facts, store
+from magnetar.broker.metadata.tenants import TenantNotFoundError
 from magnetar.names import InvalidNameError
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,13 @@ STATUS: dict[type[BaseException], int] = {
 }
 
 
+WORDS: dict[type[BaseException], str] = {
+    TenantNotFoundError: "Tenant does not exist",
+    port.NamespaceNotFoundError: "Namespace does not exist",
+}
+"""Reasons in Pulsar's words, which scripts and clients' own tests compare."""
+
+
 Table = Mapping[type[BaseException], int]
 
 
@@ -90,7 +98,7 @@ def refused(error: Exception, what: str, table: Table = STATUS) -> Response:
     # What this version has not, 501, is the caller's matter.
     level = logging.WARNING if status >= 500 and status not in {501, 503} else logging.DEBUG
     logger.log(level, "%s: %s", what, error)
-    answer = reason(status, str(error))
+    answer = reason(status, WORDS.get(type(error)) or str(error))
     if isinstance(error, Refusal) and error.allow is not None:
         answer.headers["Allow"] = error.allow
     if status == 503:

@@ -26,6 +26,7 @@ from magnetar.broker.doors.admin.routes import Right, Route
 from magnetar.broker.doors.admin.subscriptions import SUBSCRIPTION, subscription_of
 from magnetar.broker.doors.admin.topics import TOPIC, one_topic, refuse_partitioned
 from magnetar.broker.entry import BodyFormat, EntryId
+from magnetar.broker.port import SubscriptionNotFoundError
 from magnetar.broker.topics.places import StoredEntry
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     CompressionType,
@@ -53,11 +54,19 @@ _BROKER_ENTRY = "X-Pulsar-Broker-Entry-METADATA"
 
 
 async def peek(call: Call) -> Response:
-    """Return the n-th entry of a subscription's backlog; the first is 1."""
+    """Return the n-th entry of a subscription's backlog; the first is 1.
+
+    Pulsar makes a subscription that is missing, at the first entry. It is enough to show what
+    that one would have: who only looks changes nothing.
+    """
     position = call.number("position", low=1, high=POSITION_MAX)
     await refuse_partitioned(call)
-    subscription = await subscription_of(call.context, call.topic, call.subscription)
-    found = await subscription.peek(position)
+    try:
+        subscription = await subscription_of(call.context, call.topic, call.subscription)
+        found = await subscription.peek(position)
+    except SubscriptionNotFoundError:
+        topic = await one_topic(call)
+        found = await topic.nth_entry(position, from_end=False)
     if found is None:
         raise Refusal(404, f"the backlog of {call.subscription!r} has no entry {position}")
     return await _shown(call, found)

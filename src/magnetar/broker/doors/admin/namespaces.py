@@ -113,8 +113,8 @@ async def delete_namespace(call: Call) -> Response:
 
 
 async def list_topics(call: Call) -> Response:
-    """Return the topics of a namespace, partitions included."""
-    word = call.word("mode", "ALL").upper()
+    """Return the topics of a namespace, partitions included; as in Pulsar, persistent ones."""
+    word = call.word("mode", ListMode.PERSISTENT.name).upper()
     modes = [mode.name for mode in ListMode]
     if word not in modes:
         raise Refusal(412, f"mode is {word!r}, allowed: {', '.join(modes)}")

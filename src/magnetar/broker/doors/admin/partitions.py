@@ -22,7 +22,7 @@ from magnetar.broker.doors.admin.topics import LIST, TOPIC
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.partitions import PARTITIONS_MAX, TopicRecord
 from magnetar.broker.port import TopicNotFoundError
-from magnetar.names import Domain
+from magnetar.names import COORDINATORS_TOPIC, Domain
 
 Number = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
@@ -46,10 +46,14 @@ async def list_partitioned(call: Call) -> Response:
 async def get_partitions(call: Call) -> Response:
     """Return how many partitions a topic has; 0: it is an ordinary one.
 
+    Of the coordinators' topic there are as many as coordinators.
     With `checkAllowAutoCreation`, as clients ask, a missing topic is created as its namespace
     prescribes.
     """
     context, topic = call.context, call.topic
+    if topic == COORDINATORS_TOPIC and context.coordinator is not None:
+        count = await context.coordinator.store.coordinators()
+        return answer(PartitionsShown(count, deleted=False, properties={}))
     record = await context.partitions.partitioned(topic)
     count = 0
     if record is not None:

@@ -189,9 +189,9 @@ def _value(call: Call, policy: Policy) -> object:
         value = call.json(policy.shape, name)
     if value is None:
         raise Refusal(400, f"{name}: the body is missing")
-    complaint = policy.wrong(value)
+    complaint = policy.refusal(name, value)
     if complaint:
-        raise Refusal(412, f"{name}: {complaint}")
+        raise Refusal(412, complaint)
     return value
 
 
@@ -235,9 +235,6 @@ def _set_quota(level: Level) -> Handler:
         quota = call.document(BacklogQuota, "backlogQuota")
         if quota is None:
             raise Refusal(400, "backlogQuota: the body is missing")
-        old_limit = quota.unknown.get("limit")  # what limitSize was called before
-        if quota.limit_bytes < 0 and isinstance(old_limit, int):
-            quota.limit_bytes = old_limit
         complaint = wrong_quota(kind, quota)
         if complaint:
             raise Refusal(412, complaint)

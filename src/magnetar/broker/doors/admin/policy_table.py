@@ -51,6 +51,9 @@ QUOTA_KINDS = ("destination_storage", "message_age")
 QUOTA_POLICIES = ("producer_request_hold", "producer_exception", "consumer_backlog_eviction")
 
 
+NOT_NEGATIVE = "{name} must be 0 or more"
+
+
 def _nothing(_: BrokerConfig) -> object:
     return None
 
@@ -76,6 +79,8 @@ class Policy(NamedTuple):
     """What holds while nothing is set, as `?applied=true` shows it."""
     wrong: Callable[[Any], str] = _right
     """Returns what is wrong with a value of the right shape, or nothing."""
+    words: str = "{name}: {wrong}"
+    """How a refusal puts it. Scripts compare some of Pulsar's own words."""
     unset: object = None
     """What is shown while nothing is set, where Pulsar shows something."""
     by_cluster: bool = False
@@ -85,6 +90,11 @@ class Policy(NamedTuple):
         """Return the value; None: it is not set."""
         value = getattr(policies, self.field)
         return (value or {}).get(cluster) if self.by_cluster else value
+
+    def refusal(self, name: str, value: object) -> str:
+        """Return why a value cannot be, as a refusal says it; nothing if it can."""
+        complaint = self.wrong(value)
+        return self.words.format(name=name, wrong=complaint) if complaint else ""
 
     def put(self, policies: Policies, cluster: str, value: object) -> None:
         """Set the value; None: it is not set any more."""
@@ -138,6 +148,22 @@ def _wrong_inactive(value: InactiveTopics) -> str:
     return ""
 
 
+def _wrong_auto_topics(value: AutoTopicCreation) -> str:
+    if not value.allowed:
+        return ""  # of what kind they would be is of no consequence
+    if value.topic_type not in {None, "partitioned", "non-partitioned"}:
+        return f"Unknown topic type [{value.topic_type}]"
+    partitions = value.partitions
+    if value.topic_type != "partitioned":
+        missing = "[defaultNumPartitions] is not allowed to be set when the type is non-partition."
+        return "" if partitions is None else missing
+    if partitions is None:
+        return "[defaultNumPartitions] cannot be null when the type is partitioned."
+    if partitions < 1:
+        return "[defaultNumPartitions] cannot be less than 1 for partition type."
+    return ""
+
+
 def _wrong_name(value: str) -> str:
     return "" if 0 < len(value) <= NAME_LENGTH_MAX else f"allowed: 1 to {NAME_LENGTH_MAX} letters"
 
@@ -171,6 +197,7 @@ POLICIES = (
         topic="messageTTL",
         default=lambda config: config.message_ttl_s,
         wrong=between(0),
+        words="Invalid value for message TTL",
     ),
     Policy(
         "deduplication",
@@ -207,6 +234,8 @@ POLICIES = (
             topic_type="partitioned" if config.auto_topic_partitions else "non-partitioned",
             partitions=config.auto_topic_partitions or None,
         ),
+        wrong=_wrong_auto_topics,
+        words="Invalid configuration for autoTopicCreationOverride. the detail is {wrong}",
     ),
     Policy(
         "auto_subscription_creation",
@@ -242,6 +271,7 @@ POLICIES = (
         topic="maxProducers",
         default=lambda _: 0,
         wrong=between(0),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "consumers_per_topic_max",
@@ -251,6 +281,7 @@ POLICIES = (
         topic="maxConsumers",
         default=lambda _: 0,
         wrong=between(0),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "consumers_per_subscription_max",
@@ -260,6 +291,7 @@ POLICIES = (
         topic="maxConsumersPerSubscription",
         default=lambda _: 0,
         wrong=between(0),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "subscriptions_per_topic_max",
@@ -269,6 +301,7 @@ POLICIES = (
         topic="maxSubscriptionsPerTopic",
         default=lambda _: 0,
         wrong=between(0),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "topics_per_namespace_max",
@@ -277,6 +310,7 @@ POLICIES = (
         namespace="maxTopicsPerNamespace",
         default=lambda _: 0,
         wrong=between(0),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "unacked_per_consumer_max",
@@ -286,6 +320,7 @@ POLICIES = (
         topic="maxUnackedMessagesOnConsumer",
         default=lambda config: config.unacked_messages_per_consumer_max,
         wrong=between(0),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "unacked_per_subscription_max",
@@ -295,6 +330,7 @@ POLICIES = (
         topic="maxUnackedMessagesOnSubscription",
         default=lambda config: config.unacked_messages_per_subscription_max,
         wrong=between(0),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "subscription_expiration_min",
@@ -304,6 +340,7 @@ POLICIES = (
         topic="subscriptionExpirationTime",
         default=lambda _: 0,
         wrong=between(0),
+        words="Invalid value for subscription expiration time",
     ),
     Policy(
         "subscription_types_enabled",
@@ -408,6 +445,7 @@ POLICIES = (
         namespace="compactionThreshold",
         topic="compactionThreshold",
         wrong=between(0, LONG_MAX),
+        words=NOT_NEGATIVE,
     ),
     Policy(
         "offload_threshold_s",
@@ -416,6 +454,7 @@ POLICIES = (
         namespace="offloadThresholdInSeconds",
         default=lambda _: -1,
         wrong=between(-1, LONG_MAX),
+        words="Invalid value for offloadThresholdInSecond",
     ),
     Policy(
         "offload_deletion_lag_ms",
@@ -484,9 +523,10 @@ def wrong_with(policies: Policies, cluster: str) -> str:
     """Return what is wrong with policies that came all at once, or nothing."""
     for policy in POLICIES:
         value = policy.get(policies, cluster)
-        complaint = "" if value is None else policy.wrong(value)
+        name = policy.namespace or policy.topic
+        complaint = "" if value is None else policy.refusal(name, value)
         if complaint:
-            return f"{policy.namespace or policy.topic}: {complaint}"
+            return complaint
     for kind, quota in policies.backlog_quotas.items():
         if kind not in QUOTA_KINDS:
             return f"backlogQuotaType is {kind!r}, allowed: {', '.join(QUOTA_KINDS)}"

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from magnetar.broker.access.commands import lookup_demand
 from magnetar.broker.access.rights import (
     Demand,
     Resource,
@@ -128,7 +129,7 @@ class Routes(Generic[HandlerT]):
                 for a path that is not UTF-8.
         """
         segments = split_path(raw_path)
-        node, values = self._walk(self._root, segments, 0)
+        node, values = self._walk(self._root, segments, 0, method)
         found = node.methods.get(method) if node is not None else None
         if found is None:
             refusal = not_enabled(segments)
@@ -151,21 +152,27 @@ class Routes(Generic[HandlerT]):
         return Match(found.route.handler, found.route.right, parameters)
 
     def _walk(
-        self, node: _Node[HandlerT], segments: list[str], index: int
+        self, node: _Node[HandlerT], segments: list[str], index: int, method: str
     ) -> tuple[_Node[HandlerT] | None, list[str]]:
-        """Follow segments to a node that has methods, literals first."""
+        """Follow segments to a node that has the method, literals first.
+
+        If none has it, the first one that has another is returned.
+        """
         if index == len(segments):
             return (node, []) if node.methods else (None, [])
+        second: tuple[_Node[HandlerT] | None, list[str]] = None, []
         child = node.children.get(segments[index])
         if child is not None:
-            found, values = self._walk(child, segments, index + 1)
+            found, values = self._walk(child, segments, index + 1, method)
             if found is not None:
-                return found, values
+                second = found, values
+                if method in found.methods:
+                    return second
         if node.parameter is not None and segments[index]:
-            found, values = self._walk(node.parameter, segments, index + 1)
-            if found is not None:
+            found, values = self._walk(node.parameter, segments, index + 1, method)
+            if found is not None and (second[0] is None or method in found.methods):
                 return found, [segments[index], *values]
-        return None, []
+        return second
 
 
 def demand_of(match: Match[HandlerT]) -> Demand:
@@ -174,7 +181,10 @@ def demand_of(match: Match[HandlerT]) -> Demand:
     Raises:
         InvalidNameError: one of them is no name.
     """
-    return Demand(match.right, _resource(match.right, match.parameters))
+    resource = _resource(match.right, match.parameters)
+    if match.right is Right.LOOKUP and isinstance(resource, TopicName):
+        return lookup_demand(resource)
+    return Demand(match.right, resource)
 
 
 def _resource(right: Right, parameters: Mapping[str, str]) -> Resource:

@@ -2,7 +2,7 @@
 
     counters, rates, sizes    added
     times                     the latest; of creation and of the oldest message, the earliest
-    averages                  weighted by what they average over
+    averages                  weighted by what they average over; whole numbers stay whole
     words                     the first
     subscriptions             by name, producers and consumers by name too
 
@@ -57,7 +57,9 @@ def _number(key: str, parts: Sequence[Stats], values: Sequence[float]) -> float:
         weight = sum(weights)
         if not weight:
             return max(values)
-        return sum(value * each for value, each in zip(values, weights, strict=True)) / weight
+        average = sum(value * each for value, each in zip(values, weights, strict=True)) / weight
+        # Clients read some of them into an integer, which takes no 1.0.
+        return average if any(isinstance(value, float) for value in values) else round(average)
     return sum(values)
 
 

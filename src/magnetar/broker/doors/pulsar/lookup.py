@@ -12,7 +12,7 @@ from functools import partial
 from magnetar.broker.doors.pattern import Pattern, PatternError, matching
 from magnetar.broker.doors.pulsar.requests import Line, Requests
 from magnetar.broker.metrics import Metrics
-from magnetar.broker.port import ListMode, MetadataError, Port, Transactions
+from magnetar.broker.port import ListMode, MetadataError, NamespaceNotFoundError, Port, Transactions
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import COORDINATORS_TOPIC, NamespaceName, TopicName
@@ -108,7 +108,10 @@ class Lookup:
 
     async def _topics(self, command: api.CommandGetTopicsOfNamespace) -> bytes:
         namespace = NamespaceName.parse(command.namespace)
-        names = await self._port.topics(namespace, ListMode(command.mode))
+        try:
+            names = await self._port.topics(namespace, ListMode(command.mode))
+        except NamespaceNotFoundError:
+            names = []  # as in Pulsar: who may ask learns that there are none
         if command.topics_pattern:
             names = await matching(names, compiled(command.topics_pattern))
         return commands.topics_of_namespace(
