@@ -163,8 +163,8 @@ async def test_what_a_client_gets_for_a_transaction_that_is_not_its_own_or_over(
     unknown = {"txnid_most_bits": 1, "txnid_least_bits": 4711}
     over = await begin(client)
     assert not (await end(client, over, api.COMMIT)).HasField("error")
-    assert not (await end(client, over, api.COMMIT)).HasField("error")
-    assert (await end(client, over, api.ABORT)).error == api.InvalidTxnStatus
+    for action in (api.COMMIT, api.ABORT):
+        assert (await end(client, over, action)).error == api.TransactionNotFound
     assert (await end(client, unknown, api.COMMIT)).error == api.TransactionNotFound
     for each in (unknown, over):
         for kind, fields in (
@@ -174,6 +174,17 @@ async def test_what_a_client_gets_for_a_transaction_that_is_not_its_own_or_over(
             answer = await client.ask(kind, f"{kind}_RESPONSE", request_id=7, **fields, **each)
             assert answer.error == api.TransactionNotFound
             assert bits(answer) == each
+
+
+async def test_who_may_have_missed_how_a_transaction_ended_is_told_on_another_connection(
+    rig: Rig,
+) -> None:
+    over = await begin(first := await rig.client())
+    assert not (await end(first, over, api.COMMIT)).HasField("error")
+    second = await rig.client()
+    assert (await end(second, over, api.ABORT)).error == api.InvalidTxnStatus
+    assert not (await end(second, over, api.COMMIT)).HasField("error")
+    assert (await end(second, over, api.COMMIT)).error == api.TransactionNotFound
 
 
 async def test_a_decided_transaction_that_is_not_finished_says_so(

@@ -54,12 +54,21 @@ async def test_the_latest_version_is_handed_out_or_the_one_that_is_named(rig: Ri
     assert missing.error_code == api.TopicNotFound
 
 
-@pytest.mark.parametrize("version", [b"", b"\0", b"0", bytes(9)])
+@pytest.mark.parametrize("version", [b"\0", b"0", bytes(9)])
 async def test_a_version_that_is_none_is_refused(rig: Rig, version: bytes) -> None:
     rig.port.schemas[TOPIC] = [TYPED]
     answer = await ask_for(rig, schema_version=version)
     assert answer.error_code == api.IncompatibleSchema
     assert "8 bytes" in answer.error_message
+
+
+async def test_a_message_of_the_empty_version_is_plain_bytes(rig: Rig) -> None:
+    for topic in (TOPIC, "persistent://public/default/none"):
+        rig.port.schemas[TOPIC] = [TYPED]
+        answer = await ask_for(rig, topic=topic, schema_version=b"")
+        assert not answer.HasField("error_code")
+        assert (answer.schema.type, answer.schema.schema_data) == (0, b"")
+        assert answer.schema_version == b""
 
 
 async def test_a_schema_is_created_and_its_version_told(rig: Rig) -> None:

@@ -13,6 +13,7 @@ metadata in X-Pulsar headers; a batch comes as it is, for the client to take apa
 
 import asyncio
 import base64
+import json
 from typing import Any
 from urllib.parse import quote
 
@@ -44,7 +45,7 @@ from magnetar.broker.wire.pulsar.metadata import (
 CONTENTS_BYTES_MAX = 32 * 1024 * 1024
 """What is larger decompressed is shown as it was stored."""
 HEADER_BYTES_MAX = 32 * 1024
-"""Properties beyond this are left out of the headers; as JSON they are all there."""
+"""Properties beyond this are left out of the header; `format=json` shows them all."""
 _NAME_SAFE = "!#$&'*+-.^_`|~"
 """What the name of a header may hold beside letters and digits, but for the % we escape with."""
 TIME_MS_MAX = 253_402_300_799_999
@@ -266,15 +267,21 @@ def _headers(metadata: MessageMetadata) -> dict[str, str]:
         ).lower()
     if metadata.encryption_keys:
         headers["X-Pulsar-Is-Encrypted"] = "true"
+    if metadata.properties:
+        headers["X-Pulsar-PROPERTY"] = _properties(metadata)
+    return headers
+
+
+def _properties(metadata: MessageMetadata) -> str:
+    """Return properties as a JSON object without letters that a header cannot hold."""
+    shown: dict[str, str] = {}
     room = HEADER_BYTES_MAX
     for pair in metadata.properties:
-        name = f"X-Pulsar-PROPERTY-{quote(str(pair.key), safe=_NAME_SAFE)}"
-        value = _header(pair.value)
-        room -= len(name) + len(value)
+        room -= len(json.dumps({pair.key: pair.value}))
         if room < 0:
             break
-        headers[name] = value
-    return headers
+        shown[pair.key] = pair.value
+    return json.dumps(shown)
 
 
 def _header(value: object) -> str:

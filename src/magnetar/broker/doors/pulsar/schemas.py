@@ -1,6 +1,7 @@
 """Schemas on the wire: GET_SCHEMA, GET_OR_CREATE_SCHEMA, and what PRODUCER and SUBSCRIBE declare.
 
-    version      eight bytes, big-endian; absent: the latest; no bytes at all: refused
+    version      eight bytes, big-endian; absent: the latest; no bytes at all: that of messages
+                 without a schema, as producers of plain bytes are told
     type, name, definition, properties ──▶ port.Schema, and back
 
 A topic without a schema answers TopicNotFound, and clients then go on without one. Source: the
@@ -41,6 +42,8 @@ class Schemas:
         topic = TopicName.parse(command.topic)
         version = None
         if command.HasField("schema_version"):
+            if not command.schema_version:
+                return _no_schema(command.request_id, topic)
             version = _unpacked(command.schema_version)
         found = await self._port.schema(topic, version)
         return commands.schema(
@@ -79,6 +82,21 @@ def declared(schema: api.Schema) -> Schema:
 def packed(version: int | None) -> bytes:
     """Return a version as it travels; None: no bytes."""
     return b"" if version is None else version.to_bytes(VERSION_BYTES, "big")
+
+
+def _no_schema(request_id: int, topic: TopicName) -> bytes:
+    """Return the schema of plain bytes: what a message of the empty version is.
+
+    Pulsar refuses to answer; the Go client writes that version into messages, and asks for it.
+    """
+    return commands.schema(
+        request_id,
+        name=topic.base.local,
+        kind=cast("api.Schema.Type", SchemaType.NONE.value),
+        data=b"",
+        version=b"",
+        properties={},
+    )
 
 
 def _unpacked(version: bytes) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from magnetar.broker.doors.pulsar.requests import Line, Requests
 from magnetar.broker.entry import TransactionId
-from magnetar.broker.port import TooManyRequestsError, Transactions
+from magnetar.broker.port import TooManyRequestsError, TransactionNotFoundError, Transactions
 from magnetar.broker.wire.pulsar import commands
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import TopicName
@@ -27,13 +27,16 @@ OPEN_PER_CONNECTION_MAX = 5_000
 LONGEST_MS = 3 * 3600 * 1000
 """What a client gets that asks for no time-out."""
 
+TOLD_MAX = 10_000
+"""Ends that one connection has heard of and may ask about again, the latest ones."""
+
 _NONE = TransactionId(0, 0)
 
 
 class TransactionRequests:
     """Answers one connection's commands about transactions."""
 
-    __slots__ = ("_line", "_open", "_requests", "_role", "_transactions")
+    __slots__ = ("_line", "_open", "_requests", "_role", "_told", "_transactions")
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class TransactionRequests:
         self._role = role
         self._open: dict[TransactionId, float] = {}
         """When their time is up, by the clock of the event loop."""
+        self._told: dict[TransactionId, None] = {}
+        """What was ended, and this connection was told so."""
 
     def connect(self, command: api.CommandTcClientConnectRequest) -> None:
         """Answer TC_CLIENT_CONNECT_REQUEST."""
@@ -113,10 +118,16 @@ class TransactionRequests:
 
         async def work() -> None:
             commit = command.txn_action == api.COMMIT
+            if transaction in self._told:
+                raise TransactionNotFoundError(f"transaction {transaction} is over")
             try:
                 await self._transactions.end(transaction, self._role(), commit=commit)
             finally:
                 self._open.pop(transaction, None)
+            # Who may have missed the answer comes again on another connection, and gets it.
+            if len(self._told) >= TOLD_MAX:
+                del self._told[next(iter(self._told))]
+            self._told[transaction] = None
 
         self._answer(api.BaseCommand.END_TXN_RESPONSE, command.request_id, transaction, work())
 
