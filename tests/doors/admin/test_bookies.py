@@ -15,9 +15,17 @@ async def test_there_are_no_bookies(ask: Any, one: Processes) -> None:
         assert (answer.status, "b/1" in answer.reason) == (404, True)
 
 
-async def test_no_bookies_are_preferred(ask: Any, one: Processes) -> None:
+async def test_preferred_bookies_are_kept_and_shown(ask: Any, any_number: Processes) -> None:
     path = "/admin/v2/namespaces/public/default/persistence/bookieAffinity"
-    assert (await ask(one.front, "GET", path)).status == 404
-    group = {"bookkeeperAffinityGroupPrimary": "a"}
-    assert (await ask(one.front, "POST", path, group)).status == 412
-    assert (await ask(one.front, "DELETE", path)).status == 204
+    front = any_number.front
+    assert (await ask(front, "GET", path)).status == 204
+    group = {"bookkeeperAffinityGroupPrimary": "a", "bookkeeperAffinityGroupSecondary": "b"}
+    assert (await ask(front, "POST", path, group)).status == 204
+    assert (await ask(front, "GET", path)).json == group
+    for wrong in ({}, {"bookkeeperAffinityGroupSecondary": "b"}):
+        assert (await ask(front, "POST", path, wrong)).status == 412
+    assert (await ask(front, "GET", path)).json == group
+    assert (await ask(front, "DELETE", path)).status == 204
+    assert (await ask(front, "GET", path)).status == 204
+    nothing = path.replace("default", "nothing")
+    assert (await ask(front, "POST", nothing, group)).status == 404

@@ -62,6 +62,13 @@ class Persistence(Document):
     mark_delete_rate: float = msgspec.field(default=0.0, name="managedLedgerMaxMarkDeleteRate")
 
 
+class BookieAffinity(Document):
+    """Which of Pulsar's bookies should hold a namespace. Accepted and shown."""
+
+    primary: str | None = msgspec.field(default=None, name="bookkeeperAffinityGroupPrimary")
+    secondary: str | None = msgspec.field(default=None, name="bookkeeperAffinityGroupSecondary")
+
+
 class AutoTopicCreation(Document):
     """Whether asking for a topic makes it, and of which kind."""
 
@@ -227,6 +234,7 @@ class Policies(Document):
     pause_on_ack_state: bool | None = msgspec.field(
         default=None, name="dispatcherPauseOnAckStatePersistentEnabled"
     )
+    bookie_affinity: BookieAffinity | None = msgspec.field(default=None, name="bookieAffinityGroup")
     anti_affinity_group: str | None = msgspec.field(default=None, name="antiAffinityGroup")
     resource_group: str | None = msgspec.field(default=None, name="resource_group_name")
     deleted: bool | None = None

@@ -1,6 +1,7 @@
 """Bookies: Pulsar stores entries on other machines, this broker does so itself.
 
-A tool that asks is told that there are none.
+A tool that asks is told that there are none. Which ones a namespace prefers is kept and shown, as
+its quorums are, so that scripts that prepare namespaces run.
 """
 
 from starlette.responses import Response
@@ -10,6 +11,7 @@ from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.policies import NAMESPACE
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import Bookies, Json
+from magnetar.broker.metadata.policies import BookieAffinity, Policies
 
 BOOKIES = f"{ADMIN}/bookies"
 AFFINITY = f"{NAMESPACE}/persistence/bookieAffinity"
@@ -33,26 +35,35 @@ async def rack(call: Call) -> Response:
 
 
 async def affinity(call: Call) -> Response:
-    """Refuse: no bookies are preferred, because there are none."""
-    await call.context.namespaces.get(call.namespace)
-    raise Refusal(404, f"namespace {call.namespace} has no bookie affinity group")
+    """Return which bookies are preferred, by what somebody has set."""
+    group = (await call.context.namespaces.get(call.namespace)).bookie_affinity
+    return done() if group is None else answer(group.to_dict())
 
 
 async def set_affinity(call: Call) -> Response:
-    """Refuse to prefer bookies: there are none."""
-    await call.context.namespaces.get(call.namespace)
-    raise Refusal(412, "there are no bookies to prefer: this broker stores entries itself")
+    """Prefer bookies: kept and shown. There are none, the broker stores entries itself."""
+    group = call.document(BookieAffinity, "bookieAffinity")
+    if group is None or not group.primary:
+        raise Refusal(412, "bookieAffinity: bookkeeperAffinityGroupPrimary is missing")
+    return await _changed(call, group)
 
 
 async def remove_affinity(call: Call) -> Response:
-    """Prefer no bookies, as is always so."""
-    await call.context.namespaces.get(call.namespace)
+    """Prefer no bookies any more."""
+    return await _changed(call, None)
+
+
+async def _changed(call: Call, group: BookieAffinity | None) -> Response:
+    def change(policies: Policies) -> None:
+        policies.bookie_affinity = group
+
+    await call.context.namespaces.update(call.namespace, change)
     return done()
 
 
 ROUTES = [
-    Route("GET", AFFINITY, affinity, Right.SUPERUSER, answer=Json),
-    Route("POST", AFFINITY, set_affinity, Right.SUPERUSER, body=Json),
+    Route("GET", AFFINITY, affinity, Right.SUPERUSER, answer=BookieAffinity | None),
+    Route("POST", AFFINITY, set_affinity, Right.SUPERUSER, body=BookieAffinity),
     Route("DELETE", AFFINITY, remove_affinity, Right.SUPERUSER),
     Route("GET", f"{BOOKIES}/all", list_bookies, Right.SUPERUSER, answer=Bookies),
     Route("GET", f"{BOOKIES}/racks-info", list_racks, Right.SUPERUSER, answer=Json),
