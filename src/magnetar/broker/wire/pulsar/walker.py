@@ -23,6 +23,7 @@ call costs as much as reading four fields; see docs/performance.md before making
 """
 
 import struct
+from array import array
 from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
@@ -57,6 +58,7 @@ from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     CommandSend,
 )
 from magnetar.broker.wire.pulsar.keys import key_hash
+from magnetar.broker.wire.pulsar.stretch import FRAMES_MIN, take_alike
 
 _head = struct.Struct(">IIIBBB").unpack_from
 _HEAD_SIZE = 15
@@ -71,6 +73,9 @@ _pack_row = ROW.pack
 _SEND_TAGS = 0x080632
 _ACK_TAGS = 0x080A52
 _FLOW_TAGS = 0x080B5A
+
+STRETCH_TRIES = 3
+"""How often frames that are alike are looked for in vain before all are taken one by one."""
 
 MESSAGES_PER_BATCH_MAX = 64 * 1024 * 1024 // 6
 """More than fit: each message of a batch takes at least 6 bytes (a size and a metadata that
@@ -195,7 +200,7 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
     Raises:
         FrameError: the first frame's size is out of bounds or its contents do not add up.
     """
-    rows: list[bytes] = []
+    rows: list[bytes | array[int]] = []
     acks: list[Ack] = []
     flows: list[Flow] = []
     strays: list[Stray] = []
@@ -205,6 +210,10 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
     frame_bytes = 0
     more = False
     last_time = last_publish_time = 0
+    count = 0  # of rows
+    row = b""
+    last = last_tags = last_producer = -1  # the SEND that the last row was made of
+    tries = STRETCH_TRIES
     transactions: dict[int, TransactionId] | None = None  # by row
     try:
         while position < end:
@@ -227,6 +236,23 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
             command_end = position + 8 + command_size
             if command_end > frame_end:
                 _refuse(f"command of {command_size} bytes in a frame of {total_size}")
+
+            # --- a stretch of frames like the one before
+            if (
+                producer_id == last_producer
+                and tags == last_tags
+                and tries
+                and end - position >= FRAMES_MIN * (frame_end - position)
+            ):
+                found = take_alike(buffer, last, row, position, end, frame_bytes_max)
+                last_tags = -1
+                if found is None or found.frames < FRAMES_MIN:
+                    tries -= 1
+                if found is not None:
+                    rows.append(found.rows)
+                    count += found.frames
+                    position = found.end
+                    continue
 
             # --- the command
             form = tags >> 8
@@ -268,9 +294,9 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                     elif tag in {0x20, 0x28}:
                         flags = _TRANSACTIONAL
                         transactions = transactions or {}
-                        most, least = transactions.get(len(rows), _NO_TRANSACTION)
+                        most, least = transactions.get(count, _NO_TRANSACTION)
                         most, least = (most, value) if tag == 0x20 else (value, least)
-                        transactions[len(rows)] = TransactionId(most, least)
+                        transactions[count] = TransactionId(most, least)
                     elif tag not in {0x38, 0x40}:  # is_chunk and marker: the metadata says so
                         usual = False
                         break
@@ -310,14 +336,14 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                 )
                 if flags:
                     transactions = transactions or {}
-                    transactions[len(rows)] = TransactionId(
+                    transactions[count] = TransactionId(
                         decoded.send.txnid_most_bits, decoded.send.txnid_least_bits
                     )
             slot = slots.get(producer_id)
             if slot is None:
                 strays.append(Stray(producer_id, sequence_id))
                 if transactions:
-                    transactions.pop(len(rows), None)
+                    transactions.pop(count, None)
                 position = frame_end
                 continue
 
@@ -328,9 +354,9 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
             if magic == CHECKSUM_MAGIC:
                 body = command_end + 6
                 if crc32c(buffer[body:frame_end]) != checksum:
-                    broken.append(Broken(producer_id, sequence_id, slot, len(rows)))
+                    broken.append(Broken(producer_id, sequence_id, slot, count))
                     if transactions:
-                        transactions.pop(len(rows), None)
+                        transactions.pop(count, None)
                     position = frame_end
                     continue
             else:
@@ -375,24 +401,25 @@ def walk(  # noqa: C901, PLR0912, PLR0915 - flat because it is hot
                 messages = batch or messages
             if messages > MESSAGES_PER_BATCH_MAX:
                 _refuse_batch(messages)
-            rows.append(
-                _pack_row(
-                    body,
-                    frame_end - body,
-                    checksum,
-                    messages,
-                    key,
-                    flags,
-                    slot,
-                    0,
-                    sequence_id,
-                    max(highest_sequence_id, sequence_id),
-                    publish_time,
-                    deliver_at,
-                    0,
-                    0,
-                )
+            row = _pack_row(
+                body,
+                frame_end - body,
+                checksum,
+                messages,
+                key,
+                flags,
+                slot,
+                0,
+                sequence_id,
+                max(highest_sequence_id, sequence_id),
+                publish_time,
+                deliver_at,
+                0,
+                0,
             )
+            rows.append(row)
+            count += 1
+            last, last_tags, last_producer = position, tags, producer_id
             position = frame_end
     except (FrameError, IndexError, struct.error) as error:
         if position == start:

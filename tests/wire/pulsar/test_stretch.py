@@ -1,0 +1,202 @@
+"""Stretches of SENDs that are alike: the rows are those of frames that come one by one."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from crc32c import crc32c
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magnetar.broker.wire.pulsar import client_role, walker
+from magnetar.broker.wire.pulsar.frames import FRAME_BYTES_MAX, FrameError
+from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from magnetar.broker.wire.pulsar.stretch import Stretch, take_alike
+from magnetar.broker.wire.pulsar.walker import walk
+
+SLOTS = {3: 1, 4: 2, 300: 0}
+NOW_MS = 1_763_880_000_000
+
+
+def send(
+    sequence_id: int, body: bytes = b"some body", *, producer_id: int = 3, **also: Any
+) -> bytes:
+    """One SEND as a client without batching makes it; `also` goes into its metadata."""
+    metadata = api.MessageMetadata(producer_name="standalone-0-12", sequence_id=sequence_id)
+    metadata.publish_time = NOW_MS
+    for name, value in also.items():
+        setattr(metadata, name, value)
+    return client_role.send(producer_id, metadata, body)
+
+
+def seen(frames: Sequence[bytes]) -> list[Any]:
+    """What the walker makes of frames that come together: rows with their bodies, and damage."""
+    data = memoryview(b"".join(frames))
+    start, found, more = 0, list[Any](), True
+    while more:
+        taken = walk(data, start, len(data), SLOTS)
+        run = taken.run
+        if run is not None:
+            found += [
+                (row._replace(offset=0), bytes(run.body(at)))
+                for at, row in enumerate(run.envelopes())
+            ]
+        found += [each[:3] for each in taken.broken]
+        found += taken.strays
+        start, more = taken.consumed, taken.more
+    assert start == len(data)
+    return found
+
+
+def one_by_one(frames: Sequence[bytes]) -> list[Any]:
+    """The same, of frames that come alone: there is no stretch of one."""
+    rows = [seen([frame]) for frame in frames]
+    return [each for row in rows for each in row]
+
+
+@pytest.fixture
+def stretches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames were taken together, each time that it was tried."""
+    found: list[int] = []
+
+    def taking(*given: Any) -> Stretch | None:
+        stretch = take_alike(*given)
+        found.append(0 if stretch is None else stretch.frames)
+        return stretch
+
+    monkeypatch.setattr(walker, "take_alike", taking)
+    return found
+
+
+@pytest.mark.parametrize("first", [0, 1, 100, 120, 128, 16_370, 20_000, 2_097_140, 268_435_440])
+def test_entries_of_a_client_that_does_not_batch_are_taken_together(
+    first: int, stretches: list[int]
+) -> None:
+    frames = [send(first + number, bytes(number % 7)) for number in range(40)]
+    assert seen(frames) == one_by_one(frames)
+    # One frame by itself, then all up to where the sequence id grows by a digit.
+    assert sum(stretches) >= (0 if first > 2**28 else 36 if first < 2**28 - 50 else 10)
+
+
+def test_what_all_have_in_common_may_be_anything(stretches: list[int]) -> None:
+    for also in (
+        {"uncompressed_size": 1024},
+        {"partition_key": "sensor-7"},
+        {"num_messages_in_batch": 100, "compression": api.LZ4},
+        {"deliver_at_time": NOW_MS + 10},
+    ):
+        frames = [send(900 + number, b"body %d" % number, **also) for number in range(30)]
+        stretches.clear()
+        assert seen(frames) == one_by_one(frames)
+        assert sum(stretches) >= 28
+
+
+def test_time_goes_on_and_a_stretch_ends(stretches: list[int]) -> None:
+    frames = [send(1000 + number, publish_time=NOW_MS + number // 20) for number in range(100)]
+    assert seen(frames) == one_by_one(frames)
+    assert stretches == [19, 19, 19, 19, 19]
+
+
+def test_frames_that_are_not_alike_are_searched_for_a_few_times_only(stretches: list[int]) -> None:
+    frames = [send(1000 + number, publish_time=NOW_MS + number) for number in range(100)]
+    assert seen(frames) == one_by_one(frames)
+    assert stretches == [0, 0, 0]
+
+
+def test_a_wrong_checksum_within_a_stretch_is_found_at_its_place(stretches: list[int]) -> None:
+    frames = [bytearray(send(1000 + number)) for number in range(40)]
+    frames[20][-1] ^= 1
+    data = memoryview(b"".join(frames))
+    taken = walk(data, 0, len(data), SLOTS)
+    assert taken.run is not None
+    assert taken.run.count == 39
+    ((producer_id, sequence_id, slot, row),) = taken.broken
+    assert (producer_id, sequence_id, slot, row) == (3, 1020, 1, 20)
+    assert sum(stretches) >= 36
+
+
+def test_a_frame_above_the_limit_within_a_stretch_is_refused(stretches: list[int]) -> None:
+    frames = [send(1000 + number, bytes(100)) for number in range(20)]
+    frames += [send(1020, bytes(500)), *frames]
+    data = memoryview(b"".join(frames))
+    taken = walk(data, 0, len(data), SLOTS, 300)
+    assert taken.run is not None
+    assert (taken.run.count, taken.more) == (20, True)
+    assert sum(stretches) == 19
+    with pytest.raises(FrameError, match="the limit is 300"):
+        walk(data, taken.consumed, len(data), SLOTS, 300)
+
+
+def test_a_metadata_that_repeats_another_sequence_id_is_none_of_a_stretch() -> None:
+    frames = []
+    for number in range(30):
+        metadata = api.MessageMetadata(
+            producer_name="p", sequence_id=500 + number % 5, publish_time=NOW_MS
+        )
+        frames.append(client_role.send(3, metadata, b"x"))
+        at = frames[-1].index(b"\x10")
+        frames[-1] = frames[-1][: at + 1] + b"\xe8\x07" + frames[-1][at + 3 :]
+    assert seen(frames) == one_by_one(frames)
+
+
+def test_a_varint_that_does_not_end_where_others_do_is_no_part_of_a_stretch() -> None:
+    frames = [send(200 + number) for number in range(30)]
+    bad = bytearray(frames[20])
+    for at in range(len(bad) - 1):
+        if bad[at : at + 2] == b"\x10\xdc":
+            bad[at + 2] = 0x81  # goes on into the next field
+    checked = bad.index(b"\x0e\x01") + 6
+    bad[checked - 4 : checked] = crc32c(bytes(bad[checked:])).to_bytes(4, "big")
+    frames[20] = bytes(bad)
+    data = memoryview(b"".join(frames))
+    taken = walk(data, 0, len(data), SLOTS)
+    assert taken.run is not None
+    assert taken.run.count == 20
+    with pytest.raises(FrameError):
+        walk(data, taken.consumed, len(data), SLOTS)
+
+
+def test_what_is_no_send_by_hand_is_no_model() -> None:
+    frames = b"".join(send(1000 + number) for number in range(3))
+    first = memoryview(frames)
+    assert take_alike(first, 0, bytes(80), 0, len(first), FRAME_BYTES_MAX) is not None
+    for at, byte in ((8, 0x0A), (9, 0x07), (10, 0x3A), (11, 1), (12, 0x10), (14, 0x18)):
+        changed = bytearray(frames)
+        changed[at] = byte
+        assert (
+            take_alike(memoryview(changed), 0, bytes(80), 0, len(changed), FRAME_BYTES_MAX) is None
+        )
+
+
+@given(st.integers(min_value=0, max_value=2**64 - 1))
+def test_any_mix_of_frames_makes_the_rows_that_they_make_alone(seed: int) -> None:
+    random = Random(seed)
+    frames: list[bytes] = []
+    sequence_id = random.choice([0, 100, 127, 16_000, 16_383, 2_000_000])
+    also: dict[str, Any] = {}
+    producer_id = 3
+    for _ in range(random.randrange(1, 6)):
+        if random.random() < 0.5:
+            producer_id = random.choice([3, 3, 4, 300, 9])
+        if random.random() < 0.5:
+            also = random.choice(
+                [{}, {"partition_key": "k"}, {"event_time": 7}, {"publish_time": NOW_MS + 1}]
+            )
+        for _ in range(random.randrange(30)):
+            frame = bytearray(
+                send(
+                    sequence_id,
+                    random.randbytes(random.randrange(30)),
+                    producer_id=producer_id,
+                    **also,
+                )
+            )
+            if random.random() < 0.02:
+                frame[-1] ^= 0x40
+            frames.append(bytes(frame))
+            sequence_id += random.choice([1, 1, 1, 2, 130])
+    in_order = [each for each in seen(frames) if isinstance(each, tuple) and len(each) == 2]
+    alone = [each for each in one_by_one(frames) if isinstance(each, tuple) and len(each) == 2]
+    assert [each for each in in_order if each not in alone] == []
+    assert sorted(map(repr, seen(frames))) == sorted(map(repr, one_by_one(frames)))
