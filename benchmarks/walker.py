@@ -90,8 +90,12 @@ def cases() -> Iterator[tuple[str, float, str]]:
         chosen = Selection(12_345, 99_990, range(count))
         work = partial(encode_messages, 7, -1, run, chosen)
         yield f"encode {label}", best_ns(work, count), "MESSAGE"
-    acks = b"".join(client_role.ack(7, [EntryId(1234, number)]) for number in range(2000))
+    ids = [EntryId(1234, number) for number in range(2000)]
+    acks = b"".join(client_role.ack(7, [each]) for each in ids)
     yield "walk single ids", best_ns(lambda: walk(memoryview(acks), 0, len(acks), {}), 2000), "ACK"
+    groups = b"".join(client_role.ack(7, ids[at : at + 50]) for at in range(0, len(ids), 50))
+    walking = partial(walk, memoryview(groups), 0, len(groups), {})
+    yield "walk groups of ids", best_ns(walking, len(ids)), "id"
 
 
 def _receipts() -> Iterator[tuple[str, float, str]]:

@@ -13,7 +13,7 @@ because they happen per socket read.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, overload, runtime_checkable
 
 from magnetar.broker.entry import EntryId, TransactionId
 from magnetar.broker.run import Run
@@ -369,6 +369,36 @@ class Acknowledged(NamedTuple):
     entry: int
     ack_set: Sequence[int] = ()
     """Words of 64 bits, 1 = still to be acknowledged. Empty: the whole entry."""
+
+
+class Neighbours(Sequence[Acknowledged]):
+    """The ids of neighbouring entries, each acknowledged as a whole: one object for all of them."""
+
+    __slots__ = ("entries", "ledger")
+    __hash__ = None  # type: ignore[assignment]  # it equals lists
+
+    def __init__(self, ledger: int, entries: range) -> None:
+        """Take a ledger, and its entries without a gap."""
+        self.ledger = ledger
+        self.entries = entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Acknowledged: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Acknowledged]: ...
+    def __getitem__(self, index: int | slice) -> Acknowledged | list[Acknowledged]:
+        if isinstance(index, slice):
+            return [Acknowledged(self.ledger, entry) for entry in self.entries[index]]
+        return Acknowledged(self.ledger, self.entries[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return f"Neighbours({self.ledger}, {self.entries})"
 
 
 class LastMessage(NamedTuple):

@@ -128,7 +128,7 @@ def _model_frame(content: bytes, slots: Mapping[int, int], segments: list[Segmen
             (
                 ack.consumer_id,
                 [
-                    (_i64(each.ledgerId), _i64(each.entryId), list(each.ack_set))
+                    (_i64(each.ledgerId), _i64(each.entryId), tuple(each.ack_set))
                     for each in ack.message_id
                 ],
                 ack.ack_type == api.CommandAck.Cumulative,

@@ -71,7 +71,7 @@ def test_a_client_with_a_name_of_its_own_says_so() -> None:
 def test_acks_and_flow_take_the_fast_way() -> None:
     data = client_role.ack(1, [EntryId(2, 3)], ack_set=[5], request_id=6) + client_role.flow(1, 9)
     walk_ = walk_of(data)
-    assert walk_.acks == [Ack(1, [Acknowledged(2, 3, [5])], False, 6)]
+    assert walk_.acks == [Ack(1, [Acknowledged(2, 3, (5,))], False, 6)]
     assert walk_.flows == [Flow(1, 9)]
 
 

@@ -140,9 +140,10 @@ def test_a_message_in_hex() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([0, 1, 100, 5000, 130_000]), min_size=1, max_size=12),
+    st.lists(st.sampled_from([0, 1, 100, 5000, 130_000]), min_size=1, max_size=12)
+    | st.lists(st.sampled_from([0, 1, 100, 3000]), min_size=STRETCH_MIN, max_size=40),
     st.data(),
-    st.sampled_from([0, 100, 16_380, 2**40]),
+    st.sampled_from([0, 100, 16_370, 2**21 - 5, 2**40]),
     st.sampled_from([-1, 0, 5, 300]),
     st.sampled_from([None, 0, 900]),
 )
@@ -156,8 +157,11 @@ def test_messages_say_what_protobuf_would_have_said(
     )
     few = st.dictionaries(st.sampled_from(every), st.integers(0, 300), max_size=2)
     words = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=3)
-    redeliveries = data.draw(few)
-    ack_sets = data.draw(st.dictionaries(st.sampled_from(every), words, max_size=2))
+    seen_before = data.draw(st.booleans())
+    redeliveries = data.draw(few) if seen_before else {}
+    ack_sets = (
+        data.draw(st.dictionaries(st.sampled_from(every), words, max_size=2)) if seen_before else {}
+    )
     selection = Selection(77, first_entry, rows, redeliveries, ack_sets, epoch)
     expected = bytearray()
     for row in rows:
@@ -185,6 +189,13 @@ def test_small_bodies_are_copied_into_few_buffers_below_the_size_that_costs_page
     buffers = encode_messages(1, -1, run, Selection(1, 0, range(500)))
     assert all(len(buffer) <= JOINED_BYTES_MAX + 100 for buffer in buffers)
     assert len(buffers) == 6
+
+
+def test_a_body_that_alone_is_larger_than_a_buffer_gets_one_for_itself() -> None:
+    sizes = [10] * 100 + [2 * JOINED_BYTES_MAX] + [10] * 100
+    run = run_of(bodies=[body_of(bytes(size)) for size in sizes])
+    buffers = encode_messages(1, -1, run, Selection(1, 0, range(len(sizes))))
+    assert [len(buffer) > JOINED_BYTES_MAX for buffer in buffers] == [False, True, False]
 
 
 def test_large_bodies_are_not_copied() -> None:

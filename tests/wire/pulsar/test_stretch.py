@@ -9,8 +9,10 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magnetar.broker.entry import EntryId
+from magnetar.broker.port import Acknowledged, Neighbours
 from magnetar.broker.wire.pulsar import client_role, walker
-from magnetar.broker.wire.pulsar.frames import FRAME_BYTES_MAX, FrameError
+from magnetar.broker.wire.pulsar.frames import FRAME_BYTES_MAX, FrameError, encode_command
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.stretch import Stretch, take_alike
 from magnetar.broker.wire.pulsar.walker import walk
@@ -167,6 +169,86 @@ def test_what_is_no_send_by_hand_is_no_model() -> None:
         assert (
             take_alike(memoryview(changed), 0, bytes(80), 0, len(changed), FRAME_BYTES_MAX) is None
         )
+
+
+# --- the ids of an ACK ---------------------------------------------------------------------
+
+
+def acked(data: bytes) -> Sequence[Acknowledged]:
+    (ack,) = walk(memoryview(data), 0, len(data), SLOTS).acks
+    assert ack.consumer_id == 7
+    return ack.ids
+
+
+@pytest.mark.parametrize("first", [0, 90, 200, 16_000, 20_000, 2_097_000, 2**40])
+@pytest.mark.parametrize("ledger", [0, 127, 128, 2**30, 2**63 - 1])
+@pytest.mark.parametrize("request_id", [None, 9])
+def test_neighbours_in_one_ack_are_one_object(
+    first: int, ledger: int, request_id: int | None
+) -> None:
+    entries = range(first, first + 30)
+    ids = [EntryId(ledger, entry) for entry in entries]
+    found = acked(client_role.ack(7, ids, request_id=request_id))
+    assert found == [Acknowledged(*each) for each in ids]
+    assert isinstance(found, Neighbours) == (first < 2**21)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([5, 6, 300]),
+            st.integers(0, 20_000) | st.integers(120, 135) | st.integers(0, 2**63 - 1),
+            st.integers(1, 30),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_ids_of_one_ack_are_those_that_were_sent(runs: list[tuple[int, int, int]]) -> None:
+    ids = [
+        EntryId(ledger, min(first + more, 2**63 - 1))
+        for ledger, first, count in runs
+        for more in range(count)
+    ]
+    assert acked(client_role.ack(7, ids)) == [Acknowledged(*each) for each in ids]
+
+
+def test_an_id_with_an_ack_set_among_others_keeps_it() -> None:
+    ids = [api.MessageIdData(ledgerId=4, entryId=entry) for entry in range(40)]
+    ids[0].ack_set.append(5)
+    ids[20].ack_set.append(6)
+    ids[30].partition = 2
+    ack = api.CommandAck(consumer_id=7, ack_type=api.CommandAck.Individual, message_id=ids)
+    data = encode_command(api.BaseCommand(type=api.BaseCommand.ACK, ack=ack))
+    expected = [Acknowledged(4, entry) for entry in range(40)]
+    expected[0], expected[20] = Acknowledged(4, 0, (5,)), Acknowledged(4, 20, (6,))
+    assert acked(data) == expected
+
+
+def test_ids_that_come_after_other_fields_count_too() -> None:
+    ids = [EntryId(4, entry) for entry in range(30)]
+    data = client_role.ack(7, ids, request_id=1)
+    id_ = b"\x1a\x04\x08\x04\x10\x63"
+    changed = bytearray(data + id_)
+    for at in (0, 4):
+        size = int.from_bytes(data[at : at + 4]) + len(id_)
+        changed[at : at + 4] = size.to_bytes(4)
+    # 0a 52: the size of the contents has two bytes
+    contents = len(changed) - 8 - 5
+    changed[11:13] = bytes((contents & 127 | 128, contents >> 7))
+    assert acked(bytes(changed))[-1] == Acknowledged(4, 99)
+    assert len(acked(bytes(changed))) == 31
+
+
+def test_neighbours_are_a_sequence_of_ids() -> None:
+    some = Neighbours(3, range(10, 20))
+    assert (len(some), some[0], some[-1]) == (10, Acknowledged(3, 10), Acknowledged(3, 19))
+    assert some[2:4] == [Acknowledged(3, 12), Acknowledged(3, 13)]
+    assert list(some) == some
+    assert some != list(some)[1:]
+
+
+# --- all together --------------------------------------------------------------------------
 
 
 @given(st.integers(min_value=0, max_value=2**64 - 1))

@@ -255,7 +255,7 @@ def test_an_ack_in_hex() -> None:
         "0000001c 00000018 080a 5214 0807 1000 1a04 080a100b 1a06 080a100c 2805 4009"
     )
     assert walk_all(data).acks == [
-        Ack(7, [Acknowledged(10, 11, []), Acknowledged(10, 12, [5])], False, 9)
+        Ack(7, [Acknowledged(10, 11), Acknowledged(10, 12, (5,))], False, 9)
     ]
 
 
@@ -277,7 +277,7 @@ def test_an_ack_carries_everything_a_subscription_needs() -> None:
     assert walk_all(examples.frame(command.SerializeToString())).acks == [
         Ack(
             consumer_id=1,
-            ids=[Acknowledged(-1, -1, [-1, 0, 2**63 - 1])],
+            ids=[Acknowledged(-1, -1, (-1, 0, 2**63 - 1))],
             cumulative=True,
             request_id=None,
             validation_error=api.CommandAck.DecryptionError,
@@ -288,7 +288,7 @@ def test_an_ack_carries_everything_a_subscription_needs() -> None:
 
 def test_the_words_of_an_ack_set_may_be_packed() -> None:
     data = examples.frame(bytes.fromhex("080a 520d 0801 1000 1a07 0801 1002 2a0105"))
-    assert walk_all(data).acks == [Ack(1, [Acknowledged(1, 2, [5])])]
+    assert walk_all(data).acks == [Ack(1, [Acknowledged(1, 2, (5,))])]
 
 
 @pytest.mark.parametrize("number", [5, 127, 128, 20_000, 3_000_000])

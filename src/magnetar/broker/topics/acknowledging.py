@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from magnetar.broker.entry import EntryId
 from magnetar.broker.port import (
     Acknowledged,
+    Neighbours,
     NotAllowedError,
     SubscriptionType,
     TransactionConflictError,
@@ -114,6 +115,8 @@ class Acknowledging:
 
     def _acknowledge_each(self, consumer: OpenConsumer | None, ids: Sequence[Acknowledged]) -> int:
         """Acknowledge ids, neighbours together; return how many entries were new."""
+        if isinstance(ids, Neighbours) and ids:
+            return self._acknowledge_range(consumer, ids.ledger, ids.entries.start, len(ids))
         new = 0
         ledger, first, end = -1, 0, 0
         for each_ledger, entry, ack_set in ids:

@@ -12,11 +12,17 @@ checksum go out as they were stored.
 
 A producer that does not batch numbers its entries 1, 2, 3, as the log does. Receipts for
 such a stretch are one template, repeated, into which the digits are written column by
-column: thousands of frames in a few strided copies.
+column: thousands of frames in a few strided copies. So are the heads of many messages.
 """
 
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain
+from operator import add
 from struct import Struct
+from typing import NamedTuple
 
 from magnetar.broker.port import Group, Selection
 from magnetar.broker.run import (
@@ -182,6 +188,11 @@ def encode_messages(
     consumer = b"\x08" + encode_varint(consumer_id)
     redeliveries, ack_sets = selection.redeliveries, selection.ack_sets
     plain = not redeliveries and not ack_sets
+    if plain and join and len(rows) >= STRETCH_MIN:
+        places = [offset - run.base for offset in offsets]
+        frame = _Frame(consumer + b"\x12", start_of_id, end_of_id, end_of_id + epoch + _MAGIC)
+        heads = _heads(frame, selection, lengths, checksums)
+        return _joined(heads, run.buffer, places, lengths)
     around: dict[int, tuple[int, bytes, bytes]] = {}
     buffer, base, first_entry = run.buffer, run.base, selection.first_entry
     buffers: list[Bytes] = []
@@ -216,6 +227,79 @@ def encode_messages(
             pieces.clear()
     if pieces:
         buffers.append(b"".join(pieces))
+    return buffers
+
+
+class _Frame(NamedTuple):
+    """What is the same in all MESSAGE frames of a selection."""
+
+    consumer: bytes
+    start_of_id: bytes
+    end_of_id: bytes
+    after: bytes
+    """Everything between the entry id and the checksum, the end of the id included."""
+
+
+def _heads(
+    frame: _Frame, selection: Selection, lengths: Sequence[int], checksums: Sequence[int]
+) -> list[bytes]:
+    """Return what comes before each body, made of columns like a stretch of receipts."""
+    rows, first_entry = selection.rows, selection.first_entry
+    heads: list[bytes] = []
+    at = 0
+    while at < len(rows):
+        first = first_entry + rows[at]
+        entry = encode_varint(first)
+        end = bisect_left(rows, (1 << 7 * len(entry)) - first_entry, at)
+        id_size = len(frame.start_of_id) + len(entry) + len(frame.end_of_id)
+        before = frame.consumer + encode_varint(id_size) + frame.start_of_id
+        size = len(before) + len(entry) + len(frame.after) - len(_MAGIC)
+        before = b"\x08\x09\x4a" + encode_varint(size) + before
+        size = len(before) + len(entry) + len(frame.after) - len(_MAGIC)
+        template = bytes(4) + _pack_u32(size) + before + entry + frame.after + bytes(4)
+        step = len(template)
+        frames = bytearray(template) * (end - at)
+        _fill_in(frames, 0, step, [step - 4 + length for length in lengths[at:end]])
+        _fill_in(frames, step - 4, step, checksums[at:end])
+        entry_at = 8 + len(before)
+        if rows[end - 1] - rows[at] == end - 1 - at:
+            _count_up(frames, entry_at, step, first, len(entry), end - at)
+        else:
+            for place in range(len(entry)):
+                more = 0 if place == len(entry) - 1 else 128
+                shift = 7 * place
+                frames[entry_at + place :: step] = bytes(
+                    [first_entry + row >> shift & 127 | more for row in rows[at:end]]
+                )
+        heads += chain.from_iterable(Struct(f"{step}s").iter_unpack(frames))
+        at = end
+    return heads
+
+
+def _fill_in(frames: bytearray, at: int, step: int, values: Sequence[int]) -> None:
+    """Write numbers of 4 bytes, the highest first, each `step` bytes from `at`."""
+    column = array("I", values)
+    if sys.byteorder == "little":
+        column.byteswap()
+    data = column.tobytes()
+    for place in range(4):
+        frames[at + place :: step] = data[place::4]
+
+
+def _joined(
+    heads: Sequence[bytes], buffer: memoryview, places: Sequence[int], lengths: Sequence[int]
+) -> list[Bytes]:
+    """Return frames in buffers of `JOINED_BYTES_MAX`, or of one frame where that is larger."""
+    pieces: list[Bytes] = [b""] * (2 * len(heads))
+    pieces[::2] = heads
+    pieces[1::2] = [buffer[at : at + size] for at, size in zip(places, lengths, strict=True)]
+    ends = list(accumulate(map(add, map(len, heads), lengths)))
+    buffers: list[Bytes] = []
+    first = taken = 0
+    while first < len(ends):
+        after = max(bisect_right(ends, taken + JOINED_BYTES_MAX), first + 1)
+        buffers.append(b"".join(pieces[2 * first : 2 * after]))
+        first, taken = after, ends[after - 1]
     return buffers
 
 

@@ -1,4 +1,4 @@
-"""Stretches of SENDs: neighbouring frames of one producer that differ in little.
+"""Stretches: neighbouring SENDs of one producer, or ids of one ACK, that differ in little.
 
     size u32 | size u32 | 08 06 32 n 08 producer 10 | sequence | [18 messages] 0e 01 | crc32c u32
     ~~~~~~~~   ══════════════════════════════════     ~~~~~~~~   ═══════════════════   ~~~~~~~~~~
@@ -9,7 +9,8 @@ A producer that does not batch sends many of these in a row. What the walker fou
 first holds for all that follow it, as far as their bytes are the same: so they are not read field
 by field, but compared with it, a few pieces each, and their rows are copies of its row with five
 columns written over. Whatever is not the same ends the stretch, and is the walker's business; so
-is everything that is wrong with a frame. See docs/performance.md before making it prettier.
+is everything that is wrong with a frame. The ids of an ACK, `1a n 08 ledger 10 entry`, are compared
+column by column. See docs/performance.md before making it prettier.
 """
 
 from array import array
@@ -31,6 +32,9 @@ from magnetar.broker.run import (
 
 FRAMES_MIN = 8
 """Fewer frames than this are read faster one by one: to find out what is the same takes time."""
+
+IDS_MIN = 8
+"""The same for the ids of an ACK."""
 
 _FORMS_MAX = 256
 """How many layouts are remembered, the most recently used ones."""
@@ -126,6 +130,43 @@ def take_alike(  # noqa: PLR0913, PLR0917 - called from the hottest loop
     values = array("I", _values(sequences, digits))
     rows[2 * SEQUENCE_ID :: _WORDS] = rows[2 * HIGHEST_SEQUENCE_ID :: _WORDS] = values
     return Stretch(rows, len(bodies), start)
+
+
+def read_ids_alike(buffer: memoryview, model: int, start: int, end: int) -> tuple[list[int], int]:
+    """Return the entries of the ids in `buffer[start:end]` that are like the one before them.
+
+    That one is `buffer[model:start]`, and has been read. The second result is where they end.
+    """
+    nothing = list[int](), start
+    size = start - model
+    first = bytes(buffer[model:start])
+    entry_at = 3
+    while entry_at < size and first[entry_at] > 127:  # the ledger id
+        entry_at += 1
+    entry_at += 2
+    digits = size - entry_at
+    if first[1] != size - 2 or first[2] != 0x08 or not 1 <= digits <= 3:
+        return nothing
+    count = (end - start) // size
+    data = bytes(buffer[start : start + count * size])
+    for place in range(entry_at):
+        column = data[place::size]
+        count = min(count, len(column) - len(column.lstrip(first[place : place + 1])))
+    if not count or first[entry_at - 1] != 0x10:
+        return nothing
+    *lower, last = (data[entry_at + place : count * size : size] for place in range(digits))
+    if max(last) > 127 or any(min(each) < 128 for each in lower):
+        return nothing
+    match lower:
+        case [low]:
+            entries = [a + (b << 7) - 0x80 for a, b in zip(low, last, strict=True)]
+        case [low, more]:
+            entries = [
+                a + (b << 7) + (c << 14) - 0x4080 for a, b, c in zip(low, more, last, strict=True)
+            ]
+        case _:
+            entries = list(last)
+    return entries, start + count * size
 
 
 def _layout(buffer: memoryview, model: int) -> _Layout | None:

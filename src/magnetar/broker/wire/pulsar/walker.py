@@ -24,13 +24,14 @@ call costs as much as reading four fields; see docs/performance.md before making
 
 import struct
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple, NoReturn
 
 from crc32c import crc32c
 
 from magnetar.broker.entry import EntryFlags, TransactionId
-from magnetar.broker.port import Acknowledged
+from magnetar.broker.port import Acknowledged, Neighbours
 from magnetar.broker.run import ROW, TRANSACTION, Run
 from magnetar.broker.wire.pulsar.fields import (
     BYTES,
@@ -58,7 +59,12 @@ from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import (
     CommandSend,
 )
 from magnetar.broker.wire.pulsar.keys import key_hash
-from magnetar.broker.wire.pulsar.stretch import FRAMES_MIN, take_alike
+from magnetar.broker.wire.pulsar.stretch import (
+    FRAMES_MIN,
+    IDS_MIN,
+    read_ids_alike,
+    take_alike,
+)
 
 _head = struct.Struct(">IIIBBB").unpack_from
 _HEAD_SIZE = 15
@@ -133,7 +139,7 @@ class Ack(NamedTuple):
     """One ACK."""
 
     consumer_id: int
-    ids: list[Acknowledged]
+    ids: Sequence[Acknowledged]
     cumulative: bool = False
     request_id: int | None = None
     """Set: the client wants an ACK_RESPONSE."""
@@ -556,15 +562,34 @@ def _read_ack(  # noqa: C901, PLR0912 - one branch per field
     if buffer[at] == 0x10 and buffer[at + 1] in _ACK_TYPES:
         kind = buffer[at + 1]
         at += 2
+    neighbours: Neighbours | None = None
+    tries = STRETCH_TRIES
     while at < end and buffer[at] == 0x1A:
+        first = at
         size, at = read_varint(buffer, at + 1)
         if at + size > end:
             raise FrameError(f"a message id of {size} bytes, {end - at} are left")
         ids.append(_read_id(buffer, at, at + size))
         at += size
+        if end - at >= IDS_MIN * (at - first) and tries and not ids[-1].ack_set:
+            ledger, entry, _ = ids[-1]
+            entries, at = read_ids_alike(buffer, first, at, end)
+            after = range(entry + 1, entry + 1 + len(entries))
+            if (
+                len(ids) == 1
+                and entries
+                and entries == list(after)
+                and (at == end or buffer[at] != 0x1A)
+            ):
+                neighbours = Neighbours(ledger, range(entry, after.stop))
+            else:
+                ids += map(Acknowledged, repeat(ledger), entries)
+            tries -= not entries
     while at < end:
         tag, value, at = read_field(buffer, at, end)
         if tag == 0x1A:
+            if neighbours is not None:
+                ids, neighbours = list(neighbours), None
             ids.append(_read_id(buffer, value, at))
         elif tag == 0x08:
             consumer_id = value
@@ -582,7 +607,7 @@ def _read_ack(  # noqa: C901, PLR0912 - one branch per field
         raise FrameError("an ACK without consumer id or type")
     return Ack(
         consumer_id,
-        ids,
+        neighbours or ids,
         kind == CommandAck.Cumulative,
         request_id,
         validation_error,
@@ -601,7 +626,7 @@ def _read_id(  # noqa: C901 - one branch per field
         if buffer[at] == 0x10:
             entry, at = read_varint(buffer, at + 1)
             if at == end and ledger < I64_END and entry < I64_END:
-                return Acknowledged(ledger, entry, ack_set)
+                return Acknowledged(ledger, entry)
     while at < end:
         tag, value, at = read_field(buffer, at, end)
         if tag == 0x08:
@@ -618,7 +643,7 @@ def _read_id(  # noqa: C901 - one branch per field
                 raise FrameError("an ack set that ends after its field")
     if ledger is None or entry is None or at > end:
         raise FrameError("a message id without ledger or entry")
-    return Acknowledged(signed(ledger), signed(entry), ack_set)
+    return Acknowledged(signed(ledger), signed(entry), tuple(ack_set))
 
 
 def _read_flow(buffer: memoryview, at: int, end: int) -> Flow:
