@@ -40,7 +40,6 @@ async def test_a_topic_is_created_found_and_listed(partitions: Partitions) -> No
     assert await partitions.topic(TOPIC) == record
     assert await partitions.partitioned(TOPIC) is None
     assert await partitions.list_topics(NAME) == [TOPIC]
-    assert await partitions.all_topics() == [(TOPIC, record)]
 
 
 async def test_a_partitioned_topic_comes_with_all_its_partitions(partitions: Partitions) -> None:

@@ -582,13 +582,6 @@ class Port(Protocol):
 # --- transactions ------------------------------------------------------------------------
 
 
-class TransactionSubscription(NamedTuple):
-    """A subscription that a client wants to acknowledge on in a transaction."""
-
-    topic: TopicName
-    subscription: str
-
-
 class Participants(Protocol):
     """Where entries and acknowledgements of transactions are, in this process or another."""
 

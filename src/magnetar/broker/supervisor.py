@@ -121,11 +121,6 @@ class Supervisor:
         """Gets the reason when a worker is beyond help."""
 
     @property
-    def pids(self) -> list[int | None]:
-        """The process id of every worker; None while it is down."""
-        return [worker.process.pid if worker.process else None for worker in self._workers]
-
-    @property
     def serving(self) -> list[bool]:
         """Which workers have their doors open."""
         return [worker.serving for worker in self._workers]

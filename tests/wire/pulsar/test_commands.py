@@ -84,10 +84,10 @@ def test_the_lower_protocol_version_counts(client: int, answer: int) -> None:
             ),
         ),
         (
-            commands.lookup_redirect(5, "pulsar://a:1", url_tls="pulsar+ssl://a:2"),
+            commands.lookup_connect(5, "pulsar://a:1", url_tls="pulsar+ssl://a:2"),
             (
                 'type: LOOKUP_RESPONSE lookupTopicResponse { brokerServiceUrl: "pulsar://a:1"'
-                ' brokerServiceUrlTls: "pulsar+ssl://a:2" response: Redirect request_id: 5'
+                ' brokerServiceUrlTls: "pulsar+ssl://a:2" response: Connect request_id: 5'
                 " authoritative: true proxy_through_service_url: false }"
             ),
         ),

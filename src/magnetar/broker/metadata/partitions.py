@@ -12,7 +12,7 @@ import msgspec
 from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata import facts, paths
 from magnetar.broker.metadata.chains import drop_changes
-from magnetar.broker.metadata.documents import decode, encode
+from magnetar.broker.metadata.documents import encode
 from magnetar.broker.metadata.facts import AlreadyExistsError, NotFoundError
 from magnetar.broker.metadata.schemas import forget_changes
 from magnetar.broker.metadata.store import (
@@ -209,13 +209,6 @@ class Partitions:
     ) -> list[TopicName]:
         """Return the topics and partitions of a namespace, sorted by name."""
         return await self._list(paths.TOPICS, namespace, domain)
-
-    async def all_topics(self) -> list[tuple[TopicName, TopicRecord]]:
-        """Return every topic and partition there is, sorted by name."""
-        return [
-            (paths.topic_name(paths.TOPICS, key), decode(key, found.value, TopicRecord))
-            for key, found in await self._store.scan(paths.TOPICS)
-        ]
 
     def watch(self, callback: Callable[[Sequence[TopicName]], None]) -> Callable[[], None]:
         """Tell which topics, partitioned or not, were made, changed or deleted."""

@@ -421,10 +421,6 @@ class TransactionStore:
         keys = await self._store.keys(paths.TRANSACTION_ACKS)
         return {paths.cursor_of_acks(key) for key in keys}
 
-    async def forget_acks(self, cursor: int, transaction: TransactionId) -> None:
-        """Forget acknowledgements that the cursor has, or that were dropped."""
-        await self._store.commit([DeleteAll(paths.transaction_acks(cursor, transaction))])
-
     # --- inside
 
     async def _demand_room(self, transaction: TransactionId) -> None:

@@ -108,20 +108,6 @@ class Quarantine:
             self._files.sync_dir(self._folder)
             self._files.sync_dir(path.parent)
 
-    def copy_file(self, path: Path, reason: str, gaps: Sequence[Gap] = ()) -> None:
-        """Keep a second name, or a copy, of a file that stays where it is."""
-        with self._lock:
-            if path.name in self._load():
-                return
-            logger.error("quarantine: %s copied: %s %s", path, reason, _ranges(gaps))
-            self._files.make_dir(self._folder)
-            target = self._folder / path.name
-            if self._files.exists(target):
-                self._files.remove(target)  # cut short by a crash: its report was never written
-            self._files.copy(path, target)
-            self._files.sync_dir(self._folder)
-            self._report(path.name, reason, str(path), gaps)
-
     def _report(self, name: str, reason: str, origin: str, gaps: Sequence[Gap]) -> None:
         report: dict[str, Any] = {
             "what": name,

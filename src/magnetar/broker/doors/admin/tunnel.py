@@ -121,7 +121,7 @@ class Tunnel(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                far, _ = await loop.create_unix_connection(lambda: _FarEnd(self, self._near), path)
+                far, _ = await loop.create_unix_connection(lambda: _FarEnd(self._near), path)
         except (OSError, TimeoutError) as error:
             why = f"broker process {worker} does not answer ({error}); it is being restarted"
             self._near.write(refusal(503, why))
@@ -169,8 +169,7 @@ class Tunnel(asyncio.Protocol):
 class _FarEnd(asyncio.Protocol):
     """The broker process's side of a tunnel."""
 
-    def __init__(self, tunnel: Tunnel, near: asyncio.Transport) -> None:
-        self._tunnel = tunnel
+    def __init__(self, near: asyncio.Transport) -> None:
         self._near = near
 
     def data_received(self, data: bytes) -> None:

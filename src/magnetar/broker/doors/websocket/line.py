@@ -34,7 +34,6 @@ class CloseCode:
     INVALID = 1007
     POLICY = 1008
     INTERNAL = 1011
-    RESTART = 1012
     LATER = 1013
 
 

@@ -124,18 +124,16 @@ def lookup_connect(
 
     With `proxy_through_service_url` the client stays with the address it came by.
     """
-    return _lookup(
-        request_id,
-        api.CommandLookupTopicResponse.Connect,
-        url,
-        url_tls,
-        proxy=proxy_through_service_url,
-    )
-
-
-def lookup_redirect(request_id: int, url: str, *, url_tls: str = "") -> bytes:
-    """Send the client to another broker, to ask there again."""
-    return _lookup(request_id, api.CommandLookupTopicResponse.Redirect, url, url_tls, proxy=False)
+    command = api.BaseCommand(type=api.BaseCommand.LOOKUP_RESPONSE)
+    response = command.lookupTopicResponse
+    response.request_id = request_id
+    response.response = api.CommandLookupTopicResponse.Connect
+    response.authoritative = True
+    response.brokerServiceUrl = url
+    if url_tls:
+        response.brokerServiceUrlTls = url_tls
+    response.proxy_through_service_url = proxy_through_service_url
+    return encode_command(command)
 
 
 def lookup_failed(request_id: int, code: api.ServerError, message: str) -> bytes:
@@ -146,26 +144,6 @@ def lookup_failed(request_id: int, code: api.ServerError, message: str) -> bytes
     response.response = api.CommandLookupTopicResponse.Failed
     response.error = code
     response.message = message
-    return encode_command(command)
-
-
-def _lookup(
-    request_id: int,
-    kind: api.CommandLookupTopicResponse.LookupType,
-    url: str,
-    url_tls: str,
-    *,
-    proxy: bool,
-) -> bytes:
-    command = api.BaseCommand(type=api.BaseCommand.LOOKUP_RESPONSE)
-    response = command.lookupTopicResponse
-    response.request_id = request_id
-    response.response = kind
-    response.authoritative = True
-    response.brokerServiceUrl = url
-    if url_tls:
-        response.brokerServiceUrlTls = url_tls
-    response.proxy_through_service_url = proxy
     return encode_command(command)
 
 
