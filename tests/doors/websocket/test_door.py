@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from magnetar.broker.doors.websocket import connection as connection_module
 from magnetar.broker.doors.websocket import door as door_module
 from magnetar.broker.port import (
     ConsumerBusyError,
@@ -88,7 +89,7 @@ async def _gone(rig: Rig) -> bool:
 async def test_a_broker_that_does_not_answer_is_a_504(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door_module, "OPEN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connection_module, "OPEN_TIMEOUT_S", 0.05)
     rig.port.gate = asyncio.Event()
     assert (await rig.refused(f"v2/producer/{TOPIC}"))[0] == 504
 
@@ -202,7 +203,7 @@ async def test_a_client_that_asks_without_reading_is_not_read_from(serve: Serve)
 async def test_texts_on_their_way_are_bounded_together(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door_module, "PARTIAL_BYTES_MAX", 100_000)
+    monkeypatch.setattr(connection_module, "PARTIAL_BYTES_MAX", 100_000)
     first, second = await rig.producer(), await rig.producer()
     whole = json.dumps({"payload": base64(bytes(60_000))})
 
