@@ -1,6 +1,13 @@
 """Failures by source: few are remembered for long, and never too many."""
 
-from magnetar.broker.access.attempts import FAILURES_PER_MINUTE_MAX, SOURCES_MAX, Attempts
+import pytest
+
+from magnetar.broker.access.attempts import (
+    FAILURES_PER_MINUTE_MAX,
+    SOURCES_MAX,
+    Attempts,
+    host_of,
+)
 from magnetar.broker.clock import ManualClock
 
 
@@ -23,3 +30,21 @@ def test_the_number_of_sources_is_bounded() -> None:
 
 async def test_nobody_waits_who_has_not_failed() -> None:
     await Attempts(ManualClock()).wait("a:1")
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("192.0.2.1:5", "192.0.2.1"),
+        ("::ffff:192.0.2.1:5", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6:700", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9:701", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::9:701", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0:700", "fe80::/64"),
+        ("::1:700", "::1"),
+        ("a process of this machine", "a process of this machine"),
+        ("", ""),
+    ],
+)
+def test_one_host_counts_once_however_many_addresses_it_has(address: str, host: str) -> None:
+    assert host_of(address) == host

@@ -46,7 +46,9 @@ class NamingDoor(EchoDoor):
 class World:
     """A TLS port and a plain one, and the authority that both sides know."""
 
-    def __init__(self, papers: Papers, files: TlsFiles, door: NamingDoor) -> None:
+    def __init__(
+        self, papers: Papers, files: TlsFiles, door: NamingDoor, per_host_max: int | None = None
+    ) -> None:
         self.papers = papers
         self.door = door
         self.metrics = Metrics()
@@ -60,6 +62,7 @@ class World:
             loop=asyncio.get_running_loop(),
             metrics=self.metrics,
             certificates=self.certificates,
+            handshakes_per_host_max=per_host_max,
         )
         self.listener.start()
         self._writers: list[asyncio.StreamWriter] = []
@@ -99,10 +102,12 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
     made: list[World] = []
 
     def make(
-        files: Callable[[Papers], TlsFiles] = Papers.server, starting_max: int = 1_000
+        files: Callable[[Papers], TlsFiles] = Papers.server,
+        starting_max: int = 1_000,
+        per_host_max: int | None = None,
     ) -> World:
         papers = Papers(tmp_path / "papers")
-        made.append(World(papers, files(papers), NamingDoor(starting_max)))
+        made.append(World(papers, files(papers), NamingDoor(starting_max), per_host_max))
         return made[-1]
 
     yield make
@@ -463,6 +468,46 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: P
     )
     with pytest.raises(CertificateError, match="password"):
         Certificates(files, DiskFiles())
+
+
+async def test_one_host_does_not_fill_the_room_with_handshakes_that_go_nowhere(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(starting_max=40, per_host_max=8)
+    waiting = [await world.raw(world.port) for _ in range(60)]
+    closed = 0
+    for reader, _ in waiting:
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            closed += await asyncio.wait_for(reader.read(1), 0.02) == b""
+    assert closed == 60 - 8
+    assert world.listener._hosts == {"127.0.0.1": 8}
+    other = socket.socket()  # another host
+    other.bind(("127.0.0.2", 0))
+    other.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(other, ("127.0.0.1", world.port))
+    theirs = await asyncio.wait_for(
+        asyncio.open_connection(sock=other, ssl=world.papers.trust(), server_hostname="localhost"),
+        2,
+    )
+    await says_back(theirs)
+    theirs[1].transport.abort()
+    for _, each in waiting:
+        each.transport.abort()
+    async with asyncio.timeout(2):
+        while world.listener._hosts:  # noqa: ASYNC110 - the listener has no event for tests
+            await asyncio.sleep(0.01)
+    await says_back(await world.dial())
+
+
+async def test_without_a_limit_a_host_may_have_as_many_as_there_is_room(
+    make_world: MakeWorld,
+) -> None:
+    """The control of the one above."""
+    world = make_world()
+    waiting = [await world.raw(world.port) for _ in range(60)]
+    await asyncio.sleep(0.1)
+    assert world.listener._hosts == {"127.0.0.1": 60}
+    assert not any(reader.at_eof() for reader, _ in waiting)
 
 
 async def test_a_connection_knows_that_it_came_from_a_sibling(tmp_path: Path) -> None:

@@ -264,6 +264,7 @@ class Node:
             loop=self._loop,
             metrics=self._metrics,
             certificates=self._certificates(),
+            handshakes_per_host_max=None if access is None else config.strangers_per_address_max,
         )
         listener.start()
         self._parts.push_async_callback(listener.drain, DRAIN_S)

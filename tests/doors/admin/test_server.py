@@ -1,6 +1,7 @@
 """The HTTP server: bounded heads, and a stop that lets go of everything."""
 
 import asyncio
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -153,6 +154,42 @@ async def test_whoever_waits_for_an_answer_makes_no_room_for_others(
     assert [answer[-1:] for answer in await asyncio.gather(*asked)] == [
         str(i).encode() for i in range(7)
     ]
+    await server.stop()
+
+
+@pytest.mark.parametrize("source", ["127.0.0.2", "127.0.0.1"])
+async def test_a_host_that_has_most_connections_makes_room_for_another(
+    monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """Such as one that reads no answers; whoever shares its address waits with it."""
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 8)
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/x":
+            begun.release()
+            await go_on.wait()
+        await hello(scope, receive, send)
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    server = HttpServer(slow)
+    await server.start(sockets=[listening])
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+    for _, writer in held:
+        writer.write(request("/held"))
+    for _ in range(7):
+        await begun.acquire()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    writer.write(request("/x"))
+    answer = await reader.read()
+    if source == "127.0.0.2":
+        assert answer.endswith(b"/x")
+    else:
+        assert answer.startswith(b"HTTP/1.1 503")
+    go_on.set()
+    for _, each in [*held, (reader, writer)]:
+        each.transport.abort()
     await server.stop()
 
 

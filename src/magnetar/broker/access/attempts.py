@@ -10,6 +10,8 @@ Looked to: section S8 of the reliability notes, and what sshd does between passw
 
 import asyncio
 from collections import OrderedDict, deque
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
 
 from magnetar.broker.clock import Clock
 
@@ -53,6 +55,16 @@ class Attempts:
             self._failures.popitem(last=False)
 
 
+@lru_cache(maxsize=4096)
 def host_of(address: str) -> str:
-    """Return the host of an address."""
-    return address.rpartition(":")[0] or address
+    """Return whom an address counts for: its host, or with IPv6 the /64 that one host may have."""
+    host = address.rpartition(":")[0] or address
+    if ":" not in host:
+        return host
+    try:
+        found = IPv6Address(host.partition("%")[0].strip("[]"))
+    except ValueError:
+        return host
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(found) if found.is_loopback else str(IPv6Network((found, 64), strict=False))

@@ -11,7 +11,8 @@
                       PROXY_TIMEOUT_S                     HANDSHAKE_TIMEOUT_S
 
 What happens before the door counts as starting: too many of them are as much of a crowd as
-connections that have not introduced themselves, and the oldest make room.
+connections that have not introduced themselves, and the oldest make room. Where that is asked for,
+one host may have only so many handshakes under way, so that it does not fill all the room.
 
 The loops' own servers are not used. asyncio's leaves waiting clients hanging for a second when
 descriptors run out, and uvloop's closes the listening socket for good. As NSQ's TCP server does,
@@ -30,17 +31,20 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from magnetar.broker.access.attempts import host_of
 from magnetar.broker.doors.certificates import (
     HANDSHAKE_TIMEOUT_S,
     SHUTDOWN_TIMEOUT_S,
     Certificates,
     handshake_failure,
 )
-from magnetar.broker.metrics import Counter, Metrics
+from magnetar.broker.metrics import Counter as Count
+from magnetar.broker.metrics import Metrics
 from magnetar.broker.wire.proxy import ProxyHeader, ProxyHeaderError
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,11 @@ EXHAUSTED_PAUSE_S = 0.2
 DESCRIPTORS_KEPT = 128
 """Descriptors that connections leave to files, SQLite, admin REST and the process itself: at
 most 64 entry logs for reading, and some for each of the others."""
+
+
+class _TooManyError(Exception):
+    """One host has more handshakes under way than it may."""
+
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -135,18 +144,22 @@ class Listener:
         loop: asyncio.AbstractEventLoop,
         metrics: Metrics,
         certificates: Certificates | None = None,
+        handshakes_per_host_max: int | None = None,
     ) -> None:
         """Accept on all sockets of the entrances; secure ones need certificates."""
+        self._per_host_max = handshakes_per_host_max
+        self._hosts: Counter[str] = Counter()
+        """Handshakes under way."""
         self._entrances = {sock: each for each in entrances for sock in each.sockets}
         self._sockets = list(self._entrances)
         self._certificates = certificates
         self._door = door
         self._connections_max = connections_max
         self._loop = loop
-        self._refused: Counter = metrics.counter(
+        self._refused: Count = metrics.counter(
             "magnetar_connections_refused_total", "Connections closed at once, for lack of room."
         )
-        self._unfinished: Counter = metrics.counter(
+        self._unfinished: Count = metrics.counter(
             "magnetar_handshakes_failed_total",
             "Connections that ended before their TLS handshake or PROXY header was complete.",
         )
@@ -255,13 +268,17 @@ class Listener:
             if not entrance.secure:
                 return await self._loop.connect_accepted_socket(connect, connection)
             assert self._certificates is not None
-            return await self._loop.connect_accepted_socket(
-                connect,
-                connection,
-                ssl=self._certificates.context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-            )
+            with self._counted(host_of(address)):
+                return await self._loop.connect_accepted_socket(
+                    connect,
+                    connection,
+                    ssl=self._certificates.context,
+                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                    ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+                )
+        except _TooManyError as error:
+            self._refused.value += 1
+            logger.info("closing %s: %s", address, error)
         except ProxyHeaderError as error:
             self._failed(address, str(error))
         except (ssl.SSLError, OSError, TimeoutError) as error:
@@ -271,6 +288,24 @@ class Listener:
             raise
         connection.close()
         return None
+
+    @contextlib.contextmanager
+    def _counted(self, host: str) -> Iterator[None]:
+        """Count a handshake of a host while it is under way.
+
+        Raises:
+            _TooManyError: it has as many as it may.
+        """
+        hosts = self._hosts
+        if self._per_host_max is not None and hosts[host] >= self._per_host_max:
+            raise _TooManyError(f"{hosts[host]} handshakes from {host} are under way")
+        hosts[host] += 1
+        try:
+            yield
+        finally:
+            hosts[host] -= 1
+            if not hosts[host]:
+                del hosts[host]
 
     def _failed(self, address: str, why: str) -> None:
         self._unfinished.value += 1

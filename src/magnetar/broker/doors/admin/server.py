@@ -19,6 +19,7 @@ what came of it until then. So what it took and did not report is counted too, r
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Sequence
 
 from starlette.types import ASGIApp
@@ -26,6 +27,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from magnetar.broker.access.attempts import host_of
 from magnetar.broker.doors.certificates import Certificates, foreign_hello, verified_name
 from magnetar.broker.doors.handshake import Upgrades
 from magnetar.broker.doors.listener import Arrival, Entrance, Listener
@@ -40,9 +42,12 @@ HEAD_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 30.0
 CONNECTIONS_MAX = 512
 """At that many, whoever has waited longest without a complete request makes room for a new one,
-so that a monitor is served while others only hold connections; if nobody has, it gets 503."""
+so that a monitor is served while others only hold connections. If nobody has, but another host
+has more than half of them, that one loses one; else it gets 503."""
 HANDSHAKES_MAX = 256
 """HTTPS connections whose handshake is under way. More wait in the kernel's queue."""
+HANDSHAKES_PER_HOST_MAX = 64
+"""... of one host."""
 STOP_TIMEOUT_S = 5.0
 """How long requests under way may take once the server stops."""
 
@@ -56,6 +61,8 @@ class _Protocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _spoken = False
     """Whether anything came."""
+    host = ""
+    """Whom it counts for; empty: a process of this broker."""
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class _Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Every request of the connection has it in its scope's `state`.
         self.app_state = {CERTIFICATE: verified_name(transport)}
+        self.host = host_of(f"{self.client[0]}:0") if self.client else ""
         self._await_head()
         if len(self.connections) >= CONNECTIONS_MAX:
             self._make_room()
@@ -149,11 +157,19 @@ class _Protocol(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         """Hang up on who has waited longest; those with a request under way are let finish."""
-        oldest = next(iter(self._waiting), None)
+        oldest = next(iter(self._waiting), None) or self._one_of_a_crowd()
         if oldest is not None:
-            del self._waiting[oldest]
+            self._waiting.pop(oldest, None)
             self.connections.discard(oldest)  # now, not when the loop comes to it
             oldest.transport.abort()
+
+    def _one_of_a_crowd(self) -> "_Protocol | None":
+        """Return a connection of another host, if that has more than half of all."""
+        known = [each for each in self.connections if isinstance(each, _Protocol)]
+        host, count = Counter(each.host for each in known).most_common(1)[0]
+        if not host or host == self.host or count <= CONNECTIONS_MAX // 2:
+            return None
+        return next(each for each in known if each.host == host)
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
@@ -253,6 +269,7 @@ class HttpServer:
             loop=asyncio.get_running_loop(),
             metrics=Metrics(),
             certificates=certificates,
+            handshakes_per_host_max=HANDSHAKES_PER_HOST_MAX,
         )
         self._secure.start()
 
