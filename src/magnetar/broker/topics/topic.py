@@ -16,7 +16,7 @@ it from time to time in `upkeep`.
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId, TransactionId
 from magnetar.broker.metadata.facts import AlreadyExistsError
@@ -87,6 +87,17 @@ AnySubscription = Subscription | MemorySubscription
 
 BE_READY, AT_EASE = 0.0, -1.0
 """For doors in place of how long to wait: a rate is limited now, or no longer."""
+
+
+class _Wanted(NamedTuple):
+    """What a new subscription is to be."""
+
+    name: str
+    start: EntryId
+    properties: Mapping[str, str] = {}
+    durable: bool = True
+    ack_set: Sequence[int] = ()
+    compacted: bool = False
 
 
 class Topic:
@@ -383,7 +394,7 @@ class Topic:
         self._demand_open()
         if name in self.subscriptions:
             raise AlreadyExistsError(f"topic {self.name} has a subscription {name!r} already")
-        return await self._create(name, start, properties or {})
+        return await self._create(_Wanted(name, start, properties or {}))
 
     async def delete_subscription(self, name: str, *, force: bool = False) -> None:
         """Remove a subscription with its cursor.
@@ -419,7 +430,9 @@ class Topic:
         """Make the subscription that a consumer asks for."""
         name = request.subscription
         if self._log is None:
-            return await self._create(name, LATEST, request.properties, durable=request.durable)
+            return await self._create(
+                _Wanted(name, LATEST, request.properties, durable=request.durable)
+            )
         if not request.durable:
             start = request.start if request.start is not None else LATEST
             if request.from_earliest and request.start is None:
@@ -427,12 +440,13 @@ class Topic:
             if request.rollback_seconds:
                 start = await self._rolled_back(request.rollback_seconds)
             return await self._create(
-                name,
-                start,
-                {},
-                durable=False,
-                ack_set=request.start_ack_set,
-                compacted=request.read_compacted,
+                _Wanted(
+                    name,
+                    start,
+                    durable=False,
+                    ack_set=request.start_ack_set,
+                    compacted=request.read_compacted,
+                )
             )
         if not self.rules.auto_subscription_creation:
             raise SubscriptionNotFoundError(
@@ -442,7 +456,9 @@ class Topic:
         start = EARLIEST if request.from_earliest else LATEST
         if request.rollback_seconds:
             start = await self._rolled_back(request.rollback_seconds)
-        return await self._create(name, start, request.properties, compacted=request.read_compacted)
+        return await self._create(
+            _Wanted(name, start, request.properties, compacted=request.read_compacted)
+        )
 
     async def _rolled_back(self, seconds: int) -> EntryId:
         try:
@@ -450,47 +466,21 @@ class Topic:
         except StorageError as error:
             raise PersistenceError(f"cannot search {self.name} by time: {error}") from error
 
-    async def _create(  # noqa: PLR0913 - what its first consumer wants
-        self,
-        name: str,
-        start: EntryId,
-        properties: Mapping[str, str],
-        *,
-        durable: bool = True,
-        ack_set: Sequence[int] = (),
-        compacted: bool = False,
-    ) -> AnySubscription:
+    async def _create(self, wanted: _Wanted) -> AnySubscription:
         """Make a subscription once, however many ask for it at the same time."""
         if self._creating is None:
             self._creating = {}
-        task = self._creating.get(name)
+        task = self._creating.get(wanted.name)
         if task is None:
             limit = self.rules.subscriptions_max
             if 0 < limit <= len(self.subscriptions) + len(self._creating):
                 raise NotAllowedError(f"topic {self.name} has {limit} subscriptions already")
-            task = self._around.loop.create_task(
-                self._create_once(
-                    name,
-                    start,
-                    properties,
-                    durable=durable,
-                    ack_set=ack_set,
-                    compacted=compacted,
-                )
-            )
-            self._creating[name] = task
+            task = self._around.loop.create_task(self._create_once(wanted))
+            self._creating[wanted.name] = task
         return await asyncio.shield(task)
 
-    async def _create_once(  # noqa: PLR0913 - see above
-        self,
-        name: str,
-        start: EntryId,
-        properties: Mapping[str, str],
-        *,
-        durable: bool,
-        ack_set: Sequence[int],
-        compacted: bool,
-    ) -> AnySubscription:
+    async def _create_once(self, wanted: _Wanted) -> AnySubscription:
+        name, start, properties, durable, ack_set, compacted = wanted
         checkpoints = self._around.checkpoints
         try:
             subscription: AnySubscription
