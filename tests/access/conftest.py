@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +88,20 @@ def new_guard(store: Store, **options: Any) -> Guard:
     return Guard(Access(Grantor(store, known), ways), store, clock, metrics)
 
 
-@pytest.fixture
-async def guard() -> AsyncIterator[Guard]:
+@asynccontextmanager
+async def guarding() -> AsyncIterator[Guard]:
+    """A broker's guard, with tenants, grants and tokens, while it is in force."""
     store = MemoryStore()
     await furnish(store)
     guard = new_guard(store)
     await guard.access.start()
-    yield guard
-    await guard.access.stop()
+    try:
+        yield guard
+    finally:
+        await guard.access.stop()
+
+
+@pytest.fixture
+async def guard() -> AsyncIterator[Guard]:
+    async with guarding() as guard:
+        yield guard

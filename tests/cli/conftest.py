@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import pulsar
 import pytest
 
+from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.cli.main import main
 from magnetar.cli.verb import Asked
 
@@ -209,3 +211,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
     monkeypatch.setattr(Asked, "cluster", lambda _: fake)
     yield fake
     assert fake.closed, "a command left the cluster open"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+    """A broker of the test's own."""
+    process = BrokerProcess(tmp_path, free_ports(1))
+    try:
+        process.start()
+        yield process
+    finally:
+        process.discard()

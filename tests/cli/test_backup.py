@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,6 @@ import pytest
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.client.cluster import Cluster
 from magnetar.client.follow import follow
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
-    """A broker whose folder is backed up."""
-    process = BrokerProcess(tmp_path, free_ports(1))
-    try:
-        process.start()
-        yield process
-    finally:
-        process.discard()
 
 
 class Publishing(threading.Thread):

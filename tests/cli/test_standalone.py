@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,17 +177,6 @@ def test_a_banner_that_cannot_be_written_ends_it_with_the_reason(tmp_path: Path)
         )
     assert ended.returncode == 1
     assert "magnetar: cannot write to standard output: No space left on device" in ended.stderr
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
-    """A broker of the test's own."""
-    process = BrokerProcess(tmp_path, free_ports(1))
-    try:
-        process.start()
-        yield process
-    finally:
-        process.discard()
 
 
 def second(folder: Path) -> subprocess.CompletedProcess[str]:

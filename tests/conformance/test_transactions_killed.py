@@ -5,7 +5,7 @@ reads a message of a Shared subscription, writes to two topics that belong to di
 processes if there are two, acknowledges, and commits or aborts; all in one transaction. Every few
 hundred milliseconds the whole broker is killed and started again on the same folder.
 
-    MAGNETAR_KILLS=60 pytest tests/conformance/test_transactions_killed.py
+    TESTS_KILLS=60 pytest tests/conformance/test_transactions_killed.py
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from tests.doors.raw_client import RawClient, command, message_payload, send
 
 logger = logging.getLogger(__name__)
 
-KILLS = int(os.environ.get("MAGNETAR_KILLS", "5"))
+KILLS = int(os.environ.get("TESTS_KILLS", "5"))
 CLIENTS = 4
 INPUTS = 300
 TTL_MS = 2_000

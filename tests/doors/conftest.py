@@ -1,10 +1,12 @@
 """What all doors have in common is tested on both loops that a broker may run on."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import uvloop
+
+from tests.access.conftest import Guard, guarding
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -16,3 +18,10 @@ def pytest_asyncio_loop_factories(
     if item.path.parent.name == "doors":
         loops["uvloop"] = uvloop.new_event_loop
     return loops
+
+
+@pytest.fixture
+async def guard() -> AsyncIterator[Guard]:
+    """Who may do what, for doors where people have to log in."""
+    async with guarding() as guard:
+        yield guard

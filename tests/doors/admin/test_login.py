@@ -1,6 +1,5 @@
 """HTTP with log-in: who calls, what they may, route by route."""
 
-from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
 
@@ -15,7 +14,7 @@ from magnetar.broker.doors.admin.siblings import CALLER_HEADER, PEER_HEADER, pas
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.policies import Policies
-from tests.access.conftest import HERE, THERE, Guard, furnish, new_guard, token
+from tests.access.conftest import HERE, THERE, Guard, furnish, token
 from tests.doors.admin.conftest import Ask
 from tests.doors.admin.expected_rights import TABLE as EXPECTED
 from tests.doors.admin.expected_rights import Level, expected, may
@@ -50,16 +49,6 @@ CELLS = [
 @cache
 def bearer(role: str | None) -> dict[str, str]:
     return {} if role is None else {"authorization": f"Bearer {token(role)}"}
-
-
-@pytest.fixture
-async def guard() -> AsyncIterator[Guard]:
-    store = MemoryStore()
-    await furnish(store)
-    guard = new_guard(store)
-    await guard.access.start()
-    yield guard
-    await guard.access.stop()
 
 
 class _Reached(Exception):  # noqa: N818 - it is good news

@@ -1,7 +1,6 @@
 """WebSockets with log-in: every role on every address, tokens both ways, and rights that end."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,9 +8,8 @@ from websockets.exceptions import InvalidStatus
 
 from magnetar.broker.doors.admin.login import identification
 from magnetar.broker.doors.websocket.login import address_of, with_token
-from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.policies import Policies
-from tests.access.conftest import HERE, Guard, furnish, new_guard, token
+from tests.access.conftest import HERE, Guard, token
 from tests.doors.websocket.conftest import Rig, Serve
 
 HOME = "persistent/here/ns"
@@ -36,16 +34,6 @@ ALLOWED = {
     "worker": set(),
     "nobody": set(),
 }
-
-
-@pytest.fixture
-async def guard() -> AsyncIterator[Guard]:
-    store = MemoryStore()
-    await furnish(store)
-    guard = new_guard(store)
-    await guard.access.start()
-    yield guard
-    await guard.access.stop()
 
 
 @pytest.fixture
