@@ -374,6 +374,21 @@ async def test_a_durable_subscription_is_done_when_it_has_acknowledged_what_it_g
     assert subscription.backlog_entries == 0
 
 
+async def test_a_backlog_knows_how_many_messages_a_view_has_left_out(core: Core) -> None:
+    written = [batch([Said(f"k{n % 3}", b"%d" % n) for _ in range(4)]) for n in range(9)]
+    await publish(core, *written)
+    await publish(core, *say(("x", b"1"), ("x", b"2")))
+    topic = await compact(core)
+    door = await reader(core, name="s", durable=True, start=None, from_earliest=True)
+    assert len(await door.settled()) == 3 + 1, "three batches, and one message"
+    [subscription] = topic.readers
+    assert subscription.backlog == 3 * 4 + 1, "not what no batch is left of"
+    for each in door.read:
+        door.listener.acknowledge(each.id)
+    assert subscription.backlog == 0
+    assert not subscription.cursor.estimated
+
+
 async def test_what_was_acknowledged_of_a_view_does_not_come_again(core: Core) -> None:
     await publish(core, *say(*((f"k{i % 3}", b"%d" % i) for i in range(25))))
     await compact(core)

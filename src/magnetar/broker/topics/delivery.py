@@ -70,11 +70,11 @@ class Account(Protocol):
     def pass_gap(self, gap: Gap) -> None:
         """Acknowledge entries that are lost, and say so."""
 
-    def pass_compacted(self, first: EntryId, until: EntryId) -> None:
-        """Acknowledge what compaction has left out between two positions."""
+    def pass_compacted(self, first: EntryId, until: EntryId, messages: int | None) -> None:
+        """Acknowledge what compaction has left out between two positions: so many messages."""
 
-    def pass_compacted_between(self, at: EntryId, rows: Sequence[int]) -> None:
-        """Acknowledge what compaction has left out between these entries, counted from one."""
+    def pass_compacted_between(self, at: EntryId, rows: Sequence[int], run: Run) -> None:
+        """Acknowledge what compaction has left out between these rows of a run."""
 
     def pass_compacted_messages(self, at: EntryId, run: Run) -> None:
         """Acknowledge what compaction has left out of batches."""

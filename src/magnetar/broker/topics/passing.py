@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from magnetar.broker.entry import EARLIEST, LATEST, EntryFlags, EntryId
 from magnetar.broker.port import PersistenceError
-from magnetar.broker.run import FLAGS, Run
+from magnetar.broker.run import FIRST_INDEX, FLAGS, MESSAGES, Run
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.topics.acknowledging import Acknowledging
 from magnetar.broker.topics.compacted import Compacted
@@ -114,37 +114,53 @@ class Passing(Acknowledging):
 
     # --- by compaction
 
-    def pass_compacted(self, first: EntryId, until: EntryId) -> None:
-        """Acknowledge what compaction has left out between two positions.
+    def pass_compacted(self, first: EntryId, until: EntryId, messages: int | None) -> None:
+        """Acknowledge what compaction has left out between two positions: so many messages.
 
-        A reader that is forgotten when it leaves has no use for that.
+        None: it is not known how many. A reader that is forgotten when it leaves has no use for
+        any of that.
         """
         if not self.durable:
             return
         log, at = self.log, self.log.next_position(first)
         until = min(until, log.end)
+        count, consumed, passed = log.distance(at, until), self.cursor.consumed, 0
         while at < until:
             end = until
             if at.ledger != until.ledger:
                 last = log.previous_position(EntryId(at.ledger + 1, 0))
                 end = EntryId(last.ledger, last.entry + 1)
-            new = self.cursor.acknowledge(at.ledger, at.entry, end.entry - at.entry, log)
-            if new:
-                self.consumption.done(at.ledger, at.entry, end.entry - at.entry, new)
-                self.cursor.estimated = True
+            passed += self._pass_left_out(at, end.entry - at.entry)
             at = log.next_position(end)
+        self._count_passed(consumed, passed, messages if passed == count else None)
         self._note_change()
 
-    def pass_compacted_between(self, at: EntryId, rows: Sequence[int]) -> None:
-        """Acknowledge what compaction has left out between these entries, counted from one."""
+    def pass_compacted_between(self, at: EntryId, rows: Sequence[int], run: Run) -> None:
+        """Acknowledge what compaction has left out between these rows of a run."""
         if not self.durable:
             return
+        indexes, counts = run.i64(FIRST_INDEX), run.u32(MESSAGES)
         for before, row in pairwise(rows):
-            first, count = at.entry + before + 1, row - before - 1
-            new = self.cursor.acknowledge(at.ledger, first, count, self.log) if count else 0
-            if new:
-                self.consumption.done(at.ledger, first, count, new)
-                self.cursor.estimated = True
+            count = row - before - 1
+            if count:
+                consumed = self.cursor.consumed
+                passed = self._pass_left_out(EntryId(at.ledger, at.entry + before + 1), count)
+                messages = indexes[row] - indexes[before] - counts[before]
+                self._count_passed(consumed, passed, messages if passed == count else None)
+
+    def _pass_left_out(self, at: EntryId, count: int) -> int:
+        """Acknowledge neighbouring entries that are in no view; return how many were new."""
+        new = self.cursor.acknowledge(at.ledger, at.entry, count, self.log)
+        if new:
+            self.consumption.done(at.ledger, at.entry, count, new)
+        return new
+
+    def _count_passed(self, consumed: int, entries: int, messages: int | None) -> None:
+        """Count entries that were passed and had so many messages; `consumed` were before."""
+        if entries and messages is not None:
+            self.cursor.consumed = consumed + messages
+        elif entries:
+            self.cursor.estimated = True
 
     def pass_compacted_messages(self, at: EntryId, run: Run) -> None:
         """Acknowledge what compaction has left out of batches."""

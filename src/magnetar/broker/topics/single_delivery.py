@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.port import SubscriptionType
+from magnetar.broker.run import FIRST_INDEX, MESSAGES
 from magnetar.broker.topics.consumer import OpenConsumer
 from magnetar.broker.topics.delivery import Account, Delivery, fitting
 from magnetar.broker.topics.dispatch import (
@@ -32,7 +33,15 @@ PORTION_COST = 25
 class SingleDelivery(Delivery):
     """Everything to one consumer, in order."""
 
-    __slots__ = ("_active", "_failover", "_partition", "_surviving", "_take_over_timer", "_topic")
+    __slots__ = (
+        "_active",
+        "_failover",
+        "_index",
+        "_partition",
+        "_surviving",
+        "_take_over_timer",
+        "_topic",
+    )
 
     def __init__(
         self, account: Account, kind: SubscriptionType, topic: str, partition: int
@@ -46,6 +55,9 @@ class SingleDelivery(Delivery):
         self._take_over_timer: Timer | None = None
         self._surviving: Surviving | None = None
         """While the view is read."""
+        self._index: int | None = None
+        """How many messages lie before the next entry of the view that is not looked at yet, and
+        is not acknowledged either; None: it is not known."""
 
     @property
     def active(self) -> OpenConsumer | None:
@@ -119,6 +131,8 @@ class SingleDelivery(Delivery):
         mark = account.cursor.mark_delete
         start = EntryId(mark.ledger, mark.entry + 1)
         if start <= view.horizon:
+            exact = not account.cursor.holes and not account.cursor.estimated
+            self._index = account.cursor.consumed if exact else None
             self.read_position = start
             self._surviving = Surviving(view, account.ground, account.wake)
 
@@ -134,7 +148,7 @@ class SingleDelivery(Delivery):
             if found is PAST:
                 horizon = surviving.view.horizon
                 after = EntryId(horizon.ledger, horizon.entry + 1)
-                account.pass_compacted(self.read_position, after)
+                account.pass_compacted(self.read_position, after, None)
                 self.read_position = max(self.read_position, after)
                 self._surviving = None
             elif self._log_has_the_rest:
@@ -144,9 +158,12 @@ class SingleDelivery(Delivery):
             account.wake()
             return None
         at, run, rows = found
-        account.pass_compacted(self.read_position, at)
+        indexes, index = run.i64(FIRST_INDEX), self._index
+        left_out = None if index is None else indexes[0] - index
+        account.pass_compacted(self.read_position, at, left_out)
+        self._index = indexes[rows[-1]] + run.u32(MESSAGES)[rows[-1]]
         if len(rows) != run.count:
-            account.pass_compacted_between(at, rows)
+            account.pass_compacted_between(at, rows, run)
         account.pass_compacted_messages(at, run)
         portion = self._portion(at, run)
         if len(rows) != run.count:
