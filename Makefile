@@ -27,7 +27,7 @@ KILLS ?= 60
 STATES ?= 20000
 CRASHES := tests/storage/test_crash.py tests/storage/test_damage.py \
   tests/storage/test_recovery_from_a_trace.py tests/metadata/test_database_after_power_loss.py \
-  tests/conformance/test_kill_loop.py
+  tests/conformance/test_kill_loop.py tests/conformance/test_transactions_killed.py
 
 .PHONY: demo test test-clients check format crash bench sizes proto clean
 
