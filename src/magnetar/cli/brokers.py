@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from magnetar.cli.errors import write_out
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
 
@@ -20,10 +19,7 @@ def list_brokers(asked: Asked) -> None:
     """List the brokers of the cluster: all processes of a data folder are one."""
     with asked.admin() as admin:
         found = admin.brokers()
-    if asked.json:
-        asked.show_one(found)
-    else:
-        write_out("".join(f"{each}\n" for each in found), newline=False)
+    asked.show_names(found)
 
 
 @brokers.command("health")

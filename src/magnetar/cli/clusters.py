@@ -2,7 +2,6 @@
 
 import click
 
-from magnetar.cli.errors import write_out
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
 
@@ -17,10 +16,7 @@ def list_clusters(asked: Asked) -> None:
     """List all clusters, this one included."""
     with asked.admin() as admin:
         found = sorted(admin.clusters())
-    if asked.json:
-        asked.show_one(found)
-    else:
-        write_out("".join(f"{each}\n" for each in found), newline=False)
+    asked.show_names(found)
 
 
 @clusters.command("show")

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from magnetar.cli.errors import write_out
 from magnetar.cli.values import SETTING_MAX, age, json_value, parse_seconds
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
@@ -27,10 +26,7 @@ def list_namespaces(asked: Asked, tenant: str | None) -> None:
     """List the namespaces of a TENANT, or of all."""
     with asked.admin() as admin:
         found = sorted(admin.namespaces(tenant))
-    if asked.json:
-        asked.show_one(found)
-    else:
-        write_out("".join(f"{each}\n" for each in found), newline=False)
+    asked.show_names(found)
 
 
 @namespaces.command("create")
@@ -145,10 +141,7 @@ def bundles(asked: Asked, namespace: str, bundle: str | None) -> None:
         if bundle is not None:
             admin.split_bundle(namespace, bundle)
         found = admin.bundles(namespace)
-    if asked.json:
-        asked.show_one(found)
-    else:
-        write_out("".join(f"{each}\n" for each in found), newline=False)
+    asked.show_names(found)
 
 
 @namespaces.command("unload")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import click
 
-from magnetar.cli.errors import write_out
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
 _ROLES = click.option("--role", "roles", multiple=True, help="Who may administer it; repeatable.")
@@ -24,10 +23,7 @@ def list_tenants(asked: Asked) -> None:
     """List all tenants."""
     with asked.admin() as admin:
         found = sorted(admin.tenants())
-    if asked.json:
-        asked.show_one(found)
-    else:
-        write_out("".join(f"{each}\n" for each in found), newline=False)
+    asked.show_names(found)
 
 
 @tenants.command("show")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from magnetar.cli import values
-from magnetar.cli.errors import CommandError, ExitCode, write_out
+from magnetar.cli.errors import CommandError, ExitCode
 from magnetar.cli.values import time_text
 from magnetar.cli.verb import Asked, Noun, pass_asked
 
@@ -32,10 +32,7 @@ def list_topics(asked: Asked, namespace: str, partitioned: bool) -> None:
     """List the topics of a NAMESPACE, partitions included."""
     with asked.admin() as admin:
         found = admin.partitioned_topics(namespace) if partitioned else admin.topics(namespace)
-    if asked.json:
-        asked.show_one(sorted(found))
-    else:
-        write_out("".join(f"{each}\n" for each in sorted(found)), newline=False)
+    asked.show_names(sorted(found))
 
 
 @topics.command("create")

@@ -97,6 +97,13 @@ class Asked:
         else:
             write_out(text)
 
+    def show_names(self, names: Sequence[str]) -> None:
+        """Print names, one a line, or as one JSON list."""
+        if self.json:
+            self.show_one(names)
+        else:
+            write_out("".join(f"{each}\n" for each in names), newline=False)
+
 
 def _namespace_missing(asked: Asked, topic: str) -> CommandError | None:
     """Return the error for a topic that is not there because its namespace is not.
