@@ -141,17 +141,32 @@ def _alone(metadata: MessageMetadata, payload: bytes, *, encrypted: bool) -> Mes
     )
 
 
+def singles(
+    metadata: MessageMetadata, contents: memoryview
+) -> Iterator[tuple[memoryview, SingleMessageMetadata]]:
+    """Yield each message of a batch, all its bytes, and what it says of itself.
+
+    Raises:
+        BodyError: the contents do not add up.
+    """
+    size = metadata.num_messages_in_batch
+    for index in range(size):
+        part, rest = split_part(contents, f"message {index} of {size}")
+        single = parse(SingleMessageMetadata(), part)
+        if not 0 <= single.payload_size <= len(rest):
+            raise BodyError(
+                f"message {index} of {size} claims {single.payload_size} bytes,"
+                f" the batch has {len(rest)} left"
+            )
+        end = len(contents) - len(rest) + single.payload_size
+        yield contents[:end], single
+        contents = contents[end:]
+
+
 def _batched(metadata: MessageMetadata, contents: memoryview) -> Iterator[Message]:
     """Yield the messages of a batch."""
     size = metadata.num_messages_in_batch
-    for index in range(size):
-        part, contents = split_part(contents, f"message {index} of {size}")
-        single = parse(SingleMessageMetadata(), part)
-        if not 0 <= single.payload_size <= len(contents):
-            raise BodyError(
-                f"message {index} of {size} claims {single.payload_size} bytes,"
-                f" the batch has {len(contents)} left"
-            )
+    for index, (whole, single) in enumerate(singles(metadata, contents)):
         yield Message(
             batch_index=index,
             batch_size=size,
@@ -167,11 +182,10 @@ def _batched(metadata: MessageMetadata, contents: memoryview) -> Iterator[Messag
                 if single.HasField("sequence_id")
                 else metadata.sequence_id + index
             ),
-            payload=bytes(contents[: single.payload_size]),
+            payload=bytes(whole[len(whole) - single.payload_size :]),
             null_value=single.null_value,
             compacted_out=single.compacted_out,
         )
-        contents = contents[single.payload_size :]
 
 
 def decompress(

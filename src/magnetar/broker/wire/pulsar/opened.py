@@ -26,9 +26,8 @@ from magnetar.broker.wire.pulsar.metadata import (
     BodyError,
     compress,
     decompress,
-    parse,
+    singles,
     split_body,
-    split_part,
 )
 
 _U32 = struct.Struct(">I")
@@ -109,7 +108,8 @@ class Opened:
         Raises:
             BodyError: the contents do not add up.
         """
-        for _, single in self._singles(contents):
+        assert self._metadata is not None
+        for _, single in singles(self._metadata, contents):
             if single.compacted_out:
                 yield None
             else:
@@ -118,7 +118,8 @@ class Opened:
 
     def pieces(self, contents: memoryview, keep: Sequence[bool]) -> Iterator[bytes]:
         """Yield the contents of a batch piece by piece, with only those messages."""
-        for (piece, _), wanted in zip(self._singles(contents), keep, strict=True):
+        assert self._metadata is not None
+        for (piece, _), wanted in zip(singles(self._metadata, contents), keep, strict=True):
             yield bytes(piece) if wanted else _GONE_PIECE
 
     def rewritten(self, pieces: Iterable[bytes], keep: Sequence[bool]) -> bytes:
@@ -147,22 +148,6 @@ class Opened:
             if 0 <= index < count:
                 bits[index >> 3] |= 1 << (index & 7)
         return list(struct.unpack(f"<{words}q", bits))
-
-    def _singles(self, contents: memoryview) -> Iterator[tuple[memoryview, SingleMessageMetadata]]:
-        """Yield each message of a batch, and what it says of itself."""
-        assert self._metadata is not None
-        size = self._metadata.num_messages_in_batch
-        for index in range(size):
-            part, rest = split_part(contents, f"message {index} of {size}")
-            single = parse(SingleMessageMetadata(), part)
-            if not 0 <= single.payload_size <= len(rest):
-                raise BodyError(
-                    f"message {index} of {size} claims {single.payload_size} bytes,"
-                    f" the batch has {len(rest)} left"
-                )
-            end = len(contents) - len(rest) + single.payload_size
-            yield contents[:end], single
-            contents = contents[end:]
 
 
 def open_body(body: Bytes) -> Opened:
