@@ -34,6 +34,7 @@ import org.apache.pulsar.client.api.schema.GenericRecord;
 import org.apache.pulsar.client.api.transaction.Transaction;
 import org.apache.pulsar.common.policies.data.AuthAction;
 import org.apache.pulsar.common.policies.data.BacklogQuota;
+import org.apache.pulsar.common.policies.data.ResourceGroup;
 import org.apache.pulsar.common.policies.data.RetentionPolicies;
 import org.apache.pulsar.common.policies.data.TenantInfo;
 import org.apache.pulsar.common.schema.KeyValue;
@@ -1063,6 +1064,20 @@ public class Script {
             that(admin.brokers().getVersion().length() > 0, "version");
             that(!admin.brokers().getDynamicConfigurationNames().isEmpty(), "dynamic configuration");
             that(!admin.brokers().getRuntimeConfigurations().isEmpty(), "configuration");
+        });
+        checks.put("coordinators of transactions and resource groups are listed", () -> {
+            List<?> coordinators = admin.transactions().listTransactionCoordinators();
+            that(!coordinators.isEmpty(), "coordinators");
+            same(coordinators.size(), admin.transactions().getCoordinatorStats().size());
+            that(admin.transactions().getSlowTransactions(1, TimeUnit.HOURS).isEmpty(), "slow transactions");
+            String name = "group-" + UUID.randomUUID();
+            ResourceGroup group = new ResourceGroup();
+            group.setPublishRateInMsgs(100);
+            admin.resourcegroups().createResourceGroup(name, group);
+            that(admin.resourcegroups().getResourceGroups().contains(name), "the group is listed");
+            same(100, admin.resourcegroups().getResourceGroup(name).getPublishRateInMsgs());
+            admin.resourcegroups().deleteResourceGroup(name);
+            that(!admin.resourcegroups().getResourceGroups().contains(name), "the group is gone");
         });
         checks.put("topics are looked up over HTTP too", () -> {
             String topic = topic();

@@ -82,6 +82,18 @@ public class AdminCalls {
         call("", "brokers", "get-runtime-config");
         call("", "brokers", "version");
         call("", "broker-stats", "topics");
+        call("", "brokers", "update-dynamic-config", "--config", "isAllowAutoUpdateSchemaEnabled", "--value", "true");
+        call("isAllowAutoUpdateSchemaEnabled", "brokers", "get-all-dynamic-config");
+        call("", "brokers", "delete-dynamic-config", "--config", "isAllowAutoUpdateSchemaEnabled");
+        refused("", "brokers", "update-dynamic-config", "--config", "nonsense", "--value", "1");
+        call("", "transactions", "coordinators-list");
+        call("lowWaterMark", "transactions", "coordinator-stats");
+        call("", "transactions", "slow-transactions", "-t", "10s");
+        call("", "resourcegroups", "create", tenant, "--msg-publish-rate", "100", "--byte-publish-rate", "1000000",
+            "--msg-dispatch-rate", "100", "--byte-dispatch-rate", "1000000");
+        call(tenant, "resourcegroups", "list");
+        call("100", "resourcegroups", "get", tenant);
+        call("", "resourcegroups", "delete", tenant);
 
         call("", "tenants", "create", tenant, "--admin-roles", "boss", "--allowed-clusters", "standalone");
         call(tenant, "tenants", "list");
@@ -110,6 +122,26 @@ public class AdminCalls {
         call("", "namespaces", "revoke-permission", namespace, "--role", "app");
         call("", "namespaces", "set-auto-topic-creation", namespace, "--enable", "--type", "non-partitioned");
         call("boundaries", "namespaces", "bundles", namespace);
+        for (String[] each : new String[][] {
+            {"dispatch-rate", "-md", "100"}, {"subscription-dispatch-rate", "-md", "100"},
+            {"publish-rate", "-m", "100"}, {"subscribe-rate", "-sr", "100"},
+            {"persistence", "-e", "1", "-w", "1", "-a", "1", "-r", "1"},
+            {"max-consumers-per-topic", "-c", "7"}, {"max-consumers-per-subscription", "-c", "7"},
+            {"max-unacked-messages-per-consumer", "-c", "7"}, {"max-unacked-messages-per-subscription", "-c", "7"},
+            {"max-subscriptions-per-topic", "-m", "7"}, {"max-topics-per-namespace", "-t", "7"},
+            {"subscription-expiration-time", "-t", "7"}, {"compaction-threshold", "-t", "7M"},
+            {"delayed-delivery", "--enable", "-t", "1s"}, {"deduplication-snapshot-interval", "-i", "7"},
+            {"inactive-topic-policies", "-e", "-t", "7s", "-m", "delete_when_no_subscriptions"},
+            {"auto-subscription-creation", "--enable"}, {"subscription-types-enabled", "-t", "Shared,Exclusive"}}) {
+            String[] set = new String[each.length + 2];
+            set[0] = "namespaces";
+            set[1] = "set-" + each[0];
+            System.arraycopy(each, 1, set, 2, each.length - 1);
+            set[set.length - 1] = namespace;
+            call("", set);
+            call("", "namespaces", "get-" + each[0], namespace);
+            call("", "namespaces", "remove-" + each[0], namespace);
+        }
 
         call("", "topics", "create", topic);
         call("", "topics", "create-partitioned-topic", wide, "--partitions", "2");
@@ -124,6 +156,26 @@ public class AdminCalls {
         call("msgInCounter", "topics", "stats", topic);
         call("\"partitions\"", "topics", "partitioned-stats", wide);
         call("ledgers", "topics", "stats-internal", topic);
+        for (String[] each : new String[][] {
+            {"dispatch-rate", "-md", "100"}, {"subscription-dispatch-rate", "-md", "100"},
+            {"publish-rate", "-m", "100"}, {"subscribe-rate", "-sr", "100"}, {"max-producers", "-p", "7"},
+            {"max-consumers", "-c", "7"}, {"max-consumers-per-subscription", "-c", "7"},
+            {"max-unacked-messages-per-consumer", "-m", "7"}, {"max-unacked-messages-per-subscription", "-m", "7"},
+            {"max-subscriptions-per-topic", "-s", "7"}, {"max-message-size", "-m", "7000"},
+            {"compaction-threshold", "-t", "7M"}, {"delayed-delivery", "--enable", "-t", "1s"},
+            {"deduplication", "-e"}, {"inactive-topic-policies", "-e", "-t", "7s", "-m", "delete_when_no_subscriptions"},
+            {"backlog-quota", "-l", "1M", "-p", "producer_exception"}, {"auto-subscription-creation", "--enable"},
+            {"persistence", "-e", "1", "-w", "1", "-a", "1", "-r", "1"}, {"subscription-types-enabled", "-t", "Shared"},
+            {"schema-compatibility-strategy", "-s", "BACKWARD"}}) {
+            String[] set = new String[each.length + 2];
+            set[0] = "topicPolicies";
+            set[1] = "set-" + each[0];
+            set[2] = topic;
+            System.arraycopy(each, 1, set, 3, each.length - 1);
+            call("", set);
+            call("", "topicPolicies", "get-" + each[0], topic);
+            call("", "topicPolicies", "remove-" + each[0], topic);
+        }
         call("", "topics", "set-message-ttl", topic, "-t", "60");
         call("60", "topics", "get-message-ttl", topic);
         call("", "topics", "set-retention", topic, "--size", "80M", "--time", "10m");

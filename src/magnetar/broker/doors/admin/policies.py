@@ -156,12 +156,18 @@ def _get(policy: Policy, level: Level) -> Handler:
 
 def _set(policy: Policy, level: Level) -> Handler:
     async def set_policy(call: Call) -> Response:
+        if policy.empty_unsets and _is_empty(call):
+            return await _unset(policy, level)(call)
         value = _value(call, policy)
         await level.read(call)  # is there what it is to be set on?
         await level.update(call, lambda policies: policy.put(policies, call.context.cluster, value))
         return done()
 
     return set_policy
+
+
+def _is_empty(call: Call) -> bool:
+    return call.body.strip() in {b"", b"null"}
 
 
 def _unset(policy: Policy, level: Level) -> Handler:

@@ -83,6 +83,8 @@ class Policy(NamedTuple):
     """How a refusal puts it. Scripts compare some of Pulsar's own words."""
     unset: object = None
     """What is shown while nothing is set, where Pulsar shows something."""
+    empty_unsets: bool = False
+    """POST without a body is how Pulsar's clients take it back."""
     by_cluster: bool = False
     """The field is a map with one value for each cluster; this cluster's is meant."""
 
@@ -214,6 +216,7 @@ POLICIES = (
         namespace="deduplicationSnapshotInterval",
         topic="deduplicationSnapshotInterval",
         wrong=between(0),
+        empty_unsets=True,
     ),
     Policy(
         "persistence",
