@@ -146,6 +146,7 @@ def test_a_default_is_not_looked_into() -> None:
         b'{"type": {"name": "x"}}',
         b'[["int"], "string"]',
         b'["int", "int"]',
+        b'"\xff"',
     ],
 )
 def test_what_is_no_definition_is_refused(definition: bytes) -> None:

@@ -111,6 +111,15 @@ async def test_a_body_must_say_that_it_is_json(
         assert answer.status == status
 
 
+async def test_a_body_that_is_packed_is_not_taken_for_json(ask: Any, guarded: ASGIApp) -> None:
+    kind = {"content-type": "application/json"}
+    for encoding, status in [("gzip", 415), ("br", 415), ("identity", 200)]:
+        headers = kind | {"content-encoding": encoding}
+        answer = await ask(guarded, "POST", "/x", b"{}", headers=headers)
+        assert answer.status == status
+    assert (await ask(guarded, "GET", "/x", headers={"content-encoding": "gzip"})).status == 200
+
+
 async def test_an_empty_body_needs_no_content_type(ask: Any, guarded: ASGIApp) -> None:
     for method in ("PUT", "POST", "DELETE"):
         assert (await ask(guarded, method, "/x")).status == 200

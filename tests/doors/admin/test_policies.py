@@ -165,7 +165,12 @@ async def test_a_policy_with_a_wrong_value_changes_nothing(
     ask: Any, app: AdminApp, path: str, policy: Policy
 ) -> None:
     empty = 204 if policy.empty_unsets else 400
-    for value, status in [*BAD.get(policy.field, COUNTS_BAD), (b"", empty), (b"{]", 400)]:
+    for value, status in [
+        *BAD.get(policy.field, COUNTS_BAD),
+        (b"", empty),
+        (b"{]", 400),
+        (b'{"\xff":"\xff"}', 400),
+    ]:
         headers = {"content-type": "application/json"}
         answer = await ask(app, "POST", path, value, headers)
         assert answer.status == status, value

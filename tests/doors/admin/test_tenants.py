@@ -148,6 +148,17 @@ async def test_what_was_named_so_before_can_be_used_and_removed(
     assert (await ask(app, "DELETE", f"{A}/tenants/{CAFE}")).status == 204
 
 
+@pytest.mark.parametrize("what", ["namespaces/pulsar/system", "tenants/pulsar"])
+async def test_what_the_broker_itself_needs_is_not_deleted(
+    ask: Any, app: AdminApp, what: str
+) -> None:
+    for query in ("", "?force=true"):
+        refused = await ask(app, "DELETE", f"{A}/{what}{query}")
+        assert (refused.status, "the broker's own" in refused.reason) == (412, True)
+    assert (await ask(app, "GET", f"{A}/namespaces/pulsar/system")).status == 200
+    assert (await ask(app, "DELETE", f"{A}/namespaces/public/functions")).status == 204
+
+
 async def test_this_cluster_cannot_be_deleted(ask: Any, app: AdminApp) -> None:
     assert (await ask(app, "DELETE", f"{A}/clusters/standalone")).status == 412
 

@@ -88,6 +88,8 @@ def test_a_message_that_cannot_be_is_refused_with_its_context(
     "text",
     [
         *(b"", b"{", b"[]", b"7", b'"x"', b'{"payload":1}', b'{"properties":[]}', b"\xff", b"{}{}"),
+        b'{"payload":"\xff"}',
+        b'{"\xff":1}',
         b"[" * 100_000,
         b'{"payload":"eA==","context":' + b"[" * 100_000,
     ],

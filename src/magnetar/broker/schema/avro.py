@@ -65,7 +65,7 @@ def read(data: bytes, budget: Budget) -> Any:
     """
     try:
         return _normal(msgspec.json.decode(data), _COMMENTS, budget, DEPTH_MAX)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidSchemaError(f"the definition is no JSON: {_short(error)}") from None
 
 

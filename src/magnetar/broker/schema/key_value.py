@@ -62,7 +62,7 @@ def data_of(text: str) -> bytes:
     try:
         given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         return join(_taken(given["key"]), _taken(given["value"]))
-    except (msgspec.DecodeError, KeyError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError) as error:
         raise InvalidSchemaError(
             f"a KEY_VALUE definition is a JSON object with key and value: {error}"
         ) from None
@@ -96,7 +96,7 @@ def _type(name: str) -> SchemaType:
 def _properties(text: str) -> dict[str, str]:
     try:
         return msgspec.json.decode(text, type=dict[str, str], strict=False)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidSchemaError("the properties of a key or a value are no JSON object") from None
 
 
@@ -105,7 +105,7 @@ def _shown(part: Schema) -> Any:
         return part.data.decode("utf-8", "replace")
     try:
         msgspec.json.decode(part.data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return part.data.decode("utf-8", "replace")
     return msgspec.Raw(part.data)
 

@@ -71,7 +71,13 @@ def parse(data: bytes, budget: Budget) -> Descriptor:
     try:
         native = msgspec.json.decode(data, type=Native)
         files = FileDescriptorSet.FromString(base64.b64decode(native.descriptors, validate=True))
-    except (msgspec.DecodeError, RecursionError, binascii.Error, DecodeError) as error:
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+        binascii.Error,
+        DecodeError,
+    ) as error:
         raise InvalidSchemaError(f"the definition is no set of descriptors: {error}") from None
     if len(files.file) > FILES_MAX:
         raise InvalidSchemaError(f"{len(files.file)} files, the limit is {FILES_MAX}")

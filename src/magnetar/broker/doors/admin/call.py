@@ -188,6 +188,8 @@ class Call:
             return msgspec.json.decode(body, type=expected)
         except msgspec.DecodeError as error:
             raise Refusal(400, f"{what}: {error}") from None
+        except UnicodeDecodeError:
+            raise Refusal(400, f"{what}: the JSON is not in UTF-8") from None
         except RecursionError:
             raise Refusal(400, f"{what}: nested too deeply") from None
 

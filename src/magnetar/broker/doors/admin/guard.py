@@ -98,6 +98,10 @@ def check_content(method: str, headers: dict[bytes, list[bytes]]) -> None:
     if len(kinds) > 1 or not (kind == b"application/json" or kind.endswith(b"+json")):
         told = kind.decode("latin-1") or "nothing"
         raise Refusal(415, f"Content-Type says {told}, expected application/json")
+    packed = headers.get(b"content-encoding", [b"identity"])[0]
+    if has_body and packed.strip().lower() != b"identity":
+        told = packed[:50].decode("latin-1")
+        raise Refusal(415, f"Content-Encoding says {told}; send the body as it is")
 
 
 async def read_body(receive: Receive) -> bytes:

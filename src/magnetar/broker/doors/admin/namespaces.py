@@ -25,7 +25,7 @@ from magnetar.broker.metadata.first_start import furnish_namespace
 from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.port import ListMode, SubscriptionNotFoundError
 from magnetar.broker.topics.subscription import Subscription
-from magnetar.names import TopicName, check_new, check_subscription, check_tenant
+from magnetar.names import SYSTEM_NAMESPACE, TopicName, check_new, check_subscription, check_tenant
 
 PROPERTIES_MAX = 64
 PROPERTY_LENGTH_MAX = 1024
@@ -104,6 +104,8 @@ async def create_namespace(call: Call) -> Response:
 async def delete_namespace(call: Call) -> Response:
     """Remove a namespace; with `force`, its topics too."""
     context, name = call.context, call.namespace
+    if name == SYSTEM_NAMESPACE:
+        raise Refusal(412, f"{name} is the broker's own: its audit and its transactions need it")
     if call.flag("force"):
         await context.delete_namespace(name)
     else:

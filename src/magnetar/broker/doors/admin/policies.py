@@ -188,6 +188,10 @@ def _value(call: Call, policy: Policy) -> object:
     name = call.path.rstrip("/").rpartition("/")[2]
     value: object
     if isinstance(policy.shape, type) and issubclass(policy.shape, Document):
+        if _is_empty(call) or not call.body.lstrip().startswith(b"{"):
+            fields = [each.encode_name for each in msgspec.structs.fields(policy.shape)]
+            known = ", ".join(each for each in fields if each)
+            raise Refusal(400, f"{name}: expected a JSON object with {known}")
         value = call.document(policy.shape, name)
     elif policy.shape is int and call.word(name):
         value = call.query_number(name, 0, -(2**31), 2**63 - 1)

@@ -9,7 +9,7 @@ from magnetar.broker.doors.admin.shapes import TenantShown
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.metadata.first_start import furnish_tenant
 from magnetar.broker.metadata.tenants import Tenant
-from magnetar.names import check_new
+from magnetar.names import SYSTEM_NAMESPACE, check_new
 
 
 async def list_tenants(call: Call) -> Response:
@@ -48,6 +48,8 @@ async def delete_tenant(call: Call) -> Response:
     """Remove a tenant; with `force`, its namespaces and their topics too."""
     context, tenant = call.context, call.tenant
     await context.tenants.get(tenant)
+    if tenant == SYSTEM_NAMESPACE.tenant:
+        raise Refusal(412, f"tenant {tenant} is the broker's own: {SYSTEM_NAMESPACE} is in it")
     if call.flag("force"):
         for namespace in await context.namespaces.list(tenant):
             await context.delete_namespace(namespace)

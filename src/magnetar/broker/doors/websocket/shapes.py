@@ -110,7 +110,7 @@ def outgoing(text: bytes) -> Outgoing | Ping:
     """
     try:
         asked = _asked.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ShapeError(str(error)) from None
     if asked.type == "ping" and asked.payload is None:
         return Ping()
@@ -160,7 +160,7 @@ def command(text: bytes) -> Command:
     """
     try:
         return _command.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ShapeError(str(error)) from None
 
 
