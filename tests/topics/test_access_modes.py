@@ -47,10 +47,11 @@ class Room:
         *,
         epoch: int = 0,
         topic_epoch: int | None = None,
+        owner: str = "",
     ) -> OpenProducer:
         door = self.doors[name] = ProducerDoor()
         request = ProducerRequest(
-            TOPIC, name, access_mode=mode, epoch=epoch, topic_epoch=topic_epoch
+            TOPIC, name, access_mode=mode, epoch=epoch, topic_epoch=topic_epoch, owner=owner
         )
         inlet = Inlet(log=ScriptedLog(), wake=lambda: None)
         producer = OpenProducer(inlet, request, name, door, self.producers.left)
@@ -92,6 +93,17 @@ async def test_a_producer_that_connects_again_replaces_its_older_connection() ->
     assert len(old_door.reasons) == 1
     with pytest.raises(ProducerBusyError):
         await room.enter("a", epoch=1)
+
+
+@pytest.mark.parametrize("mode", [SHARED, EXCLUSIVE])
+async def test_nobody_else_takes_the_place_of_a_producer_by_its_name(mode: AccessMode) -> None:
+    room = Room()
+    anna = await room.enter("a", mode, epoch=1, owner="anna")
+    with pytest.raises(ProducerBusyError):
+        await room.enter("a", mode, epoch=2**40, owner="mallory")
+    assert list(room.producers) == [anna]
+    again = await room.enter("a", mode, epoch=2, owner="anna")
+    assert list(room.producers) == [again]
 
 
 async def test_an_exclusive_producer_keeps_everybody_else_out() -> None:

@@ -237,6 +237,8 @@ class ProducerRequest:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     caller: str = ""
     """In whose name it is opened, for a port that passes the request on. Opaque here."""
+    owner: str = ""
+    """Whose it is. Only what is the same one's takes the place of a producer of the same name."""
 
 
 class Producer(Protocol):

@@ -292,6 +292,21 @@ async def test_what_another_connection_has_opened_is_out_of_reach(make_rig: Make
         await owner.expect("SEND_RECEIPT")
 
 
+async def test_a_producer_is_the_roles_that_opened_it(make_rig: MakeRig) -> None:
+    """Over a connection of its own, through a proxy, and where a sibling passes it on."""
+    async with guarded(make_rig) as (rig, guard):
+
+        def change(policies: Policies) -> None:
+            policies.grants = Grants(namespace={"proxy": ["produce"], "anna": ["produce"]})
+
+        await guard.namespaces.update(HERE, change)
+        for role, original in (("admin", None), ("proxy", "anna")):
+            fields = {} if original is None else {"original_principal": original}
+            client = await logged_in(rig, role, **fields)
+            await client.produce(1, "here/ns/t")
+            assert rig.port.opened[-1].request.owner == original or role
+
+
 async def test_the_absent_and_the_forbidden_look_alike(make_rig: MakeRig) -> None:
     async with guarded(make_rig) as (rig, _):
         client = await logged_in(rig, "producer")

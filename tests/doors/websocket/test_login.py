@@ -126,6 +126,7 @@ async def test_the_port_is_told_in_whose_name_it_is_asked(rig: Rig) -> None:
     await rig.connect(ADDRESSES["consumer"], **bearer("consumer"))
     assert "producer" in rig.port.opened[0].request.caller
     assert "consumer" in rig.port.subscribed[0].request.caller
+    assert rig.port.opened[0].request.owner == "producer"
 
 
 async def test_a_connection_ends_when_its_permission_does(rig: Rig, guard: Guard) -> None:

@@ -113,7 +113,8 @@ class Producers:
             other = next((each for each in self._waiting if each.name == name), None)
         if other is None:
             return False
-        if other.request.epoch >= producer.request.epoch:
+        ours = other.request.owner == producer.request.owner
+        if other.request.epoch >= producer.request.epoch or not ours:
             raise ProducerBusyError(f"a producer named {name!r} is connected to the topic already")
         self._members.pop(name, None)
         was_exclusive = self._exclusive is other

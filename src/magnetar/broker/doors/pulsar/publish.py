@@ -153,6 +153,7 @@ class Producers:
         "_waits_for_disk",
         "caller",
         "client_version",
+        "owner",
         "paced_bytes",
         "slots",
     )
@@ -166,6 +167,8 @@ class Producers:
         self.client_version = ""
         self.caller = ""
         """Who the client is, for whoever the port passes its requests on to."""
+        self.owner = ""
+        """The role for which the next producer is opened."""
         self.paced_bytes = 0
         """How much of the connection to look at before it may have to wait; 0: all there is."""
         self.slots: dict[int, int] = {}
@@ -207,13 +210,15 @@ class Producers:
             self._by_id[endpoint.id] = endpoint
             self._turns.start(
                 endpoint.id,
-                self._open(endpoint, command),
+                self._open(endpoint, command, self.owner),
                 partial(commands.error, command.request_id),
             )
 
-    async def _open(self, endpoint: Endpoint, command: api.CommandProducer) -> bytes | None:
+    async def _open(
+        self, endpoint: Endpoint, command: api.CommandProducer, owner: str
+    ) -> bytes | None:
         try:
-            request = _request(command, self._line.address, self.client_version, self.caller)
+            request = _request(command, self._line.address, self.client_version, self.caller, owner)
             producer = await self._port.open_producer(request, endpoint)
         except BaseException:
             self._forget(endpoint)
@@ -506,7 +511,7 @@ def _wait(endpoint: Endpoint, seconds: float) -> bytes:
 
 
 def _request(
-    command: api.CommandProducer, address: str, version: str, caller: str
+    command: api.CommandProducer, address: str, version: str, caller: str, owner: str
 ) -> ProducerRequest:
     """Put PRODUCER in the words of the port.
 
@@ -526,6 +531,7 @@ def _request(
         client_address=address,
         client_version=version,
         caller=caller,
+        owner=owner,
         metadata={each.key: each.value for each in command.metadata},
     )
 

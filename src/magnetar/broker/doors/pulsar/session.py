@@ -252,6 +252,7 @@ class Session:
             self._line.send(refusal_of(command)(code, str(error)))
             return False
         if access.allows(caller, demands):
+            self.producers.owner = caller.principal
             return True
         # Nothing more is taken from the connection meanwhile, so that commands keep their order.
         self._line.hold(Hold.RIGHTS)
@@ -272,6 +273,7 @@ class Session:
         finally:
             self._line.release(Hold.RIGHTS)
         if self._state is State.OPEN:
+            self.producers.owner = caller.principal
             self._HANDLERS[command.type](self, command)
 
     def _acting(self, command: api.BaseCommand) -> Caller:

@@ -241,6 +241,11 @@ class Connection(asyncio.Protocol):
         return self.login.carried
 
     @property
+    def owner(self) -> str:
+        """The client's role; empty while nobody logs in."""
+        return self.login.owner
+
+    @property
     def congested(self) -> bool:
         """Whether more than enough is waiting for this client."""
         return self._waiting() > self._door.unsent_max

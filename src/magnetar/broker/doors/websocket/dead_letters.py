@@ -98,7 +98,10 @@ class DeadLetters:
 
     def _request(self, topic: TopicName) -> ProducerRequest:
         return ProducerRequest(
-            topic=topic, client_address=self._line.address, caller=self._line.caller
+            topic=topic,
+            client_address=self._line.address,
+            caller=self._line.caller,
+            owner=self._line.owner,
         )
 
     def _forget(self, _error: Exception) -> None:

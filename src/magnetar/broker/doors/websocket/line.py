@@ -51,6 +51,11 @@ class Line(Protocol):
         ...
 
     @property
+    def owner(self) -> str:
+        """The client's role; empty while nobody logs in."""
+        ...
+
+    @property
     def congested(self) -> bool:
         """Whether more than enough is waiting for this client."""
         ...

@@ -98,6 +98,11 @@ class LogIn:
         """The caller, for a port that passes requests on."""
         return "" if self._access is None else self.caller.to_text()
 
+    @property
+    def owner(self) -> str:
+        """The role that what is opened belongs to."""
+        return "" if self._access is None else self.caller.principal
+
     async def begin(self, headers: Headers, query: str) -> None:
         """Find out who that is.
 

@@ -98,6 +98,7 @@ class ProducerSession:
                     client_address=self._line.address,
                     client_version=CLIENT_VERSION,
                     caller=self._line.caller,
+                    owner=self._line.owner,
                 )
                 for topic in topics
             ],
