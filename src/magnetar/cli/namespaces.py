@@ -113,7 +113,7 @@ def set_deduplication(asked: Asked, namespace: str, wanted: str) -> None:
 @click.argument("value", type=json_value)
 @pass_asked
 def set_policy(asked: Asked, namespace: str, policy: str, value: Any) -> None:
-    """Set any POLICY by its admin REST name, to a VALUE in JSON."""
+    """Set any POLICY by its admin REST name, to a VALUE: JSON, or one word."""
     with asked.admin() as admin:
         admin.set_policy(namespace, policy, value)
     shown = json.dumps(value)

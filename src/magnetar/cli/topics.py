@@ -73,7 +73,7 @@ def show_policy(asked: Asked, topic: str, policy: str, applied: bool) -> None:
 @click.argument("value", type=values.json_value)
 @pass_asked
 def set_policy(asked: Asked, topic: str, policy: str, value: Any) -> None:
-    """Set a POLICY of a topic by its admin REST name, to a VALUE in JSON."""
+    """Set a POLICY of a topic by its admin REST name, to a VALUE: JSON, or one word."""
     with asked.admin() as admin:
         admin.set_topic_policy(topic, policy, value)
     asked.show_one({"topic": topic, policy: value}, f"{topic}: {policy} is {json.dumps(value)}")

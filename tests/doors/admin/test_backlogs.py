@@ -75,7 +75,7 @@ async def test_missed_partitions_are_made_anew(ask: Any, filled: Processes) -> N
     assert (await ask(front, "POST", f"{P}/createMissedPartitions")).status == 204
     assert len((await ask(front, "GET", "/admin/v2/namespaces/public/default/topics")).json) == 4
     assert (await ask(front, "POST", f"{P}/createMissedPartitions")).status == 204
-    assert (await ask(front, "POST", f"{T}/createMissedPartitions")).status == 404
+    assert (await ask(front, "POST", f"{T}/createMissedPartitions")).status == 409
 
 
 async def test_properties_of_a_subscription_are_replaced_for_good(

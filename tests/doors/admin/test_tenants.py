@@ -116,6 +116,28 @@ async def test_other_clusters_can_be_made_known_and_forgotten(ask: Any, app: Adm
     assert (await ask(app, "GET", f"{A}/clusters/west")).status == 404
 
 
+@pytest.mark.parametrize(
+    ("where", "good"),
+    [
+        ({"serviceUrl": "http://west:8080,west2:8080"}, True),
+        ({"brokerServiceUrlTls": "pulsar+ssl://west:6651"}, True),
+        ({"serviceUrl": "", "brokerServiceUrl": ""}, True),
+        ({"serviceUrl": "ftp://west"}, False),
+        ({"serviceUrl": "west:8080"}, False),
+        ({"serviceUrlTls": "http://west:8080"}, False),
+        ({"brokerServiceUrl": "pulsar+ssl://west:6651"}, False),
+        ({"brokerServiceUrl": "pulsar://"}, False),
+        ({"serviceUrl": "http://[west"}, False),
+    ],
+)
+async def test_a_cluster_is_where_its_addresses_can_be_dialled(
+    ask: Any, app: AdminApp, where: dict[str, str], good: bool
+) -> None:
+    answer = await ask(app, "PUT", f"{A}/clusters/west", where)
+    assert answer.status == (204 if good else 400)
+    assert good or next(iter(where)) in answer.reason
+
+
 @pytest.mark.parametrize(("method", "name"), [("PUT", "west"), ("POST", "standalone")])
 async def test_a_cluster_without_a_body_is_refused(
     ask: Any, app: AdminApp, method: str, name: str

@@ -1,5 +1,7 @@
 """Clusters: this one, and others it knows by name, and which of them stand in for each other."""
 
+from urllib.parse import urlsplit
+
 from starlette.responses import Response
 
 from magnetar.broker.doors.admin.call import Call, answer, done
@@ -10,6 +12,12 @@ from magnetar.broker.metadata.tenants import Cluster
 from magnetar.names import check_new
 
 PEERS_MAX = 100
+_SCHEMES = {
+    "serviceUrl": "http",
+    "serviceUrlTls": "https",
+    "brokerServiceUrl": "pulsar",
+    "brokerServiceUrlTls": "pulsar+ssl",
+}
 
 CLUSTERS = f"{ADMIN}/clusters"
 CLUSTER = f"{CLUSTERS}/{{cluster}}"
@@ -70,7 +78,21 @@ def _cluster(call: Call) -> Cluster:
     cluster = call.document(Cluster, "cluster")
     if cluster is None:
         raise Refusal(400, "cluster: the body is missing; it says where the cluster is reached")
+    for name, scheme in _SCHEMES.items():
+        url = cluster.to_dict().get(name)
+        if url and not _is_address(url, scheme):
+            raise Refusal(400, f"{name} is {url[:200]!r}, expected {scheme}://host:port")
     return cluster
+
+
+def _is_address(url: str, scheme: str) -> bool:
+    """Return whether clients could dial this. Several hosts may be named, with commas."""
+    first, _, _ = url.partition(",")
+    try:
+        split = urlsplit(first)
+    except ValueError:
+        return False
+    return split.scheme == scheme and bool(split.hostname)
 
 
 # --- peers ----------------------------------------------------------------------------------

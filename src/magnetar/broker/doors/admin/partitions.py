@@ -127,7 +127,7 @@ async def create_missed(call: Call) -> Response:
     context, topic = call.context, call.topic
     names = await context.partition_names(topic)
     if names is None:
-        raise TopicNotFoundError(f"topic {topic} is not partitioned")
+        raise await _not_partitioned(call)
     if topic.persistent:  # the others are made when somebody uses them
         record = TopicRecord(created_ms=context.clock.wall_ms())
         for name in names:
