@@ -68,8 +68,9 @@ from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
 from magnetar.broker.topics.schemas import add, admit_consumer, admit_producer, without_definition
+from magnetar.broker.topics.subscriptions import AnySubscription
 from magnetar.broker.topics.surroundings import ProducerNames, Surroundings
-from magnetar.broker.topics.topic import AnySubscription, Topic
+from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 from magnetar.broker.topics.trouble import Trouble
 from magnetar.names import NamespaceName, TopicName

@@ -15,8 +15,8 @@ it from time to time in `upkeep`.
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Collection, Mapping
+from typing import Any, cast
 
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId, TransactionId
 from magnetar.broker.metadata.facts import AlreadyExistsError
@@ -58,6 +58,7 @@ from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.quotas import QuotaGuard
 from magnetar.broker.topics.reading import Log as ReadLog
 from magnetar.broker.topics.subscription import Subscription
+from magnetar.broker.topics.subscriptions import AnySubscription, Subscriptions, Wanted
 from magnetar.broker.topics.surroundings import Surroundings
 from magnetar.broker.topics.topic_stats import (
     COMPACTION_CURSOR,
@@ -83,21 +84,8 @@ class TopicBusyError(NotAllowedError):
     """The topic has producers or consumers, and the call did not say `force`."""
 
 
-AnySubscription = Subscription | MemorySubscription
-
 BE_READY, AT_EASE = 0.0, -1.0
 """For doors in place of how long to wait: a rate is limited now, or no longer."""
-
-
-class _Wanted(NamedTuple):
-    """What a new subscription is to be."""
-
-    name: str
-    start: EntryId
-    properties: Mapping[str, str] = {}
-    durable: bool = True
-    ack_set: Sequence[int] = ()
-    compacted: bool = False
 
 
 class Topic:
@@ -106,12 +94,9 @@ class Topic:
     __slots__ = (
         "_around",
         "_closed",
-        "_creating",
-        "_deleting",
         "_log",
         "_numbers",
         "_pacing",
-        "_unused_since_s",
         "compacted",
         "created_ms",
         "guard",
@@ -145,7 +130,7 @@ class Topic:
         self.terminated_at = record.terminated_at
         self.own: Policies | None = None
         """What this topic says itself, over what its namespace says; None: nothing."""
-        self.subscriptions: dict[str, AnySubscription] = {}
+        self.subscriptions = Subscriptions(self, around)
         self.producers = Producers(record.topic_epoch, self._save_epoch)
         self._log = log
         self.compacted: Compacted | None = None
@@ -157,13 +142,10 @@ class Topic:
         """None: none has entries here, or had since the topic was loaded."""
         self.visible: VisibleLog | None = None
         self._closed: PortError | None = None
-        self._creating: dict[str, asyncio.Task[AnySubscription]] | None = None
-        self._deleting: set[str] | None = None
         self._numbers = 0
         self._pacing: Pacing | None = None
         self.guard: QuotaGuard | None = None
         """Watches the backlog quotas; None: there are none."""
-        self._unused_since_s: dict[str, float] | None = None
         self.idle_since_s = around.clock.monotonic()
         if self.terminated_at is not None:
             self.inlet.refusal = self._terminated()
@@ -244,10 +226,10 @@ class Topic:
             QuotaExceededError: a backlog quota is full.
             MetadataError: encryption is required, or a fact could not be written.
         """
-        self._demand_open()
+        self.demand_open()
         if self.guard is not None and self.guard.due:
             await self.guard.look_quietly()
-            self._demand_open()
+            self.demand_open()
         if self.inlet.refusal is not None:
             raise self.inlet.refusal
         rules = self.rules
@@ -319,7 +301,7 @@ class Topic:
             return
         around = self._around
         if await settle_acks(subscription, transaction, around.transactions, around.checkpoints):
-            self._demand_open()  # else it may not have been saved: again, once it is loaded anew
+            self.demand_open()  # else it may not have been saved: again, once it is loaded anew
 
     async def hold_acks(
         self, subscription: Subscription, transaction: TransactionId, number: int, acks: HeldAcks
@@ -334,7 +316,7 @@ class Topic:
 
     def _producer_left(self, producer: OpenProducer) -> None:
         self.producers.left(producer)
-        self._note_idle()
+        self.note_idle()
 
     async def _save_epoch(self, epoch: int) -> None:
         def change(record: TopicRecord) -> None:
@@ -360,7 +342,7 @@ class Topic:
             SubscriptionNotFoundError: there is none, and it may not be created.
             NotAllowedError: the request makes no sense on this topic.
         """
-        self._demand_open()
+        self.demand_open()
         types = self.rules.subscription_types
         if types is not None and TYPE_NAMES[request.type] not in types:
             raise NotAllowedError(
@@ -380,7 +362,7 @@ class Topic:
         if subscription.durable != request.durable:
             kind = "durable" if subscription.durable else "not durable"
             raise NotAllowedError(f"subscription {request.subscription!r} exists, and is {kind}")
-        self._demand_kept(subscription)
+        self.subscriptions.demand_kept(subscription)
         return subscription.add_consumer(request, events)
 
     async def create_subscription(
@@ -391,10 +373,10 @@ class Topic:
         Raises:
             AlreadyExistsError: there is one of that name.
         """
-        self._demand_open()
+        self.demand_open()
         if name in self.subscriptions:
             raise AlreadyExistsError(f"topic {self.name} has a subscription {name!r} already")
-        return await self._create(_Wanted(name, start, properties or {}))
+        return await self.subscriptions.add(Wanted(name, start, properties or {}))
 
     async def delete_subscription(self, name: str, *, force: bool = False) -> None:
         """Remove a subscription with its cursor.
@@ -410,7 +392,7 @@ class Topic:
             raise ConsumerBusyError(
                 f"subscription {name!r} has {len(subscription.consumers)} consumers"
             )
-        await self._remove(subscription)
+        await self.subscriptions.remove(subscription)
 
     async def set_subscription_properties(self, name: str, properties: Mapping[str, str]) -> None:
         """Replace what was noted about a subscription. Durable when it returns, if it is.
@@ -430,8 +412,8 @@ class Topic:
         """Make the subscription that a consumer asks for."""
         name = request.subscription
         if self._log is None:
-            return await self._create(
-                _Wanted(name, LATEST, request.properties, durable=request.durable)
+            return await self.subscriptions.add(
+                Wanted(name, LATEST, request.properties, durable=request.durable)
             )
         if not request.durable:
             start = request.start if request.start is not None else LATEST
@@ -439,8 +421,8 @@ class Topic:
                 start = EARLIEST
             if request.rollback_seconds:
                 start = await self._rolled_back(request.rollback_seconds)
-            return await self._create(
-                _Wanted(
+            return await self.subscriptions.add(
+                Wanted(
                     name,
                     start,
                     durable=False,
@@ -456,8 +438,8 @@ class Topic:
         start = EARLIEST if request.from_earliest else LATEST
         if request.rollback_seconds:
             start = await self._rolled_back(request.rollback_seconds)
-        return await self._create(
-            _Wanted(name, start, request.properties, compacted=request.read_compacted)
+        return await self.subscriptions.add(
+            Wanted(name, start, request.properties, compacted=request.read_compacted)
         )
 
     async def _rolled_back(self, seconds: int) -> EntryId:
@@ -465,74 +447,6 @@ class Topic:
             return await self.log.find_time(self._around.clock.wall_ms() - seconds * 1000)
         except StorageError as error:
             raise PersistenceError(f"cannot search {self.name} by time: {error}") from error
-
-    async def _create(self, wanted: _Wanted) -> AnySubscription:
-        """Make a subscription once, however many ask for it at the same time."""
-        if self._creating is None:
-            self._creating = {}
-        task = self._creating.get(wanted.name)
-        if task is None:
-            limit = self.rules.subscriptions_max
-            if 0 < limit <= len(self.subscriptions) + len(self._creating):
-                raise NotAllowedError(f"topic {self.name} has {limit} subscriptions already")
-            task = self._around.loop.create_task(self._create_once(wanted))
-            self._creating[wanted.name] = task
-        return await asyncio.shield(task)
-
-    async def _create_once(self, wanted: _Wanted) -> AnySubscription:
-        name, start, properties, durable, ack_set, compacted = wanted
-        checkpoints = self._around.checkpoints
-        try:
-            subscription: AnySubscription
-            if self._log is None:
-                subscription = MemorySubscription(
-                    self.name, name, self._around.clock, self._forget, durable=durable
-                )
-                subscription.properties = dict(properties)
-            elif durable:
-                subscription = await checkpoints.create(
-                    self, name, start, properties, compacted=compacted
-                )
-            else:
-                subscription = await checkpoints.temporary(
-                    self, name, start, ack_set, compacted=compacted
-                )
-            if self._closed is not None and isinstance(subscription, Subscription):
-                checkpoints.forget([subscription])
-            self._demand_open()
-            if self.visible is not None and isinstance(subscription, Subscription):
-                subscription.read_from(self.visible)
-            self.subscriptions[name] = subscription
-            if self._pacing is not None and isinstance(subscription, Subscription):
-                subscription.throttle = self._pacing.throttle(self.rules, name)
-            return subscription
-        finally:
-            if self._creating is not None:
-                self._creating.pop(name, None)
-                self._creating = self._creating or None
-
-    async def _remove(self, subscription: AnySubscription) -> None:
-        """Forget a subscription; first its durable record, so that it cannot come back."""
-        if self._deleting is None:
-            self._deleting = set()
-        self._deleting.add(subscription.name)
-        try:
-            if isinstance(subscription, Subscription) and subscription.durable:
-                await self._around.checkpoints.delete(subscription)
-            self._forget(subscription)
-            subscription.end_consumers(None)
-        finally:
-            self._deleting.discard(subscription.name)
-            self._deleting = self._deleting or None
-
-    def _forget(self, subscription: AnySubscription) -> None:
-        if self.subscriptions.get(subscription.name) is subscription:
-            del self.subscriptions[subscription.name]
-            if self._unused_since_s is not None:
-                self._unused_since_s.pop(subscription.name, None)
-            if self._pacing is not None:
-                self._pacing.forget(subscription.name)
-        self._note_idle()
 
     # --- what its subscriptions ask (see `subscription.Home`) -------------------------------
 
@@ -544,11 +458,32 @@ class Topic:
 
     async def remove_subscription(self, subscription: Subscription) -> None:
         """Delete a subscription for good."""
-        await self._remove(subscription)
+        await self.subscriptions.remove(subscription)
 
     def forget_subscription(self, subscription: Subscription) -> None:
         """Forget a subscription that is not durable: its last consumer left."""
-        self._forget(subscription)
+        self.subscriptions.forget(subscription)
+
+    def took_in(self, subscription: Subscription) -> None:
+        """Let a new subscription read, as far and as fast as it may."""
+        if self.visible is not None:
+            subscription.read_from(self.visible)
+        if self._pacing is not None:
+            subscription.throttle = self._pacing.throttle(self.rules, subscription.name)
+
+    def let_go(self, subscription: AnySubscription) -> None:
+        """Forget what was kept for a subscription that is gone."""
+        if self._pacing is not None:
+            self._pacing.forget(subscription.name)
+
+    def note_idle(self) -> None:
+        """Remember that somebody has left just now."""
+        self.idle_since_s = self._around.clock.monotonic()
+
+    @property
+    def stored(self) -> bool:
+        """Whether anything of it is stored: it has a log."""
+        return self._log is not None
 
     @property
     def is_terminated(self) -> bool:
@@ -643,17 +578,6 @@ class Topic:
 
     # --- closing ------------------------------------------------------------------------
 
-    def unused_for(self, subscription: AnySubscription, now_s: float) -> float:
-        """Return how long a subscription has been seen without consumers, in seconds."""
-        since = self._unused_since_s
-        if subscription.consumers:
-            if since is not None:
-                since.pop(subscription.name, None)
-            return 0.0
-        if since is None:
-            since = self._unused_since_s = {}
-        return now_s - since.setdefault(subscription.name, now_s)
-
     def apply(self, rules: Rules) -> None:
         """Let other rules hold from now on."""
         self.rules = rules
@@ -710,7 +634,7 @@ class Topic:
 
         Durable when it returns. Doing it twice is harmless.
         """
-        self._demand_open()
+        self.demand_open()
         log = self.log
         if self.terminated_at is not None:
             return self.terminated_at
@@ -778,7 +702,12 @@ class Topic:
             if late:
                 logger.warning("topic %s: %d producers still have entries", self.name, len(late))
 
-    def _demand_open(self) -> None:
+    def demand_open(self) -> None:
+        """Check that this object is still the topic.
+
+        Raises:
+            ServiceNotReadyError: it was closed.
+        """
         if self._closed is not None:
             raise ServiceNotReadyError(f"topic {self.name} was closed: {self._closed}")
 
@@ -807,15 +736,8 @@ class Topic:
                 f" {limit.messages:g} times in {limit.period_s:g} s, which is the limit; wait"
             )
 
-    def _demand_kept(self, subscription: AnySubscription) -> None:
-        if self._deleting and subscription.name in self._deleting:
-            raise ServiceNotReadyError(f"subscription {subscription.name!r} is being deleted")
-
     def _terminated(self) -> TopicTerminatedError:
         return TopicTerminatedError(f"topic {self.name} was terminated: it takes nothing more")
-
-    def _note_idle(self) -> None:
-        self.idle_since_s = self._around.clock.monotonic()
 
 
 def _is_paced(gate: Gate | None) -> bool:

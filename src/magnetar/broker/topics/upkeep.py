@@ -73,7 +73,7 @@ async def remove_unused(topic: Topic, now_s: float) -> None:
     for subscription in list(topic.subscriptions.values()):
         # A reader that seeks is away for a moment; its subscription waits for it that long.
         limit_s = expiry_s if subscription.durable else READER_AWAY_S
-        if limit_s and topic.unused_for(subscription, now_s) >= limit_s:
+        if limit_s and topic.subscriptions.unused_for(subscription, now_s) >= limit_s:
             logger.info("topic %s: subscription %s is unused", topic.name, subscription.name)
             await topic.delete_subscription(subscription.name)
 

@@ -21,7 +21,7 @@ from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.facts import AlreadyExistsError
 from magnetar.broker.port import NotAllowedError, SubscriptionNotFoundError
 from magnetar.broker.topics.subscription import Subscription
-from magnetar.broker.topics.topic import AnySubscription
+from magnetar.broker.topics.subscriptions import AnySubscription
 from magnetar.names import TopicName
 
 SUBSCRIPTION = f"{TOPIC}/subscription/{{subscription}}"
