@@ -219,8 +219,12 @@ class Log:
     @property
     def ready(self) -> bool:
         """Whether there is an open ledger with room: `reserve` may be called."""
-        current = self._current
-        return current is not None and not self._is_full(current)
+        current, config = self._current, self._config
+        return (
+            current is not None
+            and current.appended < config.ledger_entries_max
+            and current.bytes < config.ledger_bytes_max
+        )
 
     async def open(self) -> None:
         """Make the log ready. Many calls at once are one.
@@ -248,11 +252,19 @@ class Log:
         """Count what was reserved and stamped; may close the ledger."""
         current = self._current
         assert current is not None, "reserve first"
-        first_ms = publish_first_ms if current.appended == entries else current.first_publish_ms
-        current.first_publish_ms = min(first_ms, publish_first_ms)
+        appended = current.appended
+        if appended == entries or publish_first_ms < current.first_publish_ms:
+            current.first_publish_ms = publish_first_ms
         current.last_publish_ms = max(current.last_publish_ms, publish_last_ms)
         current.bytes += size_bytes
-        self._pending.append((current.ledger, current.appended, self.next_index))
+        self._pending.append((current.ledger, appended, self.next_index))
+        config = self._config
+        if (
+            appended * 2 < config.ledger_entries_max
+            and current.bytes * 2 < config.ledger_bytes_max
+            and self._clock.monotonic() - current.opened_s < config.ledger_age_s_max
+        ):
+            return  # more than half of it is left, which is the usual thing
         left = self._room_left(current)
         if left <= 1 / FETCH_AHEAD and self._next is None:
             self._fetch_ahead()
@@ -261,16 +273,21 @@ class Log:
 
     def committed(self, ledger: int, end_entry: int) -> None:
         """Take note that a ledger is durable up to `end_entry`."""
-        link = self._link(ledger)
+        link = self._current
+        if link is None or link.ledger != ledger:
+            link = self._link(ledger)
         if link is None or end_entry <= link.end:
             return
         link.end = end_entry
         if link is not self._links[-1]:
             self._before = None
         pending = self._pending
-        while pending and pending[0][:2] <= (ledger, end_entry):
-            _, _, self._durable_index = pending.popleft()
-            link.next_index = self._durable_index
+        while pending:
+            place, end, index = pending[0]
+            if place > ledger or (place == ledger and end > end_entry):
+                break
+            pending.popleft()
+            self._durable_index = link.next_index = index
 
     def roll_if_old(self) -> None:
         """Seal the current ledger if it is older than allowed, so that it can be trimmed."""
@@ -477,10 +494,6 @@ class Log:
             1 - link.bytes / config.ledger_bytes_max,
             0 if age >= config.ledger_age_s_max and link.appended else 1,
         )
-
-    def _is_full(self, link: _Link) -> bool:
-        config = self._config
-        return link.appended >= config.ledger_entries_max or link.bytes >= config.ledger_bytes_max
 
     async def _open(self) -> None:
         await self._record_seals()

@@ -21,6 +21,7 @@ import logging
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Protocol, cast
 
 from magnetar.broker.clock import Clock
@@ -37,8 +38,6 @@ from magnetar.broker.port import (
     TopicTerminatedError,
 )
 from magnetar.broker.run import (
-    BROKER_TIME,
-    FIRST_INDEX,
     FLAGS,
     LENGTH,
     PRODUCER,
@@ -59,7 +58,6 @@ from magnetar.broker.topics.rates import Meters
 from magnetar.broker.topics.reports import Awaited, Report, Stored
 from magnetar.broker.topics.rows import (
     CHUNK,
-    I64_PER_ROW,
     Columns,
     Rows,
     Taken,
@@ -167,17 +165,20 @@ class Publisher:
             end = at + 1
             if end < count and slots[end] == slot:
                 end = bisect_right(slots, slot, end)
-            elif run.transactions is None and self._is_plain(producer):
-                # Producers that do not batch, over many topics: most groups are one row. Looking
-                # into the columns once costs a third of making a run of each row.
+            if run.transactions is None and self._is_plain(producer):
+                # Producers that do not batch, over many topics: most groups are a few rows. Looking
+                # into the columns once costs a third of making a run of each group.
                 if columns is None:
                     columns = Columns(run, self._clock.wall_ms())
-                self._store_row(report, columns, at, slot, producer)
+                self._store_some(report, columns, range(at, end), slot, producer)
                 at = end
                 continue
+            if columns is not None:
+                columns.stamp(at)
             self._take(report, Rows(producer, slot, at, run.slice(at, end - at)))
             at = end
         if columns is not None:
+            columns.stamp(count)
             self._entries.value += columns.taken
             self._bytes.value += columns.taken_bytes
         return report
@@ -198,37 +199,53 @@ class Publisher:
             and self.refusal is None
         )
 
-    def _store_row(
-        self, report: Report, columns: Columns, at: int, slot: int, producer: OpenProducer
+    def _store_some(
+        self, report: Report, columns: Columns, rows: range, slot: int, producer: OpenProducer
     ) -> None:
-        """Do for one row what `_store` does for many."""
+        """Do for a few rows what `_store` does for many."""
         inlet = producer.inlet
-        log = inlet.log
+        log, tally = inlet.log, inlet.tally
         assert log is not None
-        messages, size_bytes = columns.messages[at], columns.sizes[at]
-        time_ms, now_ms = columns.times_ms[at], columns.now_ms
-        longs, place = columns.longs, at * I64_PER_ROW
-        longs[place + FIRST_INDEX] = log.next_index
-        longs[place + BROKER_TIME] = now_ms
-        log.next_index += messages
-        if inlet.tally is None:
-            inlet.tally = Tally()
-        inlet.tally.counts[SIZES_FROM + bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
-        ledger, entry = log.reserve(1)
-        report.parts.append(Part(ledger, entry, at, 1, ""))
-        report.stored.append(Stored(producer, len(report.groups), ledger, entry + 1, NO_SEQUENCE))
-        report.groups.append(Group(slot, at, 1, ledger, entry))
+        if tally is None:
+            tally = inlet.tally = Tally()
+        at, count = rows.start, len(rows)
+        index = log.next_index
+        if count == 1:
+            messages, size_bytes = columns.messages[at], columns.sizes[at]
+            first_ms = last_ms = columns.times_ms[at]
+            chunks = 1 if columns.flags[at] & CHUNK else 0
+            tally.counts[SIZES_FROM + bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
+            columns.indexes.append(index)
+            log.next_index = index + messages
+        else:
+            end = rows.stop
+            counts, sizes = columns.messages[at:end], columns.sizes[at:end]
+            times_ms = columns.times_ms[at:end]
+            messages, size_bytes = sum(counts), sum(sizes)
+            first_ms, last_ms = min(times_ms), max(times_ms)
+            chunks = sum(1 for flags in columns.flags[at:end] if flags & CHUNK)
+            tally.sizes(sizes)
+            columns.indexes += accumulate(counts[:-1], initial=index)
+            log.next_index = index + messages
+        ledger, entry = log.reserve(count)
+        report.parts.append(Part(ledger, entry, at, count, ""))
+        group = len(report.groups)
+        report.stored.append(Stored(producer, group, ledger, entry + count, NO_SEQUENCE))
+        report.groups.append(Group(slot, at, count, ledger, entry))
         report.counted.append(producer)
         producer.pending += 1
         producer.messages_in += messages
         producer.bytes_in += size_bytes
-        inlet.count(1, messages, size_bytes, now_ms)
-        if columns.flags[at] & CHUNK:
-            producer.chunks_in += 1
-            inlet.chunks_in += 1
-        columns.taken += 1
+        inlet.entries_in += count
+        inlet.messages_in += messages
+        inlet.bytes_in += size_bytes
+        inlet.last_publish_ms = columns.now_ms
+        if chunks:
+            producer.chunks_in += chunks
+            inlet.chunks_in += chunks
+        columns.taken += count
         columns.taken_bytes += size_bytes
-        log.wrote(1, size_bytes, time_ms, time_ms)
+        log.wrote(count, size_bytes, first_ms, last_ms)
 
     # --- one group ----------------------------------------------------------------------
 
@@ -442,10 +459,7 @@ class Publisher:
         for token in tokens:
             if isinstance(token, Report):
                 reports.append(token)
-                for stored in token.stored:
-                    inlet = stored.producer.inlet
-                    touched[inlet] = touched.get(inlet, 0) + token.groups[stored.group].count
-                    self._settle(token, stored, error)
+                self._settle(token, touched, error)
             elif callable(token):
                 token(error)
         if reports and reports[-1] is self._last:
@@ -460,16 +474,19 @@ class Publisher:
             began_s = (reports[0].began_s + reports[-1].began_s) / 2
             _count_latency(touched, self._clock.monotonic() - began_s)
 
-    def _settle(self, report: Report, stored: Stored, error: Exception | None) -> None:
-        producer, _, ledger, end_entry, highest = stored
-        inlet = producer.inlet
-        if error is not None:
-            self._lose(report, stored, error)
-            return
-        if inlet.log is not None:
-            inlet.log.committed(ledger, end_entry)
-        if highest != NO_SEQUENCE and inlet.sequences is not None:
-            inlet.sequences.stored(producer.name, highest)
+    def _settle(self, report: Report, touched: dict[Inlet, int], error: Exception | None) -> None:
+        groups = report.groups
+        for stored in report.stored:
+            producer, group, ledger, end_entry, highest = stored
+            inlet = producer.inlet
+            touched[inlet] = touched.get(inlet, 0) + groups[group].count
+            if error is not None:
+                self._lose(report, stored, error)
+                continue
+            if inlet.log is not None:
+                inlet.log.committed(ledger, end_entry)
+            if highest != NO_SEQUENCE and inlet.sequences is not None:
+                inlet.sequences.stored(producer.name, highest)
 
     def _lose(self, report: Report, stored: Stored, cause: Exception) -> None:
         """Refuse a group that did not become durable, and what its producer sends after it.

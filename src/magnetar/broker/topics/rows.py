@@ -6,6 +6,8 @@ number_rows: the transaction's number within the topic
 
 from array import array
 from collections.abc import Mapping
+from itertools import chain
+from struct import Struct
 from typing import NamedTuple
 
 from magnetar.broker.entry import EntryFlags, TransactionId
@@ -24,7 +26,7 @@ from magnetar.broker.run import (
 from magnetar.broker.topics.producer import Numbers, OpenProducer
 
 CHUNK = EntryFlags.CHUNK.value
-I64_PER_ROW = ROW_SIZE // 8
+_each_row = Struct(f"{ROW_SIZE}s").iter_unpack
 
 
 class Rows(NamedTuple):
@@ -49,11 +51,12 @@ class Taken(NamedTuple):
 
 
 class Columns:
-    """A run looked into column by column, for groups of one row."""
+    """A run looked into column by column, for many small groups."""
 
     __slots__ = (
+        "_run",
         "flags",
-        "longs",
+        "indexes",
         "messages",
         "now_ms",
         "sizes",
@@ -67,10 +70,21 @@ class Columns:
         self.sizes: list[int] = run.u32(LENGTH).tolist()
         self.times_ms: list[int] = run.i64(PUBLISH_TIME).tolist()
         self.flags: list[int] = run.u32(FLAGS).tolist()
-        self.longs = run.rows.cast("q")
+        self.indexes: list[int] = []
+        """Of the rows that were looked into and are not stamped yet: the last ones."""
         self.now_ms = now_ms
+        self._run = run
         self.taken = 0
         self.taken_bytes = 0
+
+    def stamp(self, end: int) -> None:
+        """Fill in what the topics decided about the last rows before `end`."""
+        count = len(self.indexes)
+        if count:
+            rows = slice(end - count, end)
+            self._run.i64(FIRST_INDEX)[rows] = memoryview(array("q", self.indexes))
+            self._run.i64(BROKER_TIME)[rows] = memoryview(array("q", (self.now_ms,)) * count)
+            self.indexes.clear()
 
 
 def stamped(run: Run, first_index: int, now_ms: int) -> Taken:
@@ -94,10 +108,11 @@ def by_slot(run: Run, slots: list[int]) -> tuple[Run, list[int]]:
     ordered = sorted(slots)
     if ordered == slots:
         return run, slots
-    selected = run.select(sorted(range(run.count), key=slots.__getitem__))
-    # A selection is a copy of rows that cannot be written; the topic has to stamp them.
-    rows = bytearray(selected.rows)
-    return Run(rows, selected.buffer, selected.base, selected.transactions), ordered
+    rows = list(chain.from_iterable(_each_row(run.rows)))
+    order = sorted(range(run.count), key=slots.__getitem__)
+    # The topic has to stamp them: they must be writable.
+    moved = bytearray().join([rows[row] for row in order])
+    return Run(moved, run.buffer, run.base, run.transactions), ordered
 
 
 def transactions_of(run: Run) -> set[TransactionId]:
