@@ -25,10 +25,7 @@ from typing import Protocol
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId, TransactionId
-from magnetar.broker.metadata.chains import Chain
-from magnetar.broker.metadata.partitions import TopicRecord
 from magnetar.broker.metadata.resource_groups import ResourceGroups
-from magnetar.broker.metadata.sequences import load_sequences
 from magnetar.broker.metadata.store import Increment, Store, StoreError
 from magnetar.broker.metadata.transactions import TransactionStore
 from magnetar.broker.metrics import Metrics
@@ -53,17 +50,15 @@ from magnetar.broker.run import Run
 from magnetar.broker.schema.registry import Registry
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers, Recovered
-from magnetar.broker.storage.log import Log
 from magnetar.broker.topics.amendments import Amendments, those_in
 from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
 from magnetar.broker.topics.comings import Comings
 from magnetar.broker.topics.compaction import Opener
 from magnetar.broker.topics.compactor import Compactor
-from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
+from magnetar.broker.topics.loading import Loader
 from magnetar.broker.topics.pacing import Shared
-from magnetar.broker.topics.participation import load_held
 from magnetar.broker.topics.policies import Rules
 from magnetar.broker.topics.publishing import Publisher
 from magnetar.broker.topics.recovered import save_recovered
@@ -71,7 +66,6 @@ from magnetar.broker.topics.schemas import add, admit_consumer, admit_producer, 
 from magnetar.broker.topics.subscriptions import AnySubscription
 from magnetar.broker.topics.surroundings import ProducerNames, Surroundings
 from magnetar.broker.topics.topic import Topic
-from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 from magnetar.broker.topics.trouble import Trouble
 from magnetar.names import NamespaceName, TopicName
 
@@ -138,21 +132,13 @@ class Catalog:
         self._loop = loop
         self._existence = Existence(store, config, clock)
         self._comings = Comings(store, self._existence.is_there, loop)
-        self._transactions = TransactionStore(store)
-        self._with_buffers: set[TopicName] = set()
-        """Topics that may have entries of transactions that are open, or aborted."""
-        self._with_acks: set[int] = set()
-        """Cursors at which transactions may hold acknowledgements."""
         self._topics: dict[TopicName, Topic] = {}
         self._loading: dict[TopicName, asyncio.Task[Topic]] = {}
         self._closing: dict[TopicName, asyncio.Task[None]] = {}
         self._loads = asyncio.Semaphore(LOADS_MAX)
-        self._around: Surroundings | None = None
+        self._loader: Loader | None = None
+        """None: the catalog has not started."""
         self._stopping = False
-        self._flush_first = set[TopicName]()
-        """Topics whose ledgers' ends could not be recorded when they were closed."""
-        self._left: dict[TopicName, Sequences] = {}
-        """What deduplication knew of topics when they were closed and it could not be saved."""
         self._to_shrink: deque[TopicName] = deque()
         self._look_again_s = 0.0
         self.schemas = Registry(store, clock, metrics)
@@ -209,7 +195,7 @@ class Catalog:
         await self._existence.live.remove_all(self._ownership.mine)
         [start] = await self._store.commit([Increment(PRODUCER_NAME_COUNTER)])
         assert start is not None
-        self._around = Surroundings(
+        around = Surroundings(
             config=self._config,
             clock=self._clock,
             loop=self._loop,
@@ -219,10 +205,11 @@ class Catalog:
             quarantined=self._ledgers.stored.quarantined,
             address_of=self._address_of,
             shared=self.shared,
-            transactions=self._transactions,
+            transactions=TransactionStore(self._store),
         )
-        self._with_buffers = await self._transactions.topics_with_buffers()
-        self._with_acks = await self._transactions.cursors_with_acks()
+        loader = Loader(around, self._existence, self.compactor, self._ledgers, self._store)
+        await loader.start()
+        self._loader = loader
         await self._amendments.start()
         self._duties.start(self._loop)
 
@@ -254,8 +241,9 @@ class Catalog:
             StoreError: the metadata could not be written; the next call tries again.
         """
         await self.checkpoints.save_cursors()
+        left = {} if self._loader is None else self._loader.left
         await self.checkpoints.save_sequences(
-            [*((topic.name, topic.inlet.sequences) for topic in self.loaded()), *self._left.items()]
+            [*((topic.name, topic.inlet.sequences) for topic in self.loaded()), *left.items()]
         )
 
     async def _before_recycle(self) -> None:
@@ -500,7 +488,7 @@ class Catalog:
         topic = self._topics.get(name)
         if topic is not None and not topic.closed:
             return topic
-        if self._stopping or self._around is None:
+        if self._stopping or self._loader is None:
             raise ServiceNotReadyError("the broker is starting or stopping")
         if not self._ownership.mine(name):
             raise ServiceNotReadyError(f"topic {name} is served by another process: look it up")
@@ -515,13 +503,14 @@ class Catalog:
         return await asyncio.shield(task)
 
     async def _load_once(self, name: TopicName) -> Topic:
+        assert self._loader is not None
         try:
             async with self._loads:
                 closing = self._closing.get(name)
                 if closing is not None:
                     await asyncio.wait([closing])
                 changes = self._amendments.seen
-                topic = await self._load(name)
+                topic = await self._loader.load(name)
             self._topics[name] = topic
             if changes != self._amendments.seen:
                 # What was read may be the old state, and nobody was there to be told of the new.
@@ -529,44 +518,6 @@ class Catalog:
             return topic
         finally:
             self._loading.pop(name, None)
-
-    async def _load(self, name: TopicName) -> Topic:
-        around = self._around
-        assert around is not None
-        existence = self._existence
-        if not name.persistent:
-            await existence.live.add(name)
-            record = TopicRecord(created_ms=self._clock.wall_ms())
-            own = await existence.said_by(name, None)
-            topic = Topic(around, name, record, await existence.rules_for(name, own), None)
-            topic.own = own
-            return topic
-        found = await existence.partitions.topic(name)
-        if found is None:
-            raise missing(name)
-        own = await existence.said_by(name, found)
-        rules = await existence.rules_for(name, own)
-        if name in self._flush_first:
-            await self._ledgers.flush()
-            self._flush_first.discard(name)
-        log = Log(self._ledgers, Chain(self._store, name), self._config, self._clock)
-        await log.load()
-        topic = Topic(around, name, found, rules, log)
-        topic.own = own
-        topic.compacted = await self.compactor.load(name, log)
-        for subscription in await self.checkpoints.load(topic):
-            topic.subscriptions[subscription.name] = subscription
-        topic.pace()
-        if name in self._with_buffers:
-            topic.take_transactions(
-                await TransactionBuffer.load(name, log, self._transactions, topic.wake)
-            )
-        if self._with_acks:
-            await load_held(topic.readers, self._with_acks, self._transactions, self.checkpoints)
-        if topic.rules.deduplication:
-            left = self._left.pop(name, None)
-            topic.inlet.sequences = left or Sequences(await load_sequences(self._store, name))
-        return topic
 
     # --- closing ------------------------------------------------------------------------
 
@@ -582,65 +533,13 @@ class Catalog:
     async def _close_once(self, topic: Topic, reason: PortError, *, delete: bool) -> None:
         name = topic.name
         try:
-            await topic.close(reason)
-            await self.compactor.stop(topic)
-            if name.persistent:
-                if not delete:
-                    await self._save(topic)
-                self._remember_transactions(topic)
-                self.checkpoints.forget(topic.readers)
-                await self._close_log(topic)
-            else:
-                await self._no_longer_live(name)
-            if delete:
-                await topic.delete_durable()
-                self._left.pop(name, None)
+            assert self._loader is not None
+            await self._loader.unload(topic, reason, delete=delete)
         finally:
             # Whatever went wrong, this object is closed: the next one who asks loads it anew.
             if self._topics.get(name) is topic:
                 del self._topics[name]
             self._closing.pop(name, None)
-
-    def _remember_transactions(self, topic: Topic) -> None:
-        """Note what has to be looked up when a topic is loaded again."""
-        if topic.transactions is not None:
-            self._with_buffers.add(topic.name)
-        for each in topic.readers:
-            cursor = self.checkpoints.cursor_of(each)
-            if cursor is not None and each.held is not None:
-                self._with_acks.add(cursor)
-
-    async def _no_longer_live(self, name: TopicName) -> None:
-        try:
-            await self._existence.live.remove(name)
-        except StoreError as error:
-            logger.warning("topic %s is listed until the next start: %s", name, error)
-
-    async def _save(self, topic: Topic) -> None:
-        """Save what the next one who loads a topic has to know. If that fails, nothing is lost.
-
-        Acknowledgements since the last snapshot may be forgotten: those entries come again.
-        """
-        try:
-            await self.checkpoints.save_cursors(topic.readers)
-        except StoreError:
-            logger.exception("topic %s: entries will be delivered again", topic.name)
-        sequences = topic.inlet.sequences
-        try:
-            await self.checkpoints.save_sequences([(topic.name, sequences)])
-        except StoreError:
-            logger.exception("topic %s: deduplication's state is kept in memory", topic.name)
-            if sequences is not None:
-                self._left[topic.name] = sequences
-
-    async def _close_log(self, topic: Topic) -> None:
-        try:
-            await topic.log.close()
-        except (PortError, StorageError):
-            # Where its ledgers end is not recorded. Whoever loads it next looks into the entry
-            # logs for that, so everything has to be in there first.
-            logger.exception("topic %s: the ends of its ledgers are not recorded", topic.name)
-            self._flush_first.add(topic.name)
 
     # --- policies -----------------------------------------------------------------------
 
