@@ -1,9 +1,11 @@
 """The HTTP server: bounded heads, and a stop that lets go of everything."""
 
 import asyncio
+import contextlib
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse
@@ -190,6 +192,40 @@ async def test_a_host_that_has_most_connections_makes_room_for_another(
     go_on.set()
     for _, each in [*held, (reader, writer)]:
         each.transport.abort()
+    await server.stop()
+
+
+async def test_requests_that_nobody_waits_for_are_not_collected(path: str) -> None:
+    """A client that asks and asks, and reads nothing, holds as much as any other."""
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5_000)
+    held = 0
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(65536):
+            protocols: list[Any] = list(server._state.connections)
+            held = max([held, *(len(each.pipeline) for each in protocols)])
+    assert held <= server_module.PIPELINED_MAX
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    await server.stop()
+    await asyncio.sleep(0.01)
+
+
+async def test_some_requests_may_be_sent_ahead(path: str) -> None:
+    server = HttpServer(hello)
+    await server.start(uds_path=path)
+    count = server_module.PIPELINED_MAX
+    whole = b"".join(
+        b"GET /q%02d HTTP/1.1\r\nHost: localhost\r\n\r\n" % each for each in range(count)
+    )
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(whole)
+    for each in range(count):
+        assert (await reader.readuntil(b"/q%02d" % each)).startswith(b"HTTP/1.1 200")
+    writer.close()
     await server.stop()
 
 

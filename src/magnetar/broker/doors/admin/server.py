@@ -48,6 +48,9 @@ HANDSHAKES_MAX = 256
 """HTTPS connections whose handshake is under way. More wait in the kernel's queue."""
 HANDSHAKES_PER_HOST_MAX = 64
 """... of one host."""
+PIPELINED_MAX = 16
+"""Requests that wait for the answer to an earlier one on the same connection. One read may hold
+thousands, and each becomes many times as large once it is taken apart."""
 STOP_TIMEOUT_S = 5.0
 """How long requests under way may take once the server stops."""
 
@@ -105,6 +108,9 @@ class _Protocol(HttpToolsProtocol):
             self.send_400_response(f"request head of more than {HEAD_BYTES_MAX} bytes")
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= PIPELINED_MAX:
+            # The parser turns this into its own error, and uvicorn answers 400 and closes.
+            raise ValueError(f"more than {PIPELINED_MAX} requests wait for their answers")
         self._head_bytes = 0
         if self._head_timer is None:
             self._await_head()
