@@ -275,6 +275,84 @@ async def test_a_batch_comes_again_without_the_messages_that_are_held(bank: Bank
     await listener.bodies(2)
 
 
+# --- what counts as unacknowledged
+
+
+def unacked(bank: Bank) -> int:
+    """What the subscription counts; its consumers count the same together."""
+    [subscription] = bank.core.catalog._topics[TOPIC].readers
+    counted = sum(each.unacked_messages for each in subscription.consumers.values())
+    assert subscription.delivery is not None
+    assert counted == subscription.delivery.unacked_messages
+    return counted
+
+
+@pytest.mark.parametrize("kind", [SHARED, KEYED])
+@pytest.mark.parametrize("committed", [True, False])
+async def test_who_holds_much_in_a_transaction_goes_on_getting_messages(
+    tmp_path: Path, kind: SubscriptionType, committed: bool
+) -> None:
+    bank = await Bank.on(tmp_path / "data", unacked_messages_per_consumer_max=3)
+    sender, listener = await bank.producer(), await bank.consumer(type=kind)
+    places = await sender.send(*"abcdef")
+    transaction = await bank.begin()
+    await listener.bodies(3)
+    await asyncio.sleep(0.02)
+    assert len(listener.door.bodies) == 3, "the limit"
+    await hold(listener, transaction, *places[:3])
+    await listener.bodies(6)
+    assert unacked(bank) == 3
+    if committed:
+        await bank.commit(transaction)
+        assert unacked(bank) == 3
+        listener.acknowledge(*places[3:])
+    else:
+        await bank.abort(transaction)
+        assert unacked(bank) == 3
+        listener.acknowledge(*places[3:])
+        assert sorted((await listener.bodies(9))[6:]) == ["a", "b", "c"]
+        assert unacked(bank) == 3
+        listener.acknowledge(*places[:3])
+    assert (unacked(bank), backlog(bank)) == (0, 0)
+    await bank.stop()
+
+
+@pytest.mark.parametrize("end", ["commit", "abort", "nack, commit", "nack, abort", "leave, abort"])
+async def test_messages_of_batches_that_are_held_do_not_count_either(bank: Bank, end: str) -> None:
+    sender, listener = await bank.producer(), await bank.consumer(type=SHARED)
+    place = await send_batch(sender, 4)
+    await sender.send("x")
+    await listener.bodies(2)
+    assert unacked(bank) == 5
+    transaction = await bank.begin()
+    for message in (1, 2):
+        wish = Acknowledged(*place, but([message], 4))
+        await listener.consumer.acknowledge_in(transaction, [wish], cumulative=False)
+    assert unacked(bank) == 3
+    if "nack" in end:
+        listener.consumer.redeliver([place], None)
+        await listener.bodies(3)
+        assert unacked(bank) == 3
+    if "leave" in end:
+        await listener.consumer.close()
+        listener = await bank.consumer(type=SHARED)
+        await listener.bodies(2)
+        assert unacked(bank) == 3
+    if "commit" in end:
+        await bank.commit(transaction)
+        await asyncio.sleep(0.02)
+        assert unacked(bank) == 3
+    else:
+        had = len(listener.door.bodies)
+        await bank.abort(transaction)
+        await listener.bodies(had + 1)
+        assert unacked(bank) == 5
+    rest = Acknowledged(*place, but([0, 1, 2, 3], 4))
+    listener.consumer.acknowledge([rest], cumulative=False)
+    assert unacked(bank) == 1
+    await listener.consumer.close()
+
+
 # --- on disk
 
 

@@ -146,8 +146,18 @@ class Delivery:
         """Read from another view of the same log from now on."""
         self._reading.read_from(log)
 
-    def park(self, ledger: int, first: int, count: int) -> None:
-        """Do not send entries: a transaction holds their acknowledgements."""
+    def park(
+        self, ranges: Sequence[tuple[int, int, int]], parts: Sequence[tuple[EntryId, int]]
+    ) -> None:
+        """Do not send entries, nor count them as unacknowledged: a transaction holds them.
+
+        `ranges`: ledger, first, how many. `parts`: so many messages of a batch.
+        """
+
+    def unpark(
+        self, ranges: Sequence[tuple[int, int, int]], parts: Sequence[tuple[EntryId, int]]
+    ) -> None:
+        """Count them again: the transaction is decided. What becomes of them comes then."""
 
     def release(self, ranges: Sequence[tuple[int, int, int]]) -> None:
         """Send entries again that a transaction held, which is aborted. Ledger, first, how many."""

@@ -79,6 +79,8 @@ class Taken(NamedTuple):
     ranges: list[Range]
     parts: list[tuple[EntryId, AckSet]]
     cumulative: Acknowledged | None
+    part_sizes: list[int]
+    """Of each part: how many messages were held."""
 
 
 class HeldAcknowledgements:
@@ -271,12 +273,14 @@ class HeldAcknowledgements:
         for ledger, first, count in ranges:
             self._all.discard(ledger, first, count)
         parts: list[tuple[EntryId, AckSet]] = []
+        part_sizes: list[int] = []
         for at, size, bits in held.parts.values():
             self._drop_part(transaction, at)
             parts.append((at, as_words(~bits & (1 << size) - 1)))
+            part_sizes.append(bits.bit_count())
         if self._cumulative == transaction:
             self._cumulative = None
-        return Taken(ranges, parts, held.cumulative)
+        return Taken(ranges, parts, held.cumulative, part_sizes)
 
     def give_back(self, transaction: TransactionId, acks: HeldAcks) -> None:
         """Hold less again: what `hold` returned could not be written down."""

@@ -128,9 +128,13 @@ class KeyedDelivery(SharedDelivery):
     def _returned(self, ledger: int, first: int, count: int) -> None:
         self._keyed.returned(ledger, first, count)
 
-    def park(self, ledger: int, first: int, count: int) -> None:
-        for entry in range(first, first + count):
-            self._keyed.unwait(ledger, entry)
+    def park(
+        self, ranges: Sequence[tuple[int, int, int]], parts: Sequence[tuple[EntryId, int]]
+    ) -> None:
+        super().park(ranges, parts)
+        for ledger, first, count in ranges:
+            for entry in range(first, first + count):
+                self._keyed.unwait(ledger, entry)
 
     def _hold_back(self, portion: Portion) -> None:
         # Their slots are asked for when the transaction is aborted.

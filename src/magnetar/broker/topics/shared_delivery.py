@@ -21,7 +21,7 @@ from magnetar.broker.topics.dispatch import (
     Slot,
     assign_shared,
 )
-from magnetar.broker.topics.entry_set import runs_of_ones, runs_of_zeros
+from magnetar.broker.topics.entry_set import EntrySet, runs_of_ones, runs_of_zeros
 from magnetar.broker.topics.reading import AGAIN, DUE, Portion, Timer
 from magnetar.broker.topics.redelivery import Replay
 
@@ -39,6 +39,8 @@ class SharedDelivery(Delivery):
         "_due",
         "_due_timer",
         "_due_timer_ms",
+        "_parked",
+        "_parked_parts",
         "_replay",
         "_time",
         "_turn",
@@ -56,6 +58,10 @@ class SharedDelivery(Delivery):
         self._due_timer_ms = 0
         self._turn = 0
         self._blocked = False
+        self._parked = EntrySet()
+        """What transactions hold: nobody is sent it, and it does not count as unacknowledged."""
+        self._parked_parts: dict[EntryId, int] = {}
+        """How many messages of batches they hold."""
 
     # --- consumers
 
@@ -80,6 +86,8 @@ class SharedDelivery(Delivery):
         self._replay.clear()
         self._delayed.clear()
         self._due.clear()
+        self._parked.clear()
+        self._parked_parts.clear()
 
     # --- sending
 
@@ -295,17 +303,32 @@ class SharedDelivery(Delivery):
     def _give_back(self, consumer: OpenConsumer, ledger: int, first: int, count: int) -> None:
         """A consumer has neighbouring entries no longer."""
         consumer.unacked.discard(ledger, first, count)
-        messages = count + sum(self._account.consumption.extras.window(ledger, first, count) or ())
-        parts = self._account.cursor.ack_sets
-        if parts:
-            for entry in range(first, first + count):
-                words = parts.get(EntryId(ledger, entry))
-                if words is not None:
-                    messages -= (
-                        self._account.consumption.extras.get(ledger, entry) + 1 - ones(words)
-                    )
-        self._count_back(consumer, messages)
+        self._count_back(consumer, self._messages(ledger, first, count))
         self._returned(ledger, first, count)
+
+    def _messages(self, ledger: int, first: int, count: int) -> int:
+        """Return how many messages of neighbouring entries count as unacknowledged."""
+        if self._parked.count:
+            parked = self._parked.bits(ledger, first, count)
+            if parked:
+                return sum(
+                    self._messages_of(ledger, first + low, length)
+                    for low, length in runs_of_zeros(parked, count)
+                )
+        return self._messages_of(ledger, first, count)
+
+    def _messages_of(self, ledger: int, first: int, count: int) -> int:
+        extras = self._account.consumption.extras
+        messages = count + sum(extras.window(ledger, first, count) or ())
+        parts = self._account.cursor.ack_sets
+        if parts or self._parked_parts:
+            for entry in range(first, first + count):
+                at = EntryId(ledger, entry)
+                words = parts.get(at)
+                if words is not None:
+                    messages -= extras.get(ledger, entry) + 1 - ones(words)
+                messages -= self._parked_parts.get(at, 0)
+        return messages
 
     def _count_back(self, consumer: OpenConsumer, messages: int) -> None:
         # Sizes of very old batches may be forgotten: never count below 0, and an empty set is 0.
@@ -318,8 +341,40 @@ class SharedDelivery(Delivery):
         for start, length in self._not_held(ledger, first, count):
             self._replay.again(ledger, start, length)
 
-    def park(self, ledger: int, first: int, count: int) -> None:
-        self._replay.ready.discard(ledger, first, count)
+    def park(
+        self, ranges: Sequence[tuple[int, int, int]], parts: Sequence[tuple[EntryId, int]]
+    ) -> None:
+        # Who has them keeps them, because of the order of keys; they do not count, as in Pulsar.
+        for ledger, first, count in ranges:
+            self._replay.ready.discard(ledger, first, count)
+            for consumer in self.consumers.values():
+                for low, length in runs_of_ones(consumer.unacked.bits(ledger, first, count)):
+                    messages = self._messages(ledger, first + low, length)
+                    self._count_back(consumer, messages)
+            self._parked.add(ledger, first, count)
+        for at, messages in parts:
+            self._parked_parts[at] = self._parked_parts.get(at, 0) + messages
+            for consumer in self.consumers.values():
+                if at in consumer.unacked:
+                    self._count_back(consumer, messages)
+
+    def unpark(
+        self, ranges: Sequence[tuple[int, int, int]], parts: Sequence[tuple[EntryId, int]]
+    ) -> None:
+        for ledger, first, count in ranges:
+            parked = self._parked.bits(ledger, first, count)
+            self._parked.discard(ledger, first, count)
+            for consumer in self.consumers.values():
+                mine = consumer.unacked.bits(ledger, first, count) & parked
+                for low, length in runs_of_ones(mine):
+                    self._count_back(consumer, -self._messages(ledger, first + low, length))
+        for at, messages in parts:
+            left = self._parked_parts.pop(at, 0)
+            if left > messages:
+                self._parked_parts[at] = left - messages
+            for consumer in self.consumers.values():
+                if at in consumer.unacked:
+                    self._count_back(consumer, -min(messages, left))
 
     def release(self, ranges: Sequence[tuple[int, int, int]]) -> None:
         for ledger, first, count in ranges:

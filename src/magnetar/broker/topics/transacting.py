@@ -91,9 +91,9 @@ async def acknowledge_in(
         return
     number, acks = held.hold(transaction, entries, wishes, subscription.cursor)
     if subscription.delivery is not None:
-        for ledger, first, count in acks.ranges:
-            subscription.delivery.park(ledger, first, count)
+        subscription.delivery.park(acks.ranges, _sizes(acks))
     await _write(subscription, notebook, transaction, number, acks)
+    subscription.wake()  # somebody may have been blocked
 
 
 async def _write(
@@ -110,6 +110,8 @@ async def _write(
     except BaseException:
         if subscription.held is not None:
             subscription.held.give_back(transaction, acks)
+        if subscription.delivery is not None:
+            subscription.delivery.unpark(acks.ranges, _sizes(acks))
         parts = [(ledger, entry, 1) for ledger, entry, _, _ in acks.parts]
         _send_again(subscription, [*acks.ranges, *parts])
         raise
@@ -136,6 +138,14 @@ async def _wishes(
     return entries, wishes
 
 
+def _sizes(acks: HeldAcks) -> list[tuple[EntryId, int]]:
+    """Return of which batches messages are held, and how many."""
+    return [
+        (EntryId(ledger, entry), as_bits(words).bit_count())
+        for ledger, entry, _, words in acks.parts
+    ]
+
+
 def _demand_there(subscription: Holder, at: EntryId) -> None:
     if not subscription.exists(at):
         raise TransactionConflictError(f"there is no message {at} to acknowledge")
@@ -147,10 +157,13 @@ def settle(subscription: Holder, transaction: TransactionId, *, committed: bool)
     taken = None if held is None else held.take(transaction)
     if taken is None:
         return
+    ranges = [(each.ledger, each.first, each.length) for each in taken.ranges]
+    if subscription.delivery is not None:
+        places = [at for at, _ in taken.parts]
+        subscription.delivery.unpark(ranges, list(zip(places, taken.part_sizes, strict=True)))
     if committed:
         subscription.acknowledge_taken(taken)
         return
-    ranges = [(each.ledger, each.first, each.length) for each in taken.ranges]
     ranges += [(at.ledger, at.entry, 1) for at, _ in taken.parts]
     if taken.cumulative is not None:
         first = subscription.cursor.next_unacknowledged(EARLIEST, subscription.log)
