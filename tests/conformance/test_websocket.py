@@ -200,6 +200,27 @@ def test_topics_of_both_processes_come_over_one_connection(addresses: Addresses)
         assert {content(consumer.receive()).decode() for _ in topics} == set(topics)
 
 
+def test_topics_of_both_processes_that_fit_a_pattern_come_as_they_are_made(
+    addresses: Addresses,
+) -> None:
+    start = f"fits-{uuid.uuid4()}"
+    topics = [f"persistent://public/default/{start}-{number}" for number in range(6)]
+    pattern = f"persistent://public/default/{start}.*"
+    with (
+        Admin(addresses.admin_url) as admin,
+        opened(addresses.admin_url, f"v3/consumer/s?topicsPattern={pattern}") as consumer,
+    ):
+        for topic in topics:  # none was there when the consumer came
+            with opened(addresses.admin_url, f"v2/producer/{path_of(topic)}") as producer:
+                producer.publish(topic.encode())
+        assert {content(consumer.receive()).decode() for _ in topics} == set(topics)
+        admin.delete_topic(topics[0], force=True)
+        with opened(addresses.admin_url, f"v2/producer/{path_of(topics[1])}") as producer:
+            producer.publish(b"still")
+        assert content(consumer.receive()) == b"still"
+        assert topics[0] not in admin.topics("public/default")
+
+
 def test_what_was_answered_outlives_a_kill(restartable: Restartable, topic: str) -> None:
     admin_url = restartable.process.ports.admin_url
     place = path_of(topic)
