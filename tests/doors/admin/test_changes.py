@@ -56,6 +56,19 @@ async def test_a_grant_is_noted_with_what_was_before(ask: Ask, app: AdminApp, no
     assert after["auth_policies"]["namespace_auth"]["anna"] == ["produce"]
 
 
+async def test_grants_on_many_topics_are_noted_with_what_was_asked(
+    ask: Ask, app: AdminApp, notes: Notes
+) -> None:
+    where = "/admin/v2/namespaces/grantPermissionsOnTopics"
+    told = [{"topic": "persistent://here/ns/t", "role": "anna", "actions": ["produce"]}]
+    assert (await ask(app, "POST", where, told, bearer("admin"))).status == 204
+    ((caller, call, status, before, after),) = notes.changes
+    assert (caller.role, call, status, before) == ("admin", f"POST {where}", 204, None)
+    assert after == {"asked": told}
+    assert (await ask(app, "POST", where, told, bearer("producer"))).status == 403
+    assert (len(notes.changes), len(notes.denials)) == (1, 1)
+
+
 async def test_questions_and_mistakes_are_not_noted_as_changes(
     ask: Ask, app: AdminApp, notes: Notes
 ) -> None:

@@ -19,6 +19,9 @@ from magnetar.broker.doors.admin.siblings import CALLER_HEADER
 from magnetar.broker.port import PortError
 from magnetar.names import InvalidNameError
 
+ASKED_MAX = 100
+"""Of permissions on many topics, how many are noted."""
+
 _ADMINISTRATION = frozenset({Right.NAMESPACE, Right.TENANT, Right.SUPERUSER, Right.CONSUME_ALL})
 
 
@@ -27,8 +30,11 @@ def is_change(call: Call, method: str, right: Right) -> bool:
     if method == "GET" or CALLER_HEADER in call.request.headers:
         return False
     whole_namespace = "subscription" in call.parameters and "topic" not in call.parameters
-    of_topics_named_in_it = call.path.endswith("PermissionsOnTopics")
-    return right in _ADMINISTRATION or whole_namespace or of_topics_named_in_it
+    return right in _ADMINISTRATION or whole_namespace or _names_topics_in_its_body(call)
+
+
+def _names_topics_in_its_body(call: Call) -> bool:
+    return call.path.rstrip("/").endswith("PermissionsOnTopics")
 
 
 async def noted(
@@ -39,7 +45,10 @@ async def noted(
     response = await handler(call)
     if response.status_code < 400:
         what = f"{method} {call.target}"
-        audit.changed(call.caller, what, response.status_code, before, await _facts(call))
+        after = await _facts(call)
+        if _names_topics_in_its_body(call):
+            after = {"asked": call.json(list[Any], "permissions")[:ASKED_MAX]}
+        audit.changed(call.caller, what, response.status_code, before, after)
     return response
 
 
