@@ -55,7 +55,7 @@ from magnetar.broker.topics.producer import (
     detached,
 )
 from magnetar.broker.topics.rates import Meters
-from magnetar.broker.topics.reports import Awaited, Report, Stored
+from magnetar.broker.topics.reports import Awaited, Report
 from magnetar.broker.topics.rows import (
     CHUNK,
     Columns,
@@ -229,8 +229,7 @@ class Publisher:
             log.next_index = index + messages
         ledger, entry = log.reserve(count)
         report.parts.append(Part(ledger, entry, at, count, ""))
-        group = len(report.groups)
-        report.stored.append(Stored(producer, group, ledger, entry + count, NO_SEQUENCE))
+        report.stored.append(len(report.groups))
         report.groups.append(Group(slot, at, count, ledger, entry))
         report.counted.append(producer)
         producer.pending += 1
@@ -400,7 +399,11 @@ class Publisher:
         # The journal names the producer only where reading it back may raise its sequence id.
         name = "" if highest == NO_SEQUENCE else producer.name
         report.parts.append(Part(ledger, entry, first_row, count, name))
-        report.stored.append(Stored(producer, len(report.groups), ledger, entry + count, highest))
+        report.stored.append(len(report.groups))
+        if highest != NO_SEQUENCE:
+            if report.highest is None:
+                report.highest = {}
+            report.highest[len(report.groups)] = highest
         report.groups.append(Group(slot, first_row, count, ledger, entry))
         self._count(report, producer)
         return count, taken.size_bytes, taken.publish_first_ms, taken.publish_last_ms
@@ -475,38 +478,40 @@ class Publisher:
             _count_latency(touched, self._clock.monotonic() - began_s)
 
     def _settle(self, report: Report, touched: dict[Inlet, int], error: Exception | None) -> None:
-        groups = report.groups
-        for stored in report.stored:
-            producer, group, ledger, end_entry, highest = stored
+        groups, producers, highest = report.groups, report.counted, report.highest
+        for number in report.stored:
+            producer = producers[number]
             inlet = producer.inlet
-            touched[inlet] = touched.get(inlet, 0) + groups[group].count
+            _, _, count, ledger, first_entry, _ = groups[number]
+            touched[inlet] = touched.get(inlet, 0) + count
             if error is not None:
-                self._lose(report, stored, error)
+                self._lose(report, number, error)
                 continue
             if inlet.log is not None:
-                inlet.log.committed(ledger, end_entry)
-            if highest != NO_SEQUENCE and inlet.sequences is not None:
-                inlet.sequences.stored(producer.name, highest)
+                inlet.log.committed(ledger, first_entry + count)
+            if highest is not None and number in highest and inlet.sequences is not None:
+                inlet.sequences.stored(producer.name, highest[number])
 
-    def _lose(self, report: Report, stored: Stored, cause: Exception) -> None:
+    def _lose(self, report: Report, number: int, cause: Exception) -> None:
         """Refuse a group that did not become durable, and what its producer sends after it.
 
         Whatever was appended behind it fails in the same commit, so that its entry ids can be
         given out again, by the same ledger or the next.
         """
-        producer, inlet = stored.producer, stored.producer.inlet
+        producer = report.counted[number]
+        inlet = producer.inlet
         error = PersistenceError(f"the entry could not be made durable: {cause}")
-        self._take_back(report, stored)
-        report.fail(stored, error)
+        self._take_back(report, number)
+        report.fail(number, error)
         if inlet.sequences is not None:
             inlet.sequences.failed(producer.name)
         if producer.refusal is None:
             producer.refusal = error
             self._loop.call_soon(producer.end, error)
 
-    def _take_back(self, report: Report, stored: Stored) -> None:
+    def _take_back(self, report: Report, number: int) -> None:
         """Count what was thought stored as refused, not as received."""
-        group, producer = report.groups[stored.group], stored.producer
+        group, producer = report.groups[number], report.counted[number]
         lost = report.run.slice(group.first_row, group.count)
         sizes = lost.u32(LENGTH).tolist()
         producer.take_back(

@@ -1,6 +1,6 @@
 """What becomes of the rows of one run, until their door is told.
 
-    Rows of one producer ──▶ a group in a Report ──append──▶ Stored ──commit──▶ done(run, groups)
+    Rows of one producer ──▶ a group in a Report ──append──▶ stored ──commit──▶ done(run, groups)
                               │ duplicate of what is on its way: Awaited
                               └ nothing to store: `behind` the report that is on its way
 
@@ -17,16 +17,6 @@ from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.producer import NOT_STORED, OpenProducer
 
 logger = logging.getLogger(__name__)
-
-
-class Stored(NamedTuple):
-    """A part of a record that is on its way to the disk."""
-
-    producer: OpenProducer
-    group: int
-    ledger: int
-    end_entry: int
-    highest: int
 
 
 class Awaited(NamedTuple):
@@ -48,6 +38,7 @@ class Report:
         "counted",
         "done",
         "groups",
+        "highest",
         "parts",
         "run",
         "stored",
@@ -59,19 +50,20 @@ class Report:
         self.done = done
         self.groups: list[Group] = []
         self.parts: list[Part] = []
-        self.stored: list[Stored] = []
+        self.stored: list[int] = []
+        """Numbers of the groups that are on their way to the disk."""
+        self.highest: dict[int, int] | None = None
+        """Highest sequence ids of those of them that are watched for duplicates."""
         self.awaited: list[Awaited] | None = None
         self.counted: list[OpenProducer] = []
         """One entry per group: whose it is."""
         self.behind: list[Report] | None = None
         """Reports that have nothing to store themselves and wait their turn."""
 
-    def fail(self, stored: Stored, error: PortError) -> None:
+    def fail(self, number: int, error: PortError) -> None:
         """Turn a group that was thought stored into a refused one."""
-        group = self.groups[stored.group]
-        self.groups[stored.group] = group._replace(
-            ledger=NOT_STORED, first_entry=NOT_STORED, error=error
-        )
+        group = self.groups[number]
+        self.groups[number] = group._replace(ledger=NOT_STORED, first_entry=NOT_STORED, error=error)
 
     def send(self) -> None:
         """Tell the door, then those that wait behind."""

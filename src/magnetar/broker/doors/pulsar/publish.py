@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 
 from magnetar.broker.access.rights import Demand
 from magnetar.broker.config import KIB, BrokerConfig
@@ -49,6 +50,9 @@ PACED_WAIT_S = 0.02
 
 CLOSED_IDS_MAX = 1_000
 """Producer ids closed by the broker whose late SENDs are dropped in silence."""
+
+
+_count_of = attrgetter("count")
 
 
 class Endpoint:
@@ -404,7 +408,7 @@ class Producers:
         """Send receipts and errors for some rows, in their order."""
         try:
             self._answer(run, groups)
-            flight.left -= sum(group.count for group in groups)
+            flight.left -= sum(map(_count_of, groups))
             if flight.left <= 0:
                 self._landed(flight)
             else:
@@ -414,10 +418,13 @@ class Producers:
             self._line.abort()
 
     def _answer(self, run: Run, groups: Sequence[Group]) -> None:
+        if self._gone:
+            return
         stored: list[Group] = []
+        endpoints, closed = self._by_slot, Phase.CLOSED
         for group in groups:
-            endpoint = self._by_slot[group.slot]
-            if self._gone or endpoint is None or endpoint.phase is Phase.CLOSED:
+            endpoint = endpoints[group.slot]
+            if endpoint is None or endpoint.phase is closed:
                 continue
             if group.error is None and not endpoint.behind:
                 stored.append(group)

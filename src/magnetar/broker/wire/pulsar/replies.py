@@ -85,6 +85,21 @@ def encode_receipts(producer_ids: Sequence[int], run: Run, groups: Sequence[Grou
             _stretch(receipts, producer, count, ledger_id, entry_id, lowest[first])
             continue
         ledger = encode_varint(ledger_id)
+        if count == 1 and ledger_id >= 0 and lowest[first] == highest[first]:
+            # Without batches, over many topics: most groups are one row.
+            sequence, entry = encode_varint(lowest[first]), encode_varint(entry_id)
+            size = len(producer) + len(sequence) + len(ledger) + len(entry) + 6
+            receipts += (
+                _RECEIPT_HEADS[size],
+                producer,
+                b"\x10",
+                sequence,
+                _ID_HEADS[len(ledger) + len(entry)],
+                ledger,
+                b"\x10",
+                entry,
+            )
+            continue
         start = producer + b"\x10"
         # The contents without the ids: 08 producer 10, then 1a n 08 ledger 10.
         fixed = len(producer) + len(ledger) + 6
