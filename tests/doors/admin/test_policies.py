@@ -138,7 +138,7 @@ BAD: dict[str, list[tuple[Any, int]]] = {
     "anti_affinity_group": [("", 412), (5, 400)],
 }
 COUNTS_GOOD: list[Any] = [0, 5]
-COUNTS_BAD: list[tuple[Any, int]] = [(-2, 412), (2**63, 412), ("5", 400), (1.5, 400), ({}, 400)]
+COUNTS_BAD: list[tuple[Any, int]] = [(-2, 412), (2**63, 412), ("five", 400), (1.5, 400), ({}, 400)]
 
 
 async def is_unset(ask: Any, app: AdminApp, path: str, policy: Policy) -> bool:
@@ -348,6 +348,16 @@ async def test_a_refusal_is_in_the_words_that_scripts_compare(
 ) -> None:
     answer = await ask(app, "POST", path, value)
     assert (answer.status, answer.reason) == (412, reason)
+
+
+async def test_a_number_may_be_in_quotes(ask: Any, app: AdminApp) -> None:
+    assert (await ask(app, "POST", f"{NS}/maxProducersPerTopic", "5")).status == 204
+    assert (await ask(app, "GET", f"{NS}/maxProducersPerTopic")).json == 5
+    for wrong in ("-5", "5 ", "0x5", ""):
+        answer = await ask(app, "POST", f"{NS}/maxProducersPerTopic", wrong)
+        assert answer.status in {400, 412}, wrong
+    assert (await ask(app, "GET", f"{NS}/maxProducersPerTopic")).json == 5
+    assert (await ask(app, "POST", f"{NS}/deduplication", "1")).status == 400
 
 
 async def test_the_kind_of_topics_that_are_not_made_is_of_no_consequence(
