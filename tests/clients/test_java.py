@@ -26,16 +26,18 @@ def jars(name: str) -> Path:
 def program(name: str, lib: Path) -> tuple[Path, str]:
     """Return the folder of a compiled program, and its class path."""
     source = next((HERE / "java").rglob(f"{name}.java"))
-    compiling = ["javac", "-nowarn", "-d", ".", "-cp", f"{lib}/*", str(source)]
-    folder = prepare(f"java-{name}", [source], [compiling])
+    beside = sorted(source.parent.glob("*.java"))
+    compiling = ["javac", "-nowarn", "-d", ".", "-cp", f"{lib}/*", *map(str, beside)]
+    folder = prepare(f"java-{name}", beside, [compiling])
     return folder, f"{folder}:{lib}/*"
 
 
 @pytest.mark.timeout(900)
-def test_the_java_client_finds_nothing_wrong(broker: BrokerProcess) -> None:
-    folder, classes = program("Script", jars("client"))
+@pytest.mark.parametrize("name", ["Script", "Further"])
+def test_the_java_client_finds_nothing_wrong(broker: BrokerProcess, name: str) -> None:
+    folder, classes = program(name, jars("client"))
     addresses = [broker.ports.url, broker.ports.admin_url]
-    assert not run([*JVM, "-cp", classes, "Script", *addresses], folder)
+    assert not run([*JVM, "-cp", classes, name, *addresses], folder)
 
 
 @pytest.mark.timeout(900)

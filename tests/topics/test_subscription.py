@@ -109,6 +109,41 @@ async def test_slots_that_no_sticky_consumer_declared_wait_for_one_that_does() -
     assert second.door.ids == [high]
 
 
+async def test_an_exclusive_consumer_of_some_keys_gets_those_and_the_others_are_done() -> None:
+    stage = Stage()
+    work = await stage.subscription()
+    entries = [stage.publish(1, key_hash=each)[0] for each in (5, 500, 6, 700, 7, 800)]
+    low = KeyShared([(0, 99)], sticky=True)
+    with pytest.raises(ConsumerAssignError):
+        stage.join(work, EXCLUSIVE, key_shared=KeyShared([(0, 99), (50, 60)], sticky=True))
+    reader = stage.join(work, EXCLUSIVE, permits=2, key_shared=low)
+    await stage.settle()
+    assert reader.door.ids == [entries[0], entries[2]]
+    reader.ack(entries[0], entries[2])
+    reader.consumer.flow(9)
+    await stage.settle()
+    assert reader.door.ids == [entries[0], entries[2], entries[4]]
+    reader.ack(entries[4])
+    assert work.cursor.mark_delete == entries[5]
+    await reader.consumer.close()
+    stage.publish(1, key_hash=900)
+    everything = stage.join(work, EXCLUSIVE, permits=9)
+    await stage.settle()
+    assert len(everything.door.ids) == 1, "the next consumer wants all keys"
+
+
+@pytest.mark.parametrize("wanted", [KeyShared(), KeyShared([(0, 99)]), KeyShared(sticky=True)])
+async def test_without_sticky_ranges_an_exclusive_consumer_gets_everything(
+    wanted: KeyShared,
+) -> None:
+    stage = Stage()
+    work = await stage.subscription()
+    entries = [stage.publish(1, key_hash=each)[0] for each in (5, 500)]
+    reader = stage.join(work, EXCLUSIVE, permits=9, key_shared=wanted)
+    await stage.settle()
+    assert reader.door.ids == entries
+
+
 @pytest.mark.parametrize("kind", WITH_COUNTS)
 async def test_a_compacted_read_needs_an_order(kind: SubscriptionType) -> None:
     stage = Stage()

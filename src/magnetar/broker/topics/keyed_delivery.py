@@ -101,7 +101,7 @@ class KeyedDelivery(SharedDelivery):
             return 0
         rows = self._within_rate(portion, rows)
         keyed, (ledger, first) = self._keyed, portion.at
-        by_row = _slots_of(portion.run)
+        by_row = slots_of(portion.run)
         state = KeyedState(
             self.owners,
             {slot.consumer: slot.permits for slot in slots},
@@ -139,7 +139,7 @@ class KeyedDelivery(SharedDelivery):
     def _hold_back(self, portion: Portion) -> None:
         # Their slots are asked for when the transaction is aborted.
         (ledger, first), left = portion.at, set(portion.rows)
-        for row, slot in enumerate(_slots_of(portion.run)):
+        for row, slot in enumerate(slots_of(portion.run)):
             at = EntryId(ledger, first + row)
             if row not in left and not self._account.cursor.is_acknowledged(at):
                 self._keyed.remember(*at, slot)
@@ -161,7 +161,8 @@ def _room_left(slots: Sequence[Slot], assignments: Sequence[Assignment]) -> bool
     return any(slot.permits > used.get(slot.consumer, 0) for slot in slots)
 
 
-def _slots_of(run: Run) -> list[int]:
+def slots_of(run: Run) -> list[int]:
+    """Return the slot of each entry."""
     flags = run.u32(FLAGS).tolist()
     hashes = run.u32(KEY_HASH).tolist()
     if all(each & _KEYED for each in set(flags)):

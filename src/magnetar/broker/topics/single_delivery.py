@@ -7,6 +7,9 @@
     the view is replaced  go on in the log, where nothing that was deleted can be missed;
                           in the new view, if the log is trimmed there
 
+    of some keys only     the others count as acknowledged when they are read: a reader that shares
+                          a topic with others by ranges of keys (as in Pulsar, on Exclusive)
+
 Nothing is kept per entry: what the consumer has not acknowledged is what lies between the
 cursor and the read position. A change of the active consumer on Failover takes a second,
 in which the acknowledgements of the one before still arrive (as in Pulsar).
@@ -18,11 +21,13 @@ from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.port import SubscriptionType
 from magnetar.broker.run import FIRST_INDEX, MESSAGES
 from magnetar.broker.topics.consumer import OpenConsumer
-from magnetar.broker.topics.delivery import Account, Delivery, fitting
+from magnetar.broker.topics.delivery import Account, Delivery, fitting, neighbours
 from magnetar.broker.topics.dispatch import (
     Candidate,
+    Owners,
     active_consumer,
 )
+from magnetar.broker.topics.keyed_delivery import slots_of
 from magnetar.broker.topics.reading import Portion, Timer
 from magnetar.broker.topics.surviving import PAST, End, Surviving
 
@@ -37,6 +42,7 @@ class SingleDelivery(Delivery):
         "_active",
         "_failover",
         "_index",
+        "_keys",
         "_partition",
         "_surviving",
         "_take_over_timer",
@@ -58,11 +64,17 @@ class SingleDelivery(Delivery):
         self._index: int | None = None
         """How many messages lie before the next entry of the view that is not looked at yet, and
         is not acknowledged either; None: it is not known."""
+        self._keys: Owners | None = None
+        """Set while the consumer wants only what has some keys."""
 
     @property
     def active(self) -> OpenConsumer | None:
         """The consumer that is served."""
         return self._active
+
+    def deliver_only(self, keys: Owners | None) -> None:
+        """Deliver from now on only what somebody here owns; None: everything."""
+        self._keys = keys
 
     def join(self, consumer: OpenConsumer) -> None:
         super().join(consumer)
@@ -193,6 +205,8 @@ class SingleDelivery(Delivery):
     def _send_in_order(self, consumer: OpenConsumer, portion: Portion) -> None:
         (ledger, first), rows = portion.at, portion.rows
         self.read_position = EntryId(ledger, first + portion.run.count)
+        if self._keys is not None:
+            rows = self._wanted(self._keys, portion)
         if not rows:
             return
         slower = self._within_rate(portion, rows)
@@ -201,6 +215,15 @@ class SingleDelivery(Delivery):
             self.read_position = EntryId(ledger, first + rows[count])
             rows = rows[:count]
         self._send(consumer, portion, rows, messages)
+
+    def _wanted(self, keys: Owners, portion: Portion) -> list[int]:
+        """Return the rows whose keys are wanted; the others count as acknowledged."""
+        (ledger, first), slots = portion.at, slots_of(portion.run)
+        wanted = {row for row in portion.rows if keys.owner(slots[row]) is not None}
+        others = [row for row in portion.rows if row not in wanted]
+        for row, count in neighbours(others):
+            self._account.pass_over(ledger, first + row, portion.counts[row : row + count])
+        return sorted(wanted)
 
     def _elect(self) -> bool:
         """Choose who is served; True: that changed, and everybody knows or will."""

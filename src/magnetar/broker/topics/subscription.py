@@ -71,6 +71,14 @@ RETURN_TIMEOUT_S = 60.0
 _NO_KEY_SHARED = KeyShared()
 
 
+def _wants_keys(kind: SubscriptionType, request: SubscribeRequest | None) -> bool:
+    """Whether the one consumer of a subscription wants only what has some keys."""
+    if kind is not SubscriptionType.EXCLUSIVE or request is None:
+        return False
+    wanted = request.key_shared
+    return wanted is not None and wanted.sticky and bool(wanted.ranges)
+
+
 class Home(Protocol):
     """The topic, as its subscriptions see it."""
 
@@ -255,6 +263,8 @@ class Subscription(Passing):
         delivery.join(consumer)
         if owners is not None and isinstance(delivery, KeyedDelivery):
             delivery.change_owners(owners)
+        elif isinstance(delivery, SingleDelivery):
+            delivery.deliver_only(owners)
         self.wake()
         return consumer
 
@@ -320,9 +330,9 @@ class Subscription(Passing):
                 )
 
     def _owners_with(self, number: int | None, request: SubscribeRequest | None) -> Owners | None:
-        """Return who owns which slot once a consumer joined; None: this is no Key_Shared."""
+        """Return who owns which slot once a consumer joined; None: all get, or one gets, all."""
         kind = self.type if request is None else request.type
-        if kind is not SubscriptionType.KEY_SHARED:
+        if kind is not SubscriptionType.KEY_SHARED and not _wants_keys(kind, request):
             return None
         everybody = [(each.number, each.request) for each in self.consumers.values()]
         if number is not None and request is not None:
@@ -351,7 +361,7 @@ class Subscription(Passing):
         self.type, self.key_shared = request.type, options
         if request.type is SubscriptionType.SHARED:
             self.delivery = SharedDelivery(self, self._spill)
-        elif owners is not None:
+        elif owners is not None and request.type is SubscriptionType.KEY_SHARED:
             self.delivery = KeyedDelivery(
                 self, self._spill, owners, allow_out_of_order=options.allow_out_of_order
             )

@@ -142,9 +142,7 @@ public class Script {
     }
 
     public static void main(String[] arguments) throws Exception {
-        client = PulsarClient.builder().serviceUrl(arguments[0]).enableTransaction(true)
-            .operationTimeout(20, TimeUnit.SECONDS).build();
-        admin = PulsarAdmin.builder().serviceHttpUrl(arguments[1]).build();
+        open(arguments);
         messages();
         subscriptions();
         contents();
@@ -152,6 +150,16 @@ public class Script {
         places();
         transactions();
         administration();
+        finish();
+    }
+
+    static void open(String[] arguments) throws Exception {
+        client = PulsarClient.builder().serviceUrl(arguments[0]).enableTransaction(true)
+            .operationTimeout(20, TimeUnit.SECONDS).build();
+        admin = PulsarAdmin.builder().serviceHttpUrl(arguments[1]).build();
+    }
+
+    static void finish() throws Exception {
         ExecutorService workers = Executors.newFixedThreadPool(8);
         Map<String, Future<String>> results = new TreeMap<>();
         checks.forEach((sentence, check) -> results.put(sentence, workers.submit(() -> {
@@ -160,7 +168,7 @@ public class Script {
                 return "";
             } catch (Throwable error) {
                 StackTraceElement where = Arrays.stream(error.getStackTrace())
-                    .filter(each -> each.getClassName().startsWith("Script")).reduce((a, b) -> b)
+                    .filter(each -> each.getClassName().matches("(Script|Further).*")).reduce((a, b) -> b)
                     .orElse(null);
                 return String.valueOf(error).replace('\n', ' ') + " at " + where;
             }

@@ -24,6 +24,7 @@ from magnetar.broker.clock import iso_time
 from magnetar.broker.doors.admin.call import Call
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.routes import Right, Route
+from magnetar.broker.doors.admin.spelling import Spelled
 from magnetar.broker.doors.admin.subscriptions import SUBSCRIPTION, subscription_of
 from magnetar.broker.doors.admin.topics import TOPIC, one_topic, refuse_partitioned
 from magnetar.broker.entry import BodyFormat, EntryId
@@ -52,6 +53,7 @@ TIME_MS_MAX = 253_402_300_799_999
 """The end of the year 9999: what comes after has no ISO form."""
 POSITION_MAX = 2**31 - 1
 _BROKER_ENTRY = "X-Pulsar-Broker-Entry-METADATA"
+_PROPERTIES = Spelled(b"X-Pulsar-PROPERTY")
 
 
 async def peek(call: Call) -> Response:
@@ -223,7 +225,10 @@ def as_pulsar(entry: StoredEntry, partition: int) -> Response:
     if batch:
         headers["X-Pulsar-num-batch-message"] = str(metadata.num_messages_in_batch)
         headers["X-Pulsar-batch-size"] = str(len(contents))
-    return Response(contents, headers=headers, media_type="application/octet-stream")
+    answer = Response(contents, headers=headers, media_type="application/octet-stream")
+    if metadata.properties:
+        answer.raw_headers.append((_PROPERTIES, _properties(metadata).encode("ascii")))
+    return answer
 
 
 def _contents(metadata: MessageMetadata, payload: memoryview, found: list[Message]) -> bytes:
@@ -267,8 +272,6 @@ def _headers(metadata: MessageMetadata) -> dict[str, str]:
         ).lower()
     if metadata.encryption_keys:
         headers["X-Pulsar-Is-Encrypted"] = "true"
-    if metadata.properties:
-        headers["X-Pulsar-PROPERTY"] = _properties(metadata)
     return headers
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from magnetar.broker.access.caller import CALLER, Caller
 from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.spelling import Spelled
 
 CALLS_MAX = 64
 """Calls under way at once from one process; more wait. Each holds one connection."""
@@ -86,7 +87,7 @@ class Exchange:
     # What the parser calls.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name if name.islower() else Spelled(name), value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
