@@ -171,7 +171,14 @@ def test_two_routes_for_one_call_are_a_mistake() -> None:
     ],
 )
 def test_a_path_says_which_topic_it_is_about(path: str, topic: str | None) -> None:
-    assert topic_of(path) == (TopicName.parse(topic) if topic else None)
+    for method in ("GET", "HEAD"):
+        assert topic_of(method, path) == (TopicName.parse(topic) if topic else None)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_topic_may_have_the_name_of_the_list_of_topics(method: str) -> None:
+    path = "/admin/v2/persistent/a/b/partitioned"
+    assert topic_of(method, path) == TopicName.parse("persistent://a/b/partitioned")
 
 
 def test_somebody_has_said_who_may_make_each_call() -> None:

@@ -29,6 +29,15 @@ async def test_a_topic_is_created_listed_and_deleted(
     assert (await ask(front, "GET", f"{A}/{domain}/public/default")).json == []
 
 
+async def test_topics_named_like_calls_are_topics(ask: Any, any_number: Processes) -> None:
+    for namespace in ("public/default", "public/functions"):  # with two, they have two owners
+        for name in ("partitioned", "stats", "partitions"):
+            path = f"{A}/persistent/{namespace}/{name}"
+            assert (await ask(any_number.front, "PUT", path)).status == 204
+            assert (await ask(any_number.front, "GET", f"{path}/stats")).status == 200
+            assert (await ask(any_number.front, "DELETE", path)).status == 204
+
+
 async def test_every_process_lists_the_non_persistent_topics_of_all(
     ask: Any, two: Processes
 ) -> None:

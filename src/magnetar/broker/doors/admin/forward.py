@@ -118,7 +118,7 @@ class Forward:
         query = scope["query_string"].decode("ascii")
         target = f"{path}?{query}" if query else path
         headers = [*passed_on(scope["headers"]), _who(scope)]
-        topic = topic_of(path)
+        topic = topic_of(method, path)
         count = len(self._siblings)
         candidates = range(count) if topic is None else [owner_of(str(topic), count)]
         down: SiblingDownError | None = None

@@ -234,8 +234,8 @@ def decode_segment(segment: str) -> str:
         raise Refusal(400, f"the path segment {segment[:200]!r} is not UTF-8") from None
 
 
-def topic_of(raw_path: str) -> TopicName | None:
-    """Return the topic that a path is about, which says whose call it is; None: no single one.
+def topic_of(method: str, raw_path: str) -> TopicName | None:
+    """Return the topic that a call is about, which says whose call it is; None: no single one.
 
     Only the broker process that owns a topic knows it. A name that is none is left to
     whoever answers the call.
@@ -245,8 +245,8 @@ def topic_of(raw_path: str) -> TopicName | None:
         return None
     if segments[2] not in {domain.value for domain in Domain}:
         return None
-    if len(segments) == 6 and segments[5] == "partitioned":
-        return None  # the list of the namespace's partitioned topics
+    if len(segments) == 6 and segments[5] == "partitioned" and method in {"GET", "HEAD"}:
+        return None  # the list of the namespace's partitioned topics, or else a topic's name
     domain, tenant, namespace, topic = segments[2:6]
     try:
         return TopicName.parse(
