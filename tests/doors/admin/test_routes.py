@@ -139,7 +139,7 @@ def test_no_path_does_worse_than_a_refusal(path: str) -> None:
     statuses = {400, 404, 405}
     try:
         find("GET", path)
-        topic_of(path)
+        topic_of("GET", path)
     except Refusal as refusal:
         statuses.remove(refusal.status)
 
