@@ -1,12 +1,21 @@
 """The guard: a web page of another site reaches loopback, but gets no answer there."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from magnetar.broker.doors.admin.guard import BODY_BYTES_MAX, Guard, read_body, without_port
+from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.guard import (
+    BODY_BYTES_MAX,
+    SMALL_BODY_BYTES_MAX,
+    Bodies,
+    Guard,
+    read_body,
+    without_port,
+)
 
 
 class Door:
@@ -163,3 +172,35 @@ async def test_a_body_that_is_too_long_without_saying_so_is_cut_off() -> None:
 )
 def test_the_port_is_cut_off_a_host(host: str, name: str) -> None:
     assert without_port(host) == name
+
+
+async def test_large_bodies_that_stop_half_way_are_bounded_together() -> None:
+    """And whoever has little to say is heard all the same."""
+    bodies, stalled = Bodies(4 * BODY_BYTES_MAX), asyncio.Event()
+
+    def sender(size: int, *, stalls: bool) -> Receive:
+        parts = [b"x" * min(65536, size - at) for at in range(0, size, 65536)]
+
+        async def receive() -> Message:
+            if parts:
+                await asyncio.sleep(0)
+                more = stalls or len(parts) > 1
+                return {"type": "http.request", "body": parts.pop(), "more_body": more}
+            await stalled.wait()
+            return {"type": "http.disconnect"}
+
+        return receive
+
+    attempts = [
+        asyncio.create_task(bodies.read(sender(BODY_BYTES_MAX, stalls=True))) for _ in range(100)
+    ]
+    await asyncio.sleep(0.1)
+    refused = [each for each in attempts if each.done()]
+    assert len(refused) >= 90
+    assert bodies.bytes <= 4 * BODY_BYTES_MAX + 100 * SMALL_BODY_BYTES_MAX
+    assert await bodies.read(sender(20_000, stalls=False)) == b"x" * 20_000
+    stalled.set()
+    told = await asyncio.gather(*attempts, return_exceptions=True)
+    assert {each.status for each in told if isinstance(each, Refusal)} == {400, 503}
+    assert bodies.bytes == 0
+    assert len(await bodies.read(sender(BODY_BYTES_MAX, stalls=False))) == BODY_BYTES_MAX

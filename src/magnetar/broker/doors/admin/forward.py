@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from magnetar.broker.doors.admin.errors import Refusal, reason, refused
 from magnetar.broker.doors.admin.exposition import CONTENT_TYPE, merged
-from magnetar.broker.doors.admin.guard import Guard, read_body
+from magnetar.broker.doors.admin.guard import Bodies, Guard
 from magnetar.broker.doors.admin.routes import ADMIN, topic_of
 from magnetar.broker.doors.admin.server import CERTIFICATE, CONNECTIONS_MAX, HttpServer
 from magnetar.broker.doors.admin.siblings import (
@@ -61,6 +61,7 @@ class Forward:
     def __init__(self, siblings: Siblings) -> None:
         self._siblings = siblings
         self._scrape = asyncio.Lock()
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -114,7 +115,7 @@ class Forward:
         self, stack: AsyncExitStack, method: str, path: str, scope: Scope, receive: Receive
     ) -> Response:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await read_body(receive)
+            body = await self._bodies.read(receive)
         query = scope["query_string"].decode("ascii")
         target = f"{path}?{query}" if query else path
         headers = [*passed_on(scope["headers"]), _who(scope)]

@@ -19,6 +19,12 @@ from magnetar.broker.doors.admin.errors import Refusal, refused
 BODY_BYTES_MAX = 1024 * 1024
 """Of one request. The largest legal body, a namespace with all its policies, has a few KiB."""
 
+BODIES_BYTES_MAX = 64 * 1024 * 1024
+"""Of all requests that are being received."""
+
+SMALL_BODY_BYTES_MAX = 64 * 1024
+"""Bodies up to this size are taken even then: nearly all are smaller."""
+
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -110,13 +116,38 @@ async def read_body(receive: Receive) -> bytes:
     Raises:
         Refusal: 413, it is longer than BODY_BYTES_MAX; 400, the client left in the middle.
     """
-    collected = bytearray()
-    while True:
-        message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refusal(400, "the connection ended before the body did")
-        collected += message.get("body", b"")
-        if len(collected) > BODY_BYTES_MAX:
-            raise Refusal(413, f"a body of more than {BODY_BYTES_MAX} bytes")
-        if not message.get("more_body", False):
-            return bytes(collected)
+    return await Bodies().read(receive)
+
+
+class Bodies:
+    """The bodies that are on their way, of callers of whom nobody knows yet who they are."""
+
+    def __init__(self, bytes_max: int = BODIES_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self.bytes = 0
+        """Of all of them, as far as they have come."""
+
+    async def read(self, receive: Receive) -> bytes:
+        """Collect one, within what there is room for. Small ones are always taken.
+
+        Raises:
+            Refusal: 413, it is longer than BODY_BYTES_MAX; 400, the client left in the middle; 503,
+                too much is on its way.
+        """
+        collected = bytearray()
+        try:
+            while True:
+                message: Message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(400, "the connection ended before the body did")
+                part = message.get("body", b"")
+                collected += part
+                self.bytes += len(part)
+                if len(collected) > BODY_BYTES_MAX:
+                    raise Refusal(413, f"a body of more than {BODY_BYTES_MAX} bytes")
+                if self.bytes > self._bytes_max and len(collected) > SMALL_BODY_BYTES_MAX:
+                    raise Refusal(503, "too many large bodies are on their way; try again later")
+                if not message.get("more_body", False):
+                    return bytes(collected)
+        finally:
+            self.bytes -= len(collected)
