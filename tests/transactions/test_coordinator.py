@@ -159,6 +159,27 @@ async def test_one_coordinator_has_only_so_many(
     await bank.begin()
 
 
+async def test_many_that_open_at_once_are_counted_once_and_none_is_let_by(
+    bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A count reads a key of each; one for each who asks would be all of them, many times over."""
+    monkeypatch.setattr(module, "OPEN_MAX", 30)
+    store, counts = bank.coordinator.store, 0
+    count = store.count
+
+    async def counted(coordinator: int) -> int:
+        nonlocal counts
+        counts += 1
+        await asyncio.sleep(0.01)
+        return await count(coordinator)
+
+    monkeypatch.setattr(store, "count", counted)
+    begun = await asyncio.gather(*(bank.begin() for _ in range(200)), return_exceptions=True)
+    refused = [each for each in begun if isinstance(each, TooManyRequestsError)]
+    assert len(refused) == 200 - 30
+    assert counts == 1
+
+
 async def test_what_is_over_leaves_nothing_behind(bank: Bank) -> None:
     sender, listener = await bank.producer(), await bank.consumer(type=SubscriptionType.SHARED)
     places = await sender.send("a", "b")

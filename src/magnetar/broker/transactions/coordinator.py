@@ -100,6 +100,7 @@ class Coordinator:
         self._settles = asyncio.Semaphore(SETTLES_MAX)
         self._finishing: dict[TransactionId, asyncio.Task[None]] = {}
         self._outcomes: dict[TransactionId, bool] = {}
+        self._counting: dict[int, asyncio.Task[None]] = {}
         self._counts: dict[int, tuple[float, int]] = {}
         self._changed: set[TransactionId] = set()
         """Of those that fall to this process: to be looked at."""
@@ -215,15 +216,27 @@ class Coordinator:
         Raises:
             TooManyRequestsError: there are too many.
         """
-        now_s = self._clock.monotonic()
-        counted_s, count = self._counts.get(coordinator, (now_s - COUNT_AGE_S, 0))
-        if now_s - counted_s >= COUNT_AGE_S:
-            counted_s, count = now_s, await self.store.count(coordinator)
+        known = self._counts.get(coordinator)
+        if known is None or self._clock.monotonic() - known[0] >= COUNT_AGE_S:
+            # Once for all who wait: it reads the keys of all, and a thousand may ask at a time.
+            counting = self._counting.get(coordinator)
+            if counting is None:
+                counting = self._loop.create_task(self._count(coordinator))
+                self._counting[coordinator] = counting
+            await asyncio.shield(counting)
+        counted_s, count = self._counts[coordinator]
         self._counts[coordinator] = (counted_s, count + 1)
         if count >= OPEN_MAX:
             raise TooManyRequestsError(
                 f"coordinator {coordinator} has {OPEN_MAX} open transactions; end some, or wait"
             )
+
+    async def _count(self, coordinator: int) -> None:
+        try:
+            count = await self.store.count(coordinator)
+            self._counts[coordinator] = (self._clock.monotonic(), count)
+        finally:
+            del self._counting[coordinator]
 
     # --- deciding and finishing
 
