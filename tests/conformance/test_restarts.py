@@ -102,8 +102,8 @@ def test_everything_is_as_it_was_before(restartable: Restartable, how: str) -> N
         numbering.send(b"%d" % number, sequence_id=number)
     assert take(client.create_reader(ONCE, EARLIEST), 4) == texts(range(1, 5))
     waiting = client.subscribe(DELAYED, "s", consumer_type=Type.Shared)
-    assert take(waiting, 1) == ["0.2"]
-    assert take(waiting, 1) == ["4"]
+    # In either order: on a busy machine both are due before the broker is back.
+    assert sorted(take(waiting, 2), key=float) == ["0.2", "4"]
     assert time.time() - sent >= 3.9
 
 
