@@ -251,7 +251,7 @@ async def test_it_is_noticed_if_what_failed_counts_as_being_on_its_way(
 async def test_it_is_noticed_if_a_producer_may_go_on_after_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Publisher, "_refusal", lambda _publisher, _producer: None)
+    monkeypatch.setattr(Publisher, "refusal_for", lambda _publisher, _producer: None)
     assert await any_fails(fail_and_resend)
 
 

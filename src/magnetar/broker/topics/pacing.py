@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from magnetar.broker.topics.figures import Rate
 from magnetar.broker.topics.gate import Gate
 from magnetar.broker.topics.policies import Rules
-from magnetar.broker.topics.producer import Inlet
+from magnetar.broker.topics.producer import Inlet, OpenProducer
 from magnetar.broker.topics.rates import Limit, Meter, Meters, Turnstile
 
 Time = Callable[[], float]
@@ -136,3 +136,11 @@ def asks_nothing(rules: Rules, shared: Shared) -> bool:
         or shared.publish(rules)
         or shared.dispatch(rules)
     )
+
+
+def pace(meters: Meters, producer: OpenProducer, messages: int, size_bytes: int) -> None:
+    """Count what was taken, and keep its producer waiting if that was too much."""
+    meters.take(messages, size_bytes)
+    debt_s = meters.debt_s()
+    if debt_s > 0 and producer.throttle is not None:
+        producer.throttle(debt_s)

@@ -19,13 +19,11 @@ No object per entry anywhere; a handful per run.
 import asyncio
 import logging
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Protocol, cast
 
 from magnetar.broker.clock import Clock
-from magnetar.broker.entry import TransactionId
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import (
     Group,
@@ -46,15 +44,14 @@ from magnetar.broker.run import (
 from magnetar.broker.storage.record import Part
 from magnetar.broker.topics.deduplication import NO_SEQUENCE, Judgement, Sequences
 from magnetar.broker.topics.gate import Gate
+from magnetar.broker.topics.holding import Holding
+from magnetar.broker.topics.pacing import pace
 from magnetar.broker.topics.producer import (
     NOT_STORED,
     AppendLog,
-    Held,
     Inlet,
     OpenProducer,
-    detached,
 )
-from magnetar.broker.topics.rates import Meters
 from magnetar.broker.topics.reports import Awaited, Report
 from magnetar.broker.topics.rows import (
     CHUNK,
@@ -64,7 +61,6 @@ from magnetar.broker.topics.rows import (
     by_slot,
     number_rows,
     stamped,
-    stretches,
     transactions_of,
 )
 from magnetar.broker.topics.tally import SIZE_BOUNDS_BYTES, SIZES_FROM, Tally, latency_bucket
@@ -96,9 +92,7 @@ class Publisher:
         self._ledgers = ledgers
         self._clock = clock
         self._loop = loop
-        self._held_bytes_max = held_bytes_max
-        self._held_bytes = 0
-        self._clear_callbacks: list[Callable[[], None]] = []
+        self._holding = Holding(self, ledgers, loop, held_bytes_max)
         self._last: Report | None = None
         self._soon: list[Report] = []
         self.refusal: PortError | None = None
@@ -115,7 +109,7 @@ class Publisher:
         metrics.gauge(
             "magnetar_publish_held_bytes",
             "Bytes of entries that wait for a ledger to be opened.",
-            lambda: self._held_bytes,
+            lambda: self._holding.bytes,
         )
 
     # --- from the doors -----------------------------------------------------------------
@@ -137,18 +131,18 @@ class Publisher:
         else:
             report = self._take_mixed(*by_slot(run, slots), producers, done)
         self._runs.value += 1
-        self._send_off(report)
+        self.send_off(report)
         return not self.congested
 
     @property
     def congested(self) -> bool:
         """Whether doors should stop reading until `call_when_clear` calls."""
-        return self._ledgers.congested or self._held_bytes > self._held_bytes_max
+        return self._ledgers.congested or self._holding.bytes > self._holding.bytes_max
 
     def call_when_clear(self, callback: Callable[[], None]) -> None:
         """Call once, soon, when publishing may go on."""
-        if self._held_bytes > self._held_bytes_max:
-            self._clear_callbacks.append(callback)
+        if self._holding.bytes > self._holding.bytes_max:
+            self._holding.when_clear.append(callback)
         else:
             self._ledgers.call_when_clear(callback)
 
@@ -254,14 +248,14 @@ class Publisher:
         inlet = producer.inlet
         if inlet.held and not producer.closed:
             # Also what will be refused: it is reported behind what its producer sent before.
-            self._hold(rows, report.done)
+            self._holding.hold(rows, report.done)
             return
-        refusal = self._refusal(producer)
+        refusal = self.refusal_for(producer)
         if producer.closed and refusal is None:
             refusal = ServiceNotReadyError(f"producer {producer.name!r} is closed")
         log = inlet.log
         if refusal is not None:
-            self._refuse(report, rows, refusal)
+            self.refuse(report, rows, refusal)
         elif log is None:
             self._hand_out(report, rows)
         elif (
@@ -269,11 +263,12 @@ class Publisher:
             and not inlet.held
             and (rows.run.transactions is None or number_rows(rows.run, inlet.transactions))
         ):
-            self._admit(report, rows, log)
+            self.admit(report, rows, log)
         else:
-            self._hold(rows, report.done)
+            self._holding.hold(rows, report.done)
 
-    def _refusal(self, producer: OpenProducer) -> PortError | None:
+    def refusal_for(self, producer: OpenProducer) -> PortError | None:
+        """Return why nothing of a producer may be stored now; None: it may."""
         if producer.refusal is not None:
             return producer.refusal
         if not producer.ready:
@@ -284,7 +279,8 @@ class Publisher:
             return producer.inlet.refusal
         return None if producer.inlet.log is None else self.refusal
 
-    def _refuse(self, report: Report, rows: Rows, error: PortError) -> None:
+    def refuse(self, report: Report, rows: Rows, error: PortError) -> None:
+        """Refuse rows, and what their producer sends after them."""
         producer, slot, first_row, run = rows
         self._refused.value += run.count
         report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED, error))
@@ -310,7 +306,7 @@ class Publisher:
         inlet = producer.inlet
         if run.transactions is not None and transactions_of(run):
             error = NotAllowedError("a topic that keeps nothing takes part in no transaction")
-            self._refuse(report, rows, error)
+            self.refuse(report, rows, error)
             return
         now_ms = self._clock.wall_ms()
         self._count_in(stamped(run, inlet.messages_in, now_ms), producer, now_ms)
@@ -319,7 +315,7 @@ class Publisher:
         report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED))
         self._count(report, producer)
 
-    def _admit(self, report: Report, rows: Rows, log: AppendLog) -> None:
+    def admit(self, report: Report, rows: Rows, log: AppendLog) -> None:
         """Give rows their entry ids, apart from those that are stored already."""
         inlet = rows.producer.inlet
         if inlet.sequences is None and inlet.gate is None:
@@ -346,7 +342,7 @@ class Publisher:
                 rows if whole else Rows(producer, slot, first_row + first, run.slice(first, count))
             )
             if error is not None:
-                self._refuse(report, piece, error)
+                self.refuse(report, piece, error)
             else:
                 yield piece
 
@@ -418,7 +414,7 @@ class Publisher:
             producer.chunks_in += chunks
             inlet.chunks_in += chunks
         if inlet.gate is not None and inlet.gate.meters is not None:
-            _pace(inlet.gate.meters, producer, messages, size_bytes)
+            pace(inlet.gate.meters, producer, messages, size_bytes)
         self._entries.value += entries
         self._bytes.value += size_bytes
 
@@ -426,7 +422,7 @@ class Publisher:
         producer.pending += 1
         report.counted.append(producer)
 
-    def _send_off(self, report: Report) -> None:
+    def send_off(self, report: Report) -> None:
         """Append what there is to append; report the rest behind what is on its way."""
         if report.parts:
             report.began_s = self._clock.monotonic()
@@ -526,119 +522,6 @@ class Publisher:
         self._bytes.value -= sum(sizes)
         self._refused.value += group.count
 
-    # --- topics without an open ledger --------------------------------------------------
-
-    def _hold(self, rows: Rows, done: PublishDone) -> None:
-        """Keep a copy of rows until the log has a ledger for them."""
-        producer, slot, _, run = rows
-        inlet = producer.inlet
-        copy = detached(run)
-        size_bytes = len(copy.rows) + len(copy.buffer)
-        if inlet.held is None:
-            inlet.held = deque()
-        inlet.held.append(Held(copy, producer, slot, done, size_bytes))
-        self._held_bytes += size_bytes
-        if inlet.gate is not None and inlet.gate.meters is not None:
-            _pace(inlet.gate.meters, producer, run.message_count(), run.body_bytes())
-        producer.pending += 1
-        if inlet.opening is None:
-            inlet.opening = self._loop.create_task(self._open(inlet))
-
-    async def _open(self, inlet: Inlet) -> None:
-        """Open a ledger for a topic and append what was held for it."""
-        reason = "the broker is stopping"
-        try:
-            # A topic that was closed meanwhile must not open a ledger any more.
-            while inlet.held and inlet.log is not None and inlet.refusal is None:
-                if not inlet.log.ready:
-                    await inlet.log.open()
-                before = len(inlet.held)
-                if inlet.held[0].run.transactions is not None:
-                    await self._join(inlet)
-                self._append_held(inlet)
-                if inlet.held and len(inlet.held) == before and not inlet.log.ready:
-                    reason = "a new ledger was closed before anything could be written"
-                    break
-        except PortError as error:
-            reason = str(error)
-        except Exception as error:  # whatever it was: those who wait have to be told
-            logger.exception("a ledger could not be opened")
-            reason = str(error)
-        finally:
-            if inlet.held and inlet.refusal is None:
-                reason = f"no ledger could be opened: {reason}"
-                self.on_failure(reason)
-            self._refuse_held(inlet, inlet.refusal or PersistenceError(reason))
-            inlet.opening = None
-            inlet.held = None
-            self._release_held()
-
-    def _append_held(self, inlet: Inlet) -> None:
-        held, log = inlet.held, inlet.log
-        while held and log is not None and log.ready:
-            run, refusal = held[0].run, held[0].error
-            if (
-                refusal is None
-                and run.transactions is not None
-                and not number_rows(run, inlet.transactions)
-            ):
-                return  # it has to join first
-            rows, report = self._next_held(held)
-            refusal = self._refusal(rows.producer) or refusal
-            if refusal is not None:
-                self._refuse(report, rows, refusal)
-            else:
-                self._admit(report, rows, log)
-            self._send_off(report)
-
-    async def _join(self, inlet: Inlet) -> None:
-        """Let a topic take part in the transactions of what is held first.
-
-        Rows of transactions in which it cannot are refused, the others are not.
-        """
-        held = inlet.held
-        assert held
-        head = held[0]
-        # Those of the others too: they are written down in the same commit.
-        wanted = set[TransactionId]().union(*(transactions_of(each.run) for each in held))
-        failed: Mapping[TransactionId, PortError]
-        if inlet.join is None:
-            failed = dict.fromkeys(wanted, NotAllowedError("no transactions on this topic"))
-        else:
-            failed = await inlet.join(wanted)
-        if not failed:
-            return
-        held.popleft()
-        pieces = [
-            head._replace(run=piece, size_bytes=0, error=error)
-            for piece, error in stretches(head.run, failed)
-        ]
-        pieces[0] = pieces[0]._replace(size_bytes=head.size_bytes)
-        head.producer.pending += len(pieces) - 1
-        held.extendleft(reversed(pieces))
-
-    def _refuse_held(self, inlet: Inlet, error: PortError) -> None:
-        while inlet.held:
-            rows, report = self._next_held(inlet.held)
-            self._refuse(report, rows, error)
-            self._send_off(report)
-
-    def _next_held(self, held: deque[Held]) -> tuple[Rows, Report]:
-        run, producer, slot, done, size_bytes, _ = held.popleft()
-        self._held_bytes -= size_bytes
-        producer.pending -= 1  # counted again with the report
-        gate = producer.inlet.gate
-        if gate is not None and gate.meters is not None:
-            gate.meters.take(-run.message_count(), -run.body_bytes())  # measured again, too
-        return Rows(producer, slot, 0, run), Report(run, done)
-
-    def _release_held(self) -> None:
-        """Let the doors read on once half of what may be held is free."""
-        if self._clear_callbacks and self._held_bytes <= self._held_bytes_max // 2:
-            callbacks, self._clear_callbacks = self._clear_callbacks, []
-            for callback in callbacks:
-                self._ledgers.call_when_clear(callback)
-
 
 def _count_latency(entries: Mapping[Inlet, int], took_s: float) -> None:
     """Count entries per topic that took so long to be durable."""
@@ -646,14 +529,6 @@ def _count_latency(entries: Mapping[Inlet, int], took_s: float) -> None:
     for inlet, count in entries.items():
         if inlet.tally is not None:
             inlet.tally.wrote(count, took_s, bucket)
-
-
-def _pace(meters: Meters, producer: OpenProducer, messages: int, size_bytes: int) -> None:
-    """Count what was taken, and keep its producer waiting if that was too much."""
-    meters.take(messages, size_bytes)
-    debt_s = meters.debt_s()
-    if debt_s > 0 and producer.throttle is not None:
-        producer.throttle(debt_s)
 
 
 def _ignore(reason: str) -> None:
