@@ -1,6 +1,7 @@
 """Who gets which entry, for each type of subscription."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from magnetar.broker.topics.dispatch import (
     SLOTS,
     Candidate,
+    Halves,
     HashRing,
     KeyedState,
     RangeOverlapError,
@@ -139,6 +141,26 @@ def test_no_slot_moves_between_consumers_that_stay(names: list[str]) -> None:
 def test_twins_of_one_name_share() -> None:
     ring = HashRing([(1, "same"), (2, "same")])
     assert len({ring.owner(slot) for slot in range(0, SLOTS, 50)}) == 2
+
+
+def test_who_joins_halves_the_longest_range() -> None:
+    assert Halves([]).owner(5) is None
+    assert Halves([]).ranges() == {}
+    assert Halves([7]).ranges() == {7: [(0, SLOTS - 1)]}
+    assert Halves([7, 8]).ranges() == {8: [(0, 32_767)], 7: [(32_768, SLOTS - 1)]}
+    three = Halves([7, 8, 9])
+    assert three.ranges() == {9: [(0, 16_383)], 8: [(16_384, 32_767)], 7: [(32_768, SLOTS - 1)]}
+    for slot, owner in ((0, 9), (16_383, 9), (16_384, 8), (32_768, 7), (SLOTS - 1, 7)):
+        assert three.owner(slot) == owner
+
+
+@given(st.integers(1, 300))
+def test_halves_cover_every_slot_once(count: int) -> None:
+    ranges = sorted(each for mine in Halves(range(count)).ranges().values() for each in mine)
+    assert len(ranges) == count
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == SLOTS - 1
+    assert all(end + 1 == start for (_, end), (start, _) in pairwise(ranges))
 
 
 def test_sticky_consumers_get_what_they_declared_and_nothing_else() -> None:

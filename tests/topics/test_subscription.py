@@ -109,6 +109,29 @@ async def test_slots_that_no_sticky_consumer_declared_wait_for_one_that_does() -
     assert second.door.ids == [high]
 
 
+async def test_without_consistent_hashing_keys_go_to_halves_and_keep_their_order() -> None:
+    stage = Stage(settings={"key_shared_consistent_hashing": False})
+    work = await stage.subscription()
+    entries = [stage.publish(1, key_hash=each)[0] for each in (5, 40_000, 5, 40_000)]
+    first = stage.join(work, KEY_SHARED, "same", permits=9)
+    second = stage.join(work, KEY_SHARED, "same", permits=9)
+    await stage.settle()
+    assert (first.door.ids, second.door.ids) == (
+        [entries[1], entries[3]], [entries[0], entries[2]],
+    )  # fmt: skip
+    third = stage.join(work, KEY_SHARED, "same", permits=9)
+    more = stage.publish(1, key_hash=5)
+    await stage.settle()
+    assert third.door.ids == [], "what came before is not acknowledged yet"
+    second.ack(entries[0], entries[2])
+    await stage.settle()
+    assert third.door.ids == more
+    await second.consumer.close()
+    last = stage.publish(1, key_hash=20_000)
+    await stage.settle()
+    assert third.door.ids + first.door.ids == [*more, *last, entries[1], entries[3]]
+
+
 async def test_an_exclusive_consumer_of_some_keys_gets_those_and_the_others_are_done() -> None:
     stage = Stage()
     work = await stage.subscription()

@@ -6,7 +6,8 @@
 
 The slot of an entry is its key hash modulo 65,536, and 1 instead of 0 (Pulsar reserves 0).
 Who owns a slot is told by a `HashRing` (automatic split, consistent hashing with 100 points
-for each consumer) or by `StickyRanges` (each consumer names its own).
+for each consumer), by `Halves` (automatic split, where that is switched off) or by
+`StickyRanges` (each consumer names its own).
 
 Permits count messages. A batch is never split, so its last entry may drive permits below 0.
 Consumers are numbers here: their owner gave them out.
@@ -25,6 +26,7 @@ from typing import NamedTuple, Protocol
 SLOTS = 65_536
 POINTS_PER_CONSUMER = 100
 """More points split the slots more evenly; 100 is Pulsar's number."""
+_SPLIT_MIN = 2
 CHUNK_ENTRIES_MAX = 64
 """Shared: at most this many neighbours go to one consumer before it is the next one's turn."""
 
@@ -202,6 +204,43 @@ class HashRing:
                 mine.append((start, point))
             start = point + 1
         return found
+
+
+class Halves:
+    """Automatic split: who joins takes the lower half of the longest range there is.
+
+    With few keys and few consumers it is known beforehand who gets which, whatever the names.
+    When somebody leaves, the others have what they would have had without him.
+    """
+
+    __slots__ = ("_ends", "_owners")
+
+    def __init__(self, consumers: Iterable[int]) -> None:
+        """Take everybody, in the order in which they joined."""
+        self._ends: list[int] = []
+        """The last slot of each range."""
+        self._owners: list[int] = []
+        for number in consumers:
+            if not self._ends:
+                self._ends, self._owners = [SLOTS - 1], [number]
+                continue
+            starts = [0, *(end + 1 for end in self._ends[:-1])]
+            lengths = [end - start + 1 for start, end in zip(starts, self._ends, strict=True)]
+            longest = lengths.index(max(lengths))
+            if lengths[longest] < _SPLIT_MIN:
+                break  # more consumers than slots: those who come now wait
+            self._ends.insert(longest, starts[longest] + lengths[longest] // 2 - 1)
+            self._owners.insert(longest, number)
+
+    def owner(self, slot: int) -> int | None:
+        """Return the consumer that owns a slot; None without consumers."""
+        return self._owners[bisect_left(self._ends, slot)] if self._ends else None
+
+    def ranges(self) -> dict[int, list[tuple[int, int]]]:
+        """Return the slots of each consumer as inclusive ranges."""
+        starts = [0, *(end + 1 for end in self._ends[:-1])]
+        each = zip(self._owners, starts, self._ends, strict=True)
+        return {owner: [(start, end)] for owner, start, end in each} if self._ends else {}
 
 
 class StickyRanges:

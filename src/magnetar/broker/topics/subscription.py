@@ -41,7 +41,13 @@ from magnetar.broker.topics.consumption import Consumption
 from magnetar.broker.topics.cursor import UNKNOWN, Cursor
 from magnetar.broker.topics.delayed import Spill
 from magnetar.broker.topics.delivery import Delivery
-from magnetar.broker.topics.dispatch import HashRing, Owners, RangeOverlapError, StickyRanges
+from magnetar.broker.topics.dispatch import (
+    Halves,
+    HashRing,
+    Owners,
+    RangeOverlapError,
+    StickyRanges,
+)
 from magnetar.broker.topics.figures import TYPE_NAMES
 from magnetar.broker.topics.held_acks import HeldAcknowledgements
 from magnetar.broker.topics.keyed_delivery import KeyedDelivery
@@ -339,6 +345,8 @@ class Subscription(Passing):
             everybody.append((number, request))
         options = self.key_shared if request is None else request.key_shared or _NO_KEY_SHARED
         if not options.sticky:
+            if not self.ground.config.key_shared_consistent_hashing:
+                return Halves(sorted(number for number, _ in everybody))
             return HashRing((number, each.consumer_name) for number, each in everybody)
         try:
             return StickyRanges(
