@@ -119,7 +119,7 @@ class BrokerConfig:
     failover_delay_s: float = live(1.0, 0, 60)
     """A new active consumer of a Failover subscription waits so long for the old one to settle."""
     key_shared_consistent_hashing: bool = True
-    """Key_Shared: keys go to points on a ring; off: to halves of ranges, in the order of joining."""
+    """Key_Shared: keys go to points on a ring; off: to halves of ranges, as consumers come."""
     delayed_entries_in_memory_max: int = setting(2_000_000, 1_000, 1_000_000_000)
     """Beyond this the farthest delayed entries wait in a file; they are 24 bytes each."""
     expiry_interval_s: float = setting(5.0, 0.05, 3_600)
