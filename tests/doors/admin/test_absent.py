@@ -52,6 +52,16 @@ async def test_what_pulsar_has_only_where_it_is_switched_on_is_answered_as_if_it
     assert (answer.status, answer.reason.endswith("not enabled in this broker")) == (status, True)
 
 
+async def test_what_is_no_policy_is_not_taken_for_a_bundle(ask: Any, one: Processes) -> None:
+    for method in ("GET", "POST", "PUT"):
+        answer = await ask(one.front, method, f"{NAMESPACE}/nonsense", 5)
+        assert (answer.status, "no policy" in answer.reason) == (404, True), method
+    answer = await ask(one.front, "DELETE", f"{NAMESPACE}/nonsense")
+    assert (answer.status, "no policy" in answer.reason) == (412, True)
+    bundle = await ask(one.front, "POST", f"{NAMESPACE}/0x00000000_0x40000000", 5)
+    assert bundle.status == 405
+
+
 @pytest.mark.parametrize(
     "path",
     ["/", "/admin/v2/proxy-stats/connections", "/admin/v3/nonsense", f"{TOPIC}/nonsense",

@@ -30,7 +30,7 @@ async def test_a_topic_is_created_listed_and_deleted(
 
 
 async def test_topics_named_like_calls_are_topics(ask: Any, any_number: Processes) -> None:
-    for namespace in ("public/default", "public/functions"):  # with two, they have two owners
+    for namespace in ("public/default", "public/functions"):  # with two processes, both own some
         for name in ("partitioned", "stats", "partitions"):
             path = f"{A}/persistent/{namespace}/{name}"
             assert (await ask(any_number.front, "PUT", path)).status == 204

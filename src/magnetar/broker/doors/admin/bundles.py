@@ -78,6 +78,8 @@ class Bundles:
         known = self.names
         if text.lower() not in known:
             shown = ", ".join(known[:8])
+            if not text.lower().startswith("0x"):
+                raise Refusal(412, f"{text[:100]!r} is no policy, and no bundle; those are {shown}")
             raise Refusal(412, f"there is no bundle {text[:100]!r}; there are {shown}")
         return text.lower()
 

@@ -144,6 +144,8 @@ class Routes(Generic[HandlerT]):
                 f"there is no {raw_path[:200]}; paths start with {ADMIN}/, /lookup/v2/ or /ws/v2/,"
                 f" and {ADMIN}/openapi.json lists them",
             )
+        if found is None and _is_no_word_of_namespaces(segments):
+            raise Refusal(404, f"a namespace has no policy, and no call, named {segments[5][:100]}")
         if found is None:
             allowed = ", ".join(sorted(node.methods))
             raise Refusal(405, f"{method} is not possible here, only {allowed}", allow=allowed)
@@ -173,6 +175,12 @@ class Routes(Generic[HandlerT]):
             if found is not None and (second[0] is None or method in found.methods):
                 return found, [segments[index], *values]
         return second
+
+
+def _is_no_word_of_namespaces(segments: list[str]) -> bool:
+    """Whether a path ends in what would be a bundle of a namespace, if it looked like one."""
+    about_namespace = segments[:3] == ["admin", "v2", "namespaces"] and len(segments) == 6
+    return about_namespace and not segments[5].lower().startswith("0x")
 
 
 def demand_of(match: Match[HandlerT]) -> Demand:
