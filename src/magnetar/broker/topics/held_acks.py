@@ -124,6 +124,14 @@ class HeldAcknowledgements:
             return EARLIEST
         return EntryId(held.ledger, held.entry - 1 if any(held.ack_set) else held.entry)
 
+    def everything(self) -> tuple[list[Range], list[tuple[EntryId, int]]]:
+        """Return all entries that are held one by one, and of which batches how many messages."""
+        parts = [
+            (at, sum(bits.bit_count() for bits in each.values()))
+            for at, each in self._parts.items()
+        ]
+        return list(self._all.ranges()), parts
+
     # --- what must not be sent
 
     def bits(self, ledger: int, first: int, count: int) -> int:

@@ -86,8 +86,6 @@ class SharedDelivery(Delivery):
         self._replay.clear()
         self._delayed.clear()
         self._due.clear()
-        self._parked.clear()
-        self._parked_parts.clear()
 
     # --- sending
 

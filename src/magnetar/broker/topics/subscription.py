@@ -377,6 +377,8 @@ class Subscription(Passing):
             self.delivery = SingleDelivery(
                 self, request.type, str(self.topic.base), self.topic.partition
             )
+        if self.held is not None:
+            self.delivery.park(*self.held.everything())
         return self.delivery
 
     # --- the compacted view ---------------------------------------------------------------
