@@ -282,3 +282,63 @@ def test_any_mix_of_frames_makes_the_rows_that_they_make_alone(seed: int) -> Non
     alone = [each for each in one_by_one(frames) if isinstance(each, tuple) and len(each) == 2]
     assert [each for each in in_order if each not in alone] == []
     assert sorted(map(repr, seen(frames))) == sorted(map(repr, one_by_one(frames)))
+
+
+def all_of(data: bytes) -> list[Any]:
+    """Everything that walks of a read say, until it is at its end or refused."""
+    view, start, said = memoryview(data), 0, list[Any]()
+    while True:
+        try:
+            taken = walk(view, start, len(view), SLOTS)
+        except FrameError as error:
+            return [*said, str(error)]
+        run, command = taken.run, taken.command
+        said.append([tuple(row) for row in run.envelopes()] if run is not None else None)
+        said.append([each._replace(ids=list(each.ids)) for each in taken.acks])
+        said.append([None if command is None else command.SerializeToString(), *taken[2:5]])
+        said.append(taken[6:])
+        start = taken.consumed
+        if not taken.more:
+            return said
+
+
+def rechecked(frame: bytearray) -> bytes:
+    """The frame with the checksum that it has now."""
+    command_end = 8 + int.from_bytes(frame[4:8])
+    if frame[command_end : command_end + 2] == b"\x0e\x01":
+        body_at = command_end + 6
+        frame[body_at - 4 : body_at] = crc32c(bytes(frame[body_at:])).to_bytes(4)
+    return bytes(frame)
+
+
+def test_damage_is_found_in_a_stretch_as_it_is_frame_by_frame(
+    monkeypatch: pytest.MonkeyPatch, stretches: list[int]
+) -> None:
+    random = Random(7)
+    for _ in range(1_500):
+        first = random.choice([0, 100, 120, 16_000, 16_370, 2_097_140])
+        also: dict[str, Any] = random.choice(
+            [{}, {"partition_key": "k"}, {"num_messages_in_batch": 5}]
+        )
+        frames = [send(first + number, bytes(number % 6), **also) for number in range(30)]
+        for _ in range(random.randrange(4)):
+            place = random.randrange(len(frames))
+            frame = bytearray(frames[place])
+            at = random.randrange(len(frame))
+            frame[at] = random.choice(
+                [0, 1, 0x7F, 0x80, 0xFF, 0x10, 0x18, 0x0A, 0x20, 0x30, frame[at] ^ 2]
+            )
+            if random.random() < 0.3:
+                del frame[at]
+            frames[place] = rechecked(frame) if random.random() < 0.7 else bytes(frame)
+        ack = bytearray(client_role.ack(7, [EntryId(5, first + entry) for entry in range(40)]))
+        if random.random() < 0.5:
+            ack[random.randrange(len(ack))] = random.choice([0, 0x80, 0xFF, 0x1A, 0x10])
+        data = b"".join([*frames, bytes(ack)])
+        data = data[: random.choice([len(data), len(data), random.randrange(len(data))])]
+        together = all_of(data)
+        with monkeypatch.context() as patched:
+            patched.setattr(walker, "FRAMES_MIN", len(data))
+            patched.setattr(walker, "IDS_MIN", len(data))
+            assert together == all_of(data)
+    assert sum(stretches) > 20_000
