@@ -147,3 +147,28 @@ def test_a_caller_whose_credential_has_ended_may_not_stay(guard: Guard) -> None:
     assert ways.still(Caller("anna", "token"))
     guard.clock.advance(2)
     assert not ways.still(soon)
+
+
+@pytest.mark.parametrize(
+    ("proxys", "clients", "ends"), [(None, 60, 60), (60, None, 60), (30, 60, 30), (60, 30, 30)]
+)
+async def test_a_connection_through_a_proxy_ends_with_the_credential_that_ends_first(
+    guard: Guard, proxys: int | None, clients: int | None, ends: int
+) -> None:
+    now = guard.clock.wall_ms() // 1000
+
+    def claims(seconds: int | None) -> dict[str, int]:
+        return {} if seconds is None else {"exp": now + seconds}
+
+    caller = await guard.access.authenticator.authenticate(
+        Credentials(
+            "token",
+            token("proxy", **claims(proxys)).encode(),
+            original_method="token",
+            original_data=token("anna", **claims(clients)).encode(),
+        )
+    )
+    assert caller.names == ("proxy", "anna")
+    assert caller.expires_ms == (now + ends) * 1000
+    guard.clock.advance(ends + 1)
+    assert not guard.access.authenticator.still(caller)

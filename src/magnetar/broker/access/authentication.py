@@ -189,7 +189,11 @@ class Authenticator:
                 data=credentials.original_data,
                 common_name=None,
             )
-            original = (await self._identify(told)).role
+            client = await self._identify(told)
+            # What is shown for both is good for as long as both are.
+            ends = [each for each in (caller.expires_ms, client.expires_ms) if each is not None]
+            caller = replace(caller, expires_ms=min(ends, default=None))
+            original = client.role
         return self.speaking_for(caller, original)
 
     def speaking_for(self, caller: Caller, original: str | None) -> Caller:
