@@ -157,7 +157,7 @@ async def test_a_connection_through_a_proxy_ends_with_the_credential_that_ends_f
 ) -> None:
     now = guard.clock.wall_ms() // 1000
 
-    def claims(seconds: int | None) -> dict[str, int]:
+    def claims(seconds: int | None) -> dict[str, Any]:
         return {} if seconds is None else {"exp": now + seconds}
 
     caller = await guard.access.authenticator.authenticate(
