@@ -150,10 +150,10 @@ def test_a_caller_whose_credential_has_ended_may_not_stay(guard: Guard) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxys", "clients", "ends"), [(None, 60, 60), (60, None, 60), (30, 60, 30), (60, 30, 30)]
+    ("proxy_s", "clients", "ends"), [(None, 60, 60), (60, None, 60), (30, 60, 30), (60, 30, 30)]
 )
 async def test_a_connection_through_a_proxy_ends_with_the_credential_that_ends_first(
-    guard: Guard, proxys: int | None, clients: int | None, ends: int
+    guard: Guard, proxy_s: int | None, clients: int | None, ends: int
 ) -> None:
     now = guard.clock.wall_ms() // 1000
 
@@ -163,7 +163,7 @@ async def test_a_connection_through_a_proxy_ends_with_the_credential_that_ends_f
     caller = await guard.access.authenticator.authenticate(
         Credentials(
             "token",
-            token("proxy", **claims(proxys)).encode(),
+            token("proxy", **claims(proxy_s)).encode(),
             original_method="token",
             original_data=token("anna", **claims(clients)).encode(),
         )
