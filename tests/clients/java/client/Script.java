@@ -955,6 +955,49 @@ public class Script {
                 silent(again);
             }
         });
+        checks.put("messages of one batch may be in several transactions", () -> {
+            String topic = topic();
+            try (Consumer<byte[]> consumer = subscribe(topic).subscribe();
+                 Producer<byte[]> producer = client.newProducer().topic(topic)
+                     .batchingMaxPublishDelay(1, TimeUnit.SECONDS).batchingMaxMessages(10)
+                     .sendTimeout(0, TimeUnit.SECONDS).create()) {
+                Transaction committed = begin();
+                Transaction aborted = begin();
+                List<String> wanted = new ArrayList<>();
+                for (int i = 0; i < 25; i++) {
+                    String text = String.valueOf(i);
+                    producer.newMessage(i % 2 == 0 ? committed : aborted).value(text.getBytes()).sendAsync();
+                    if (i % 2 == 0) {
+                        wanted.add(text);
+                    }
+                }
+                producer.flush();
+                silent(consumer);
+                committed.commit().get(20, TimeUnit.SECONDS);
+                aborted.abort().get(20, TimeUnit.SECONDS);
+                same(wanted, take(consumer, wanted.size()));
+                silent(consumer);
+            }
+        });
+        checks.put("a batch is acknowledged message by message in one transaction", () -> {
+            String topic = topic();
+            try (Producer<byte[]> producer = client.newProducer().topic(topic)
+                     .batchingMaxPublishDelay(1, TimeUnit.SECONDS).create()) {
+                for (int i = 0; i < 10; i++) {
+                    producer.sendAsync(String.valueOf(i).getBytes());
+                }
+                producer.flush();
+            }
+            try (Consumer<byte[]> consumer = subscribe(topic).subscriptionType(SubscriptionType.Shared).subscribe()) {
+                Transaction transaction = begin();
+                for (int i = 0; i < 10; i++) {
+                    consumer.acknowledgeAsync(next(consumer).getMessageId(), transaction).get(10, TimeUnit.SECONDS);
+                }
+                transaction.commit().get(20, TimeUnit.SECONDS);
+                until(() -> admin.topics().getStats(topic).getSubscriptions().get("s").getMsgBacklog() == 0,
+                    "an empty backlog");
+            }
+        });
         checks.put("two transactions cannot acknowledge the same message", () -> {
             String topic = topic();
             send(topic, "x");
