@@ -3,6 +3,9 @@
 // Readers that ask whether there is more, seeking by function, partitions that come while one
 // publishes, schemas that grow, transactions across subscriptions, and what else has names in
 // Apache Pulsar's own integration tests. It answers as Script does, whose helpers it uses.
+//
+// The client closes its one connection when a consumer is closed while it subscribes again, after
+// a seek; whatever is on its way is then sent twice. So contents are counted, not messages.
 
 import java.time.Duration;
 import java.util.ArrayList;
@@ -133,6 +136,7 @@ public class Further extends Script {
                 that(!reader.hasMessageAvailable(), "something comes from the future");
                 reader.seek(0L);
                 same(5, rest(reader).size());
+                until(reader::isConnected, "connected again");
             }
         });
         checks.put("a reader begins within a batch", () -> {
@@ -164,22 +168,23 @@ public class Further extends Script {
             send(other, "other");
             try (Reader<byte[]> reader = client.newReader().topics(List.of(topic, other))
                      .startMessageId(MessageId.earliest).create()) {
-                same(31, rest(reader).size());
+                same(31, new TreeSet<>(rest(reader)).size());
             }
         });
         checks.put("a reader of some keys gets those", () -> {
             String topic = topic();
             send(topic, numbers(50));
-            int found = 0;
+            Map<String, Range> found = new ConcurrentHashMap<>();
             for (Range range : List.of(Range.of(0, 32767), Range.of(32768, 65535))) {
                 try (Reader<byte[]> reader = client.newReader().topic(topic).startMessageId(MessageId.earliest)
                          .keyHashRange(range).create()) {
-                    while (reader.readNext(700, TimeUnit.MILLISECONDS) != null) {
-                        found++;
+                    for (Message<byte[]> m; (m = reader.readNext(700, TimeUnit.MILLISECONDS)) != null;) {
+                        same(range, found.computeIfAbsent(text(m), each -> range));
                     }
                 }
             }
-            same(50, found);
+            same(50, found.size());
+            same(2, new HashSet<>(found.values()).size());
         });
         checks.put("a table view of partitions tells its listener of each value", () -> {
             String topic = topic();
