@@ -144,7 +144,7 @@ class Routes(Generic[HandlerT]):
                 f"there is no {raw_path[:200]}; paths start with {ADMIN}/, /lookup/v2/ or /ws/v2/,"
                 f" and {ADMIN}/openapi.json lists them",
             )
-        if found is None and _is_no_word_of_namespaces(segments):
+        if found is None and _is_no_bundle(segments, values):
             raise Refusal(404, f"a namespace has no policy, and no call, named {segments[5][:100]}")
         if found is None:
             allowed = ", ".join(sorted(node.methods))
@@ -177,10 +177,13 @@ class Routes(Generic[HandlerT]):
         return second
 
 
-def _is_no_word_of_namespaces(segments: list[str]) -> bool:
-    """Whether a path ends in what would be a bundle of a namespace, if it looked like one."""
-    about_namespace = segments[:3] == ["admin", "v2", "namespaces"] and len(segments) == 6
-    return about_namespace and not segments[5].lower().startswith("0x")
+def _is_no_bundle(segments: list[str], values: list[str]) -> bool:
+    """Whether a path has a word where only a bundle of a namespace may stand, and it is none."""
+    match segments, values:
+        case ["admin", "v2", "namespaces", _, _, word], [_, _, _]:
+            return not word.lower().startswith("0x")
+        case _:
+            return False
 
 
 def demand_of(match: Match[HandlerT]) -> Demand:
