@@ -151,12 +151,14 @@ async def test_a_connection_reaches_the_door(listener: Listener, dial: Dial) -> 
     await echo(dial, listener)
 
 
-async def test_connections_beyond_the_limit_are_closed_at_once(
-    listener: Listener, dial: Dial
+async def test_connections_beyond_the_limit_are_closed_at_once_and_the_log_says_why(
+    listener: Listener, dial: Dial, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = [await echo(dial, listener) for _ in range(3)]
+    assert "connections_max" not in caplog.text
     reader, _writer = await dial(listener.addresses[0])
     assert await reader.read() == b""
+    assert "all 3 are in use; connections_max is the limit" in caplog.text
     kept[0][1].close()
     await asyncio.sleep(0.02)
     await echo(dial, listener)

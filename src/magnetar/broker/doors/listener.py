@@ -245,6 +245,10 @@ class Listener:
         if self._door.connections + len(self._starting) >= self._connections_max:
             self._refused.value += 1
             connection.close()
+            logger.warning(
+                "a connection was closed at once: all %d are in use; connections_max is the limit",
+                self._connections_max,
+            )
             return
         connection.setblocking(False)
         if entrance.secure or entrance.proxied:
