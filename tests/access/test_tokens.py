@@ -1,7 +1,6 @@
 """Tokens: every way to get in without being entitled to, and none that works."""
 
 import json
-import time
 from base64 import urlsafe_b64encode
 from typing import Any
 
@@ -204,10 +203,3 @@ async def test_no_changed_byte_leaves_a_token_good(data: st.DataObject) -> None:
 async def test_bytes_that_are_no_token_are_refused_as_such(data: bytes) -> None:
     with pytest.raises(AuthenticationError):
         await login(data)
-
-
-async def test_a_thousand_tokens_are_looked_at_within_a_second() -> None:
-    good, began = token("anna"), time.perf_counter()
-    for _ in range(1000):
-        await login(good)
-    assert time.perf_counter() - began < 2

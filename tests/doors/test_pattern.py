@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from magnetar.broker.doors.pattern import Pattern, PatternError
 
+EXPLODING_S = 10.0
+"""Of CPU. Engines that go back need longer than a life for each of these; ours, milliseconds."""
+
 pieces = st.sampled_from(
     ["a", "b", "-", ".", "[ab]", "[^a]", "[a-c]", r"\d", r"\w", r"\.", r"[\d-]", "^", "$", "{", "}"]
 )
@@ -79,11 +82,11 @@ def test_what_is_too_large_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["(a+)+$", "(a|a)*b", "(.*)*(.*)*(.*)*x", "(a?){200}a{200}"])
-def test_patterns_that_explode_elsewhere_take_no_time_here(text: str) -> None:
-    start = time.perf_counter()
+def test_patterns_that_explode_elsewhere_come_to_an_end_here(text: str) -> None:
+    began_s = time.process_time()
     for length in range(100, 400, 100):
         assert not Pattern(text).fits("a" * length + "!")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - began_s < EXPLODING_S
 
 
 def test_what_is_remembered_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
