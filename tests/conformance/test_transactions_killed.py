@@ -180,13 +180,7 @@ async def test_transactions_are_whole_however_often_the_broker_is_killed(
         await asyncio.sleep(moments.uniform(0.05, 0.6))
         await asyncio.to_thread(broker.kill)
         await asyncio.to_thread(broker.start)
-    await asyncio.to_thread(until_drained, broker, source)
-    for each in tasks:
-        each.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    attempts = [each for doer in doers for each in doer.attempts]
-    seen = await asyncio.to_thread(read_all, broker.ports.url, targets)
-    assert_whole(attempts, seen)
+    await assert_whole_in_the_end(broker, doers, tasks, source, targets)
     assert broker.stop() == 0, broker.log_end()
     assert not complaints(broker), "a crash is no damage"
 
@@ -210,14 +204,24 @@ async def test_transactions_are_whole_however_often_one_of_two_processes_is_kill
             if alive:  # otherwise both are being started again just now
                 with suppress(ProcessLookupError):
                     os.kill(moments.choice(alive), signal.SIGKILL)
-        await asyncio.to_thread(until_drained, broker, source)
-        for each in tasks:
-            each.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        attempts = [each for doer in doers for each in doer.attempts]
-        seen = await asyncio.to_thread(read_all, broker.ports.url, targets)
-        assert_whole(attempts, seen)
+        await assert_whole_in_the_end(broker, doers, tasks, source, targets)
         assert broker.stop() == 0, broker.log_end()
+
+
+async def assert_whole_in_the_end(
+    broker: BrokerProcess | Child,
+    doers: list[Worker],
+    tasks: list[asyncio.Task[None]],
+    source: str,
+    targets: list[str],
+) -> None:
+    await asyncio.to_thread(until_drained, broker, source)
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    attempts = [each for doer in doers for each in doer.attempts]
+    seen = await asyncio.to_thread(read_all, broker.ports.url, targets)
+    assert_whole(attempts, seen)
 
 
 def assert_whole(attempts: list[Attempt], seen: dict[str, list[str]]) -> None:
