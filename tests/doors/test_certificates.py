@@ -480,7 +480,7 @@ async def test_one_host_does_not_fill_the_room_with_handshakes_that_go_nowhere(
         with contextlib.suppress(TimeoutError, ConnectionError):
             closed += await asyncio.wait_for(reader.read(1), 0.02) == b""
     assert closed == 60 - 8
-    assert world.listener._hosts == {"127.0.0.1": 8}
+    assert world.listener._handshakes == {"127.0.0.1": 8}
     other = socket.socket()  # another host
     other.bind(("127.0.0.2", 0))
     other.setblocking(False)
@@ -494,7 +494,7 @@ async def test_one_host_does_not_fill_the_room_with_handshakes_that_go_nowhere(
     for _, each in waiting:
         each.transport.abort()
     async with asyncio.timeout(2):
-        while world.listener._hosts:  # noqa: ASYNC110 - the listener has no event for tests
+        while world.listener._handshakes:  # noqa: ASYNC110 - the listener has no event for tests
             await asyncio.sleep(0.01)
     await says_back(await world.dial())
 
@@ -506,7 +506,7 @@ async def test_without_a_limit_a_host_may_have_as_many_as_there_is_room(
     world = make_world()
     waiting = [await world.raw(world.port) for _ in range(60)]
     await asyncio.sleep(0.1)
-    assert world.listener._hosts == {"127.0.0.1": 60}
+    assert world.listener._handshakes == {"127.0.0.1": 60}
     assert not any(reader.at_eof() for reader, _ in waiting)
 
 

@@ -1,15 +1,17 @@
-"""How often somebody may fail to log in, by where they come from.
+"""How often somebody may fail to log in, and what they have under way, by where they come from.
 
     FAILURES_PER_MINUTE_MAX in a minute ──▶ every further failure is told only after DELAY_S
 
 As a connection that has not logged in holds one of few places meanwhile, that bounds how many
 guesses there are in a second. A success is told at once: whoever shares an address with somebody
 who fails, behind a gateway or on the same machine, must not be slowed down by it.
-Looked to: section S8 of the reliability notes, and what sshd does between passwords.
+Looked to: what sshd does between passwords.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 
@@ -53,6 +55,21 @@ class Attempts:
         self._failures.move_to_end(source)
         if len(self._failures) > SOURCES_MAX:
             self._failures.popitem(last=False)
+
+
+class UnderWay(Counter[str]):
+    """How much of something each host has under way; nothing is kept of one that has none."""
+
+    @contextmanager
+    def counted(self, host: str) -> Iterator[None]:
+        """Count one more of a host, for as long as it lasts."""
+        self[host] += 1
+        try:
+            yield
+        finally:
+            self[host] -= 1
+            if not self[host]:
+                del self[host]
 
 
 @lru_cache(maxsize=4096)

@@ -16,13 +16,13 @@ import hmac
 import secrets
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5, sha1, sha256
 from pathlib import Path
 
-from magnetar.broker.access.attempts import host_of
+from magnetar.broker.access.attempts import UnderWay, host_of
 from magnetar.broker.access.authentication import Credentials
 from magnetar.broker.access.caller import Caller
 from magnetar.broker.access.revocations import Revocations
@@ -66,7 +66,7 @@ class Passwords:
         self._hashes: Mapping[str, str] = {}
         self._decoy = _NOBODY
         self._thread = ThreadPoolExecutor(1, "passwords")
-        self._waiting: Counter[str] = Counter()
+        self._waiting = UnderWay()
         self._secret = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._look()
@@ -101,15 +101,10 @@ class Passwords:
         waiting = self._waiting
         if waiting.total() >= WAITING_MAX or waiting[host] >= WAITING_PER_HOST_MAX:
             raise AuthenticationError("too many log-ins at once; try again")
-        waiting[host] += 1
-        try:
+        with waiting.counted(host):
             right = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._matches, name, password
             )
-        finally:
-            waiting[host] -= 1
-            if not waiting[host]:
-                del waiting[host]
         if not right:
             raise AuthenticationError(_WRONG)
 

@@ -31,20 +31,18 @@ import logging
 import resource
 import socket
 import ssl
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from magnetar.broker.access.attempts import host_of
+from magnetar.broker.access.attempts import UnderWay, host_of
 from magnetar.broker.doors.certificates import (
     HANDSHAKE_TIMEOUT_S,
     SHUTDOWN_TIMEOUT_S,
     Certificates,
     handshake_failure,
 )
-from magnetar.broker.metrics import Counter as Count
-from magnetar.broker.metrics import Metrics
+from magnetar.broker.metrics import Counter, Metrics
 from magnetar.broker.wire.proxy import ProxyHeader, ProxyHeaderError
 
 logger = logging.getLogger(__name__)
@@ -148,18 +146,17 @@ class Listener:
     ) -> None:
         """Accept on all sockets of the entrances; secure ones need certificates."""
         self._per_host_max = handshakes_per_host_max
-        self._hosts: Counter[str] = Counter()
-        """Handshakes under way."""
+        self._handshakes = UnderWay()
         self._entrances = {sock: each for each in entrances for sock in each.sockets}
         self._sockets = list(self._entrances)
         self._certificates = certificates
         self._door = door
         self._connections_max = connections_max
         self._loop = loop
-        self._refused: Count = metrics.counter(
+        self._refused: Counter = metrics.counter(
             "magnetar_connections_refused_total", "Connections closed at once, for lack of room."
         )
-        self._unfinished: Count = metrics.counter(
+        self._unfinished: Counter = metrics.counter(
             "magnetar_handshakes_failed_total",
             "Connections that ended before their TLS handshake or PROXY header was complete.",
         )
@@ -272,7 +269,9 @@ class Listener:
             if not entrance.secure:
                 return await self._loop.connect_accepted_socket(connect, connection)
             assert self._certificates is not None
-            with self._counted(host_of(address)):
+            host = host_of(address)
+            self._demand_share(host)
+            with self._handshakes.counted(host):
                 return await self._loop.connect_accepted_socket(
                     connect,
                     connection,
@@ -293,23 +292,15 @@ class Listener:
         connection.close()
         return None
 
-    @contextlib.contextmanager
-    def _counted(self, host: str) -> Iterator[None]:
-        """Count a handshake of a host while it is under way.
+    def _demand_share(self, host: str) -> None:
+        """Check that a host may have one more handshake under way.
 
         Raises:
             _TooManyError: it has as many as it may.
         """
-        hosts = self._hosts
-        if self._per_host_max is not None and hosts[host] >= self._per_host_max:
-            raise _TooManyError(f"{hosts[host]} handshakes from {host} are under way")
-        hosts[host] += 1
-        try:
-            yield
-        finally:
-            hosts[host] -= 1
-            if not hosts[host]:
-                del hosts[host]
+        count = self._handshakes[host]
+        if self._per_host_max is not None and count >= self._per_host_max:
+            raise _TooManyError(f"{count} handshakes from {host} are under way")
 
     def _failed(self, address: str, why: str) -> None:
         self._unfinished.value += 1
