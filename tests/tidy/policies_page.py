@@ -1,4 +1,4 @@
-"""Writes docs/reference/policies.md from the table of policies in `doors/admin/policy_table.py`.
+"""Writes docs/reference/policies.md from the table of policies in `resources/policy_table.py`.
 
 python -m tests.tidy.policies_page > docs/reference/policies.md
 """
@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from magnetar.broker.doors.admin.policy_table import NOT_YET, POLICIES, QUOTA_POLICIES
+from magnetar.broker.doors.admin.resources.policy_table import NOT_YET, POLICIES, QUOTA_POLICIES
 from magnetar.broker.metadata.documents import Document
 
 HEAD = """\
 # Policies
 
-Made from `doors/admin/policy_table.py` by `tests/tidy/policies_page.py`; a test keeps the two
+Made from `admin/resources/policy_table.py` by `tests/tidy/policies_page.py`; a test keeps the two
 alike.
 
 A policy is set on a namespace, or on one topic, where it wins over that of the namespace; a

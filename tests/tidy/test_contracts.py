@@ -19,6 +19,14 @@ PLANTS = {
     ),
     "The house has one staircase": ("client/planted.py", "import magnetar.cli"),
     "The broker's own staircase": ("broker/storage/planted.py", "import magnetar.broker.topics"),
+    "The core's own staircase": (
+        "broker/topics/cursors/planted.py",
+        "import magnetar.broker.topics.topic",
+    ),
+    "The admin door's own staircase": (
+        "broker/doors/admin/http/planted.py",
+        "import magnetar.broker.doors.admin.call",
+    ),
     "Doors do not know each other": (
         "broker/doors/pulsar/planted.py",
         "import magnetar.broker.doors.admin",

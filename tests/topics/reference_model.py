@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from magnetar.broker.entry import EntryId
 from magnetar.broker.port import SubscriptionType
-from magnetar.broker.topics.dispatch import SLOTS, Owners
+from magnetar.broker.topics.consumers.dispatch import SLOTS, Owners
 from tests.topics.memory_log import MemoryLog
 from tests.topics.stage import Delivered
 

@@ -17,11 +17,11 @@ from magnetar.broker.port import (
     SubscriptionType,
 )
 from magnetar.broker.run import Run
-from magnetar.broker.topics.compacted import Compacted
-from magnetar.broker.topics.consumer import Limits, OpenConsumer
-from magnetar.broker.topics.cursor import Cursor
-from magnetar.broker.topics.places import cursor_at
-from magnetar.broker.topics.subscription import Subscription
+from magnetar.broker.topics.compaction.compacted import Compacted
+from magnetar.broker.topics.consumers.consumer import Limits, OpenConsumer
+from magnetar.broker.topics.consumers.places import cursor_at
+from magnetar.broker.topics.cursors.cursor import Cursor
+from magnetar.broker.topics.subscriptions.subscription import Subscription
 from magnetar.names import TopicName
 from tests.topics.memory_log import ManualLoop, MemoryLog
 

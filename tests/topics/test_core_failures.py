@@ -18,8 +18,8 @@ from magnetar.broker.entry import EntryId
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.port import PortError
 from magnetar.broker.topics import catalog
-from magnetar.broker.topics.deduplication import Sequences
-from magnetar.broker.topics.publishing import Publisher
+from magnetar.broker.topics.producers.deduplication import Sequences
+from magnetar.broker.topics.producers.publishing import Publisher
 from magnetar.names import TopicName
 from tests.storage.disk import VARIANTS, SimulatedDisk, crash_states
 from tests.topics.whole_core import Client, Core, run_of

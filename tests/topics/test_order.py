@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.port import SubscriptionType
-from magnetar.broker.topics.cursor import Cursor
-from magnetar.broker.topics.keyed_delivery import KeyedDelivery
-from magnetar.broker.topics.shared_delivery import SharedDelivery
-from magnetar.broker.topics.single_delivery import SingleDelivery
-from magnetar.broker.topics.subscription import Subscription
+from magnetar.broker.topics.consumers.keyed_delivery import KeyedDelivery
+from magnetar.broker.topics.consumers.shared_delivery import SharedDelivery
+from magnetar.broker.topics.consumers.single_delivery import SingleDelivery
+from magnetar.broker.topics.cursors.cursor import Cursor
+from magnetar.broker.topics.subscriptions.subscription import Subscription
 from tests.topics.stage import Delivered, Guest, Stage
 
 KEYS = [1 + number * 9_173 for number in range(7)]

@@ -8,7 +8,7 @@ import pytest
 from magnetar.broker.entry import TransactionId
 from magnetar.broker.port import PortError
 from tests.topics.bodies import Said, run_of, single
-from tests.topics.test_compactor import compact, reader
+from tests.topics.compaction.test_compactor import compact, reader
 from tests.transactions.bank import Bank, in_transactions
 
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from magnetar.broker.entry import EntryFlags, EntryId, TransactionId
 from magnetar.broker.port import Acknowledged, SubscriptionType, TransactionConflictError
 from magnetar.broker.run import FLAGS, MESSAGES, Run
-from magnetar.broker.topics.held_acks import HeldAcknowledgements
-from magnetar.broker.topics.subscription import Subscription
+from magnetar.broker.topics.cursors.held_acks import HeldAcknowledgements
+from magnetar.broker.topics.subscriptions.subscription import Subscription
 from magnetar.names import TopicName
 from tests.topics.whole_core import Listener, run_of
 from tests.transactions.bank import Bank

@@ -40,8 +40,8 @@ from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.broker.doors.admin.app import serve_admin
 from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.http.siblings import Siblings
 from magnetar.broker.doors.admin.login import identification
-from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.doors.certificates import CertificateError, Certificates, TlsFiles
 from magnetar.broker.doors.listener import Entrance, Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor

@@ -77,7 +77,7 @@ async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_j
         supervisor = Supervisor(_starts(options, folder, sockets), clock)
         await supervisor.launch()
         # The workers import their modules on the other cores while we import ours.
-        from magnetar.broker.doors.admin.forward import serve_forward  # noqa: PLC0415
+        from magnetar.broker.doors.admin.http.forward import serve_forward  # noqa: PLC0415
 
         await supervisor.start()
         http = await serve_forward(

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message
 from magnetar.broker.clock import ManualClock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.context import Context
-from magnetar.broker.doors.admin.siblings import Siblings
+from magnetar.broker.doors.admin.http.siblings import Siblings
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.memory import MemoryStore

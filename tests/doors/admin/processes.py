@@ -14,9 +14,9 @@ from magnetar.broker.clock import ManualClock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.app import AdminApp
 from magnetar.broker.doors.admin.context import Context
-from magnetar.broker.doors.admin.forward import Forward
-from magnetar.broker.doors.admin.server import HttpServer
-from magnetar.broker.doors.admin.siblings import Siblings
+from magnetar.broker.doors.admin.http.forward import Forward
+from magnetar.broker.doors.admin.http.server import HttpServer
+from magnetar.broker.doors.admin.http.siblings import Siblings
 from magnetar.broker.entry import EntryFlags, EntryId
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.metadata.first_start import prepare

@@ -6,7 +6,7 @@ import pytest
 
 from magnetar.broker.access.caller import Caller
 from magnetar.broker.doors.admin.app import AdminApp
-from magnetar.broker.doors.admin.siblings import CALLER_HEADER
+from magnetar.broker.doors.admin.http.siblings import CALLER_HEADER
 from magnetar.broker.metadata.memory import MemoryStore
 from tests.access.conftest import furnish, new_guard, token
 from tests.doors.admin.conftest import Ask

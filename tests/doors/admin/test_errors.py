@@ -9,7 +9,7 @@ import pytest
 from magnetar.broker import port
 from magnetar.broker.doors.admin.app import _STATUS
 from magnetar.broker.doors.admin.errors import STATUS, Refusal, refused, status_of
-from magnetar.broker.doors.admin.siblings import SiblingDownError
+from magnetar.broker.doors.admin.http.siblings import SiblingDownError
 from magnetar.broker.metadata import facts, store
 from magnetar.broker.metadata.documents import InvalidDocumentError
 from magnetar.broker.metadata.tenants import TenantNotFoundError

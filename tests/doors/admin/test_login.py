@@ -9,8 +9,8 @@ from magnetar.broker.access.caller import Caller
 from magnetar.broker.access.rights import Right
 from magnetar.broker.doors.admin.app import TABLE, AdminApp
 from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.http.siblings import CALLER_HEADER, PEER_HEADER, passed_on
 from magnetar.broker.doors.admin.routes import Match
-from magnetar.broker.doors.admin.siblings import CALLER_HEADER, PEER_HEADER, passed_on
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.memory import MemoryStore
 from magnetar.broker.metadata.policies import Policies

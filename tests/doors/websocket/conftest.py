@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from magnetar.broker.access.authorize import Access
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig
-from magnetar.broker.doors.admin.server import HttpServer
+from magnetar.broker.doors.admin.http.server import HttpServer
 from magnetar.broker.doors.websocket.door import WebSocketDoor
 from magnetar.broker.doors.websocket.login import Identify
 from magnetar.broker.metrics import Metrics

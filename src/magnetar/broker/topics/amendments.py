@@ -17,12 +17,12 @@ from magnetar.broker.metadata.resource_groups import ResourceGroup, ResourceGrou
 from magnetar.broker.metadata.sequences import load_sequences
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.port import NamespaceNotFoundError
-from magnetar.broker.topics.checkpoints import Checkpoints
-from magnetar.broker.topics.deduplication import Sequences
 from magnetar.broker.topics.existence import Existence
-from magnetar.broker.topics.pacing import Shared
-from magnetar.broker.topics.policies import Rules
-from magnetar.broker.topics.rates import Limit
+from magnetar.broker.topics.limits.policies import Rules
+from magnetar.broker.topics.limits.rates import Limit
+from magnetar.broker.topics.producers.deduplication import Sequences
+from magnetar.broker.topics.producers.pacing import Shared
+from magnetar.broker.topics.subscriptions.checkpoints import Checkpoints
 from magnetar.broker.topics.topic import Topic
 from magnetar.names import NamespaceName, TopicName
 

@@ -51,19 +51,19 @@ from magnetar.broker.schema.registry import Registry
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers, Recovered
 from magnetar.broker.topics.amendments import Amendments, those_in
-from magnetar.broker.topics.checkpoints import Checkpoints, Spills, no_spill
 from magnetar.broker.topics.comings import Comings
-from magnetar.broker.topics.compaction import Opener
-from magnetar.broker.topics.compactor import Compactor
+from magnetar.broker.topics.compaction.compactor import Compactor
+from magnetar.broker.topics.compaction.passes import Opener
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
+from magnetar.broker.topics.limits.policies import Rules
 from magnetar.broker.topics.loading import Loader
-from magnetar.broker.topics.pacing import Shared
-from magnetar.broker.topics.policies import Rules
-from magnetar.broker.topics.publishing import Publisher
-from magnetar.broker.topics.recovered import save_recovered
+from magnetar.broker.topics.producers.pacing import Shared
+from magnetar.broker.topics.producers.publishing import Publisher
 from magnetar.broker.topics.schemas import add, admit_consumer, admit_producer, without_definition
-from magnetar.broker.topics.subscriptions import AnySubscription
+from magnetar.broker.topics.subscription_names import AnySubscription
+from magnetar.broker.topics.subscriptions.checkpoints import Checkpoints, Spills, no_spill
+from magnetar.broker.topics.subscriptions.recovered import save_recovered
 from magnetar.broker.topics.surroundings import ProducerNames, Surroundings
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.trouble import Trouble

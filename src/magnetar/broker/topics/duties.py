@@ -24,8 +24,8 @@ from magnetar.broker.metadata.store import Store
 from magnetar.broker.port import NotAllowedError, PersistenceError, PortError
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
-from magnetar.broker.topics.compactor import Compactor
-from magnetar.broker.topics.publishing import Publisher
+from magnetar.broker.topics.compaction.compactor import Compactor
+from magnetar.broker.topics.producers.publishing import Publisher
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.trouble import Trouble
 from magnetar.broker.topics.upkeep import is_idle, keep_up, remove_unused

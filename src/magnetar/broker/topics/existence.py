@@ -22,7 +22,7 @@ from magnetar.broker.metadata.partitions import Partitions, TopicRecord
 from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.port import ListMode, NotAllowedError, TopicNotFoundError
-from magnetar.broker.topics.policies import Rules, rules_of
+from magnetar.broker.topics.limits.policies import Rules, rules_of
 from magnetar.names import NamespaceName, TopicName
 
 

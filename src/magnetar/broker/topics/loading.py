@@ -17,13 +17,13 @@ from magnetar.broker.port import PortError
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.log import Log
-from magnetar.broker.topics.compactor import Compactor
-from magnetar.broker.topics.deduplication import Sequences
+from magnetar.broker.topics.compaction.compactor import Compactor
+from magnetar.broker.topics.cursors.transaction_buffer import TransactionBuffer
 from magnetar.broker.topics.existence import Existence, missing
 from magnetar.broker.topics.participation import load_held
+from magnetar.broker.topics.producers.deduplication import Sequences
 from magnetar.broker.topics.surroundings import Surroundings
 from magnetar.broker.topics.topic import Topic
-from magnetar.broker.topics.transaction_buffer import TransactionBuffer
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)

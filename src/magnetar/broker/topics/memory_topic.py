@@ -28,7 +28,7 @@ from magnetar.broker.port import (
     SubscriptionType,
 )
 from magnetar.broker.run import FLAGS, KEY_HASH, LENGTH, MESSAGES, SEQUENCE_ID, Run
-from magnetar.broker.topics.dispatch import (
+from magnetar.broker.topics.consumers.dispatch import (
     Assignment,
     Candidate,
     HashRing,
@@ -44,7 +44,7 @@ from magnetar.broker.topics.dispatch import (
     slot_without_key,
 )
 from magnetar.broker.topics.figures import TYPE_NAMES, Rate
-from magnetar.broker.topics.producer import detached
+from magnetar.broker.topics.producers.producer import detached
 from magnetar.names import TopicName
 
 MEMORY_LEDGER = 0

@@ -13,10 +13,10 @@ from contextlib import suppress
 from magnetar.broker.entry import TransactionId
 from magnetar.broker.metadata.transactions import State, TransactionStore
 from magnetar.broker.port import TransactionNotFoundError
-from magnetar.broker.topics.checkpoints import Checkpoints
-from magnetar.broker.topics.subscription import Subscription
-from magnetar.broker.topics.transacting import hold_again, settle
-from magnetar.broker.topics.transaction_buffer import TransactionBuffer
+from magnetar.broker.topics.cursors.transaction_buffer import TransactionBuffer
+from magnetar.broker.topics.subscriptions.checkpoints import Checkpoints
+from magnetar.broker.topics.subscriptions.subscription import Subscription
+from magnetar.broker.topics.subscriptions.transacting import hold_again, settle
 
 
 async def settle_entries(

@@ -19,8 +19,8 @@ from magnetar.broker.entry import EARLIEST, EntryId
 from magnetar.broker.port import PortError, QuotaExceededError
 from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.storage.log import Log
-from magnetar.broker.topics.access_modes import Producers
-from magnetar.broker.topics.backlog import (
+from magnetar.broker.topics.consumers.places import read_one
+from magnetar.broker.topics.limits.backlog import (
     Quota,
     QuotaPolicy,
     Span,
@@ -28,10 +28,10 @@ from magnetar.broker.topics.backlog import (
     evict_to,
     strictest,
 )
-from magnetar.broker.topics.places import read_one
-from magnetar.broker.topics.policies import Rules
-from magnetar.broker.topics.producer import Inlet
-from magnetar.broker.topics.subscription import Subscription
+from magnetar.broker.topics.limits.policies import Rules
+from magnetar.broker.topics.producers.access_modes import Producers
+from magnetar.broker.topics.producers.producer import Inlet
+from magnetar.broker.topics.subscriptions.subscription import Subscription
 from magnetar.broker.topics.topic_stats import spans_of
 from magnetar.names import TopicName
 

@@ -11,7 +11,7 @@ underscores, take everything.
 from magnetar.broker.port import IncompatibleSchemaError, Schema, SchemaType
 from magnetar.broker.schema.compatibility import Strategy
 from magnetar.broker.schema.registry import Registry
-from magnetar.broker.topics.policies import Rules
+from magnetar.broker.topics.limits.policies import Rules
 from magnetar.broker.topics.topic import Topic
 from magnetar.names import TopicName
 

@@ -10,8 +10,8 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.transactions import TransactionStore
 from magnetar.broker.storage.errors import Gap
-from magnetar.broker.topics.checkpoints import Checkpoints
-from magnetar.broker.topics.pacing import Shared
+from magnetar.broker.topics.producers.pacing import Shared
+from magnetar.broker.topics.subscriptions.checkpoints import Checkpoints
 from magnetar.names import TopicName
 
 

@@ -43,22 +43,27 @@ from magnetar.broker.port import (
 )
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.storage.log import Log
-from magnetar.broker.topics.access_modes import Producers
-from magnetar.broker.topics.backlog import backlog_bytes
-from magnetar.broker.topics.checkpoints import limits_of
-from magnetar.broker.topics.compacted import Compacted, ViewedLog
+from magnetar.broker.topics.compaction.compacted import Compacted, ViewedLog
+from magnetar.broker.topics.consumers.places import StoredEntry, read_one
+from magnetar.broker.topics.cursors.reading import Log as ReadLog
+from magnetar.broker.topics.cursors.transaction_buffer import (
+    DecidedLog,
+    TransactionBuffer,
+    VisibleLog,
+)
 from magnetar.broker.topics.figures import TYPE_NAMES
-from magnetar.broker.topics.gate import Gate
+from magnetar.broker.topics.limits.backlog import backlog_bytes
+from magnetar.broker.topics.limits.gate import Gate
+from magnetar.broker.topics.limits.policies import Rules
 from magnetar.broker.topics.memory_topic import MemoryFan, MemorySubscription
-from magnetar.broker.topics.pacing import Pacing, asks_nothing
 from magnetar.broker.topics.participation import settle_acks, settle_entries
-from magnetar.broker.topics.places import StoredEntry, read_one
-from magnetar.broker.topics.policies import Rules
-from magnetar.broker.topics.producer import Inlet, OpenProducer
+from magnetar.broker.topics.producers.access_modes import Producers
+from magnetar.broker.topics.producers.pacing import Pacing, asks_nothing
+from magnetar.broker.topics.producers.producer import Inlet, OpenProducer
 from magnetar.broker.topics.quotas import QuotaGuard
-from magnetar.broker.topics.reading import Log as ReadLog
-from magnetar.broker.topics.subscription import Subscription
-from magnetar.broker.topics.subscriptions import AnySubscription, Subscriptions, Wanted
+from magnetar.broker.topics.subscription_names import AnySubscription, Subscriptions, Wanted
+from magnetar.broker.topics.subscriptions.checkpoints import limits_of
+from magnetar.broker.topics.subscriptions.subscription import Subscription
 from magnetar.broker.topics.surroundings import Surroundings
 from magnetar.broker.topics.topic_stats import (
     COMPACTION_CURSOR,
@@ -68,7 +73,6 @@ from magnetar.broker.topics.topic_stats import (
     spans_of,
     topic_stats,
 )
-from magnetar.broker.topics.transaction_buffer import DecidedLog, TransactionBuffer, VisibleLog
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ from magnetar.broker.clock import Clock, iso_time
 from magnetar.broker.entry import EntryId
 from magnetar.broker.storage.errors import Gap
 from magnetar.broker.storage.log import Log
-from magnetar.broker.topics.access_modes import Producers
-from magnetar.broker.topics.backlog import Span, backlog_bytes
-from magnetar.broker.topics.compacted import NOT_COMPACTED, Compacted
+from magnetar.broker.topics.compaction.compacted import NOT_COMPACTED, Compacted
+from magnetar.broker.topics.cursors.transaction_buffer import TransactionBuffer
 from magnetar.broker.topics.figures import ACCESS_NAMES, Rate
-from magnetar.broker.topics.producer import Inlet, OpenProducer
-from magnetar.broker.topics.transaction_buffer import TransactionBuffer
+from magnetar.broker.topics.limits.backlog import Span, backlog_bytes
+from magnetar.broker.topics.producers.access_modes import Producers
+from magnetar.broker.topics.producers.producer import Inlet, OpenProducer
 
 Json = dict[str, Any]
 

@@ -14,8 +14,8 @@ import logging
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.entry import EntryId
-from magnetar.broker.topics.backlog import trimmable
-from magnetar.broker.topics.policies import INACTIVE_S
+from magnetar.broker.topics.limits.backlog import trimmable
+from magnetar.broker.topics.limits.policies import INACTIVE_S
 from magnetar.broker.topics.topic import Topic
 from magnetar.broker.topics.topic_stats import spans_of
 

@@ -18,7 +18,16 @@ from starlette.types import Receive, Scope, Send
 
 from magnetar.broker.access.caller import CALLER, LOCAL, NOBODY, Caller
 from magnetar.broker.access.rights import AuthenticationError
-from magnetar.broker.doors.admin import (
+from magnetar.broker.doors.admin.call import Call
+from magnetar.broker.doors.admin.changes import is_change, noted
+from magnetar.broker.doors.admin.context import Context
+from magnetar.broker.doors.admin.errors import STATUS, Refusal, refused
+from magnetar.broker.doors.admin.http.guard import read_body
+from magnetar.broker.doors.admin.http.server import HttpServer
+from magnetar.broker.doors.admin.http.siblings import SiblingDownError
+from magnetar.broker.doors.admin.login import caller_of, unauthorized
+from magnetar.broker.doors.admin.openapi import describing
+from magnetar.broker.doors.admin.resources import (
     backlogs,
     bookies,
     broker_stats,
@@ -43,16 +52,7 @@ from magnetar.broker.doors.admin import (
     topics,
     transactions,
 )
-from magnetar.broker.doors.admin.call import Call
-from magnetar.broker.doors.admin.changes import is_change, noted
-from magnetar.broker.doors.admin.context import Context
-from magnetar.broker.doors.admin.errors import STATUS, Refusal, refused
-from magnetar.broker.doors.admin.guard import read_body
-from magnetar.broker.doors.admin.login import caller_of, unauthorized
-from magnetar.broker.doors.admin.openapi import describing
 from magnetar.broker.doors.admin.routes import Match, Right, Route, Routes, demand_of
-from magnetar.broker.doors.admin.server import HttpServer
-from magnetar.broker.doors.admin.siblings import SiblingDownError
 from magnetar.broker.doors.handshake import Upgrades
 from magnetar.broker.topics.topic import TopicBusyError
 

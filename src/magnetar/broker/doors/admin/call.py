@@ -22,8 +22,8 @@ from starlette.responses import Response
 from magnetar.broker.access.caller import LOCAL, Caller
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.http.siblings import HERE
 from magnetar.broker.doors.admin.routes import ADMIN
-from magnetar.broker.doors.admin.siblings import HERE
 from magnetar.broker.entry import EARLIEST, LATEST, EntryId
 from magnetar.broker.metadata.documents import Document
 from magnetar.names import NamespaceName, TopicName, check_subscription, check_tenant

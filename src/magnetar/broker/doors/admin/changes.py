@@ -15,7 +15,7 @@ from starlette.responses import Response
 from magnetar.broker.access.audit import Audit
 from magnetar.broker.access.rights import Right
 from magnetar.broker.doors.admin.call import Call
-from magnetar.broker.doors.admin.siblings import CALLER_HEADER
+from magnetar.broker.doors.admin.http.siblings import CALLER_HEADER
 from magnetar.broker.port import PortError
 from magnetar.names import InvalidNameError
 

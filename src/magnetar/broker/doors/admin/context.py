@@ -16,8 +16,8 @@ from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.broker.doors.admin.errors import Refusal
+from magnetar.broker.doors.admin.http.siblings import Siblings
 from magnetar.broker.doors.admin.routes import ADMIN
-from magnetar.broker.doors.admin.siblings import Siblings
 from magnetar.broker.metadata.facts import NotEmptyError
 from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.namespaces import Namespaces

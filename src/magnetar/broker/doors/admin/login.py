@@ -25,7 +25,7 @@ from magnetar.broker.access.authorize import Access
 from magnetar.broker.access.caller import Caller, caller_from_text
 from magnetar.broker.access.rights import AuthenticationError
 from magnetar.broker.doors.admin.errors import reason
-from magnetar.broker.doors.admin.siblings import CALLER_HEADER, PEER_HEADER, Peer
+from magnetar.broker.doors.admin.http.siblings import CALLER_HEADER, PEER_HEADER, Peer
 
 ORIGINAL_HEADER = "x-original-principal"
 """Pulsar's name for whom a proxy speaks for."""

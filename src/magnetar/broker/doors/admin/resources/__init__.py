@@ -1,0 +1,1 @@
+"""What can be asked about each noun: one file for each, one function for each call."""

@@ -1,0 +1,1 @@
+"""The last message of every key: made in two passes, kept as a view, read instead of the log."""

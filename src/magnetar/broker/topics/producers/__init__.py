@@ -1,0 +1,1 @@
+"""From an open producer into the log: rows ordered, stamped, deduplicated, and reported durable."""
