@@ -26,3 +26,16 @@ def test_the_load_is_shown_for_people_and_for_programs(run: Any, admin: Any) -> 
     assert "2,000 in use" in text
     assert "1.2/s" in text
     assert json.loads(run("brokers", "load", "-o", "json").out)["numTopics"] == 2000
+
+
+def test_latencies_are_a_table_in_milliseconds(run: Any, admin: Any) -> None:
+    told = {
+        "magnetar_publish_latency_seconds": {"count": 1200, "p50": 0.0015, "p99": 0.02},
+        "magnetar_loop_lag_seconds": {"count": 0, "p50": None},
+    }
+    admin.answers["latencies"] = told
+    lines = run("brokers", "latency").out.splitlines()
+    assert lines[0].split() == ["milliseconds", "count", "p50", "p90", "p99", "p99.9", "max"]
+    assert lines[1].split()[1:5] == ["1,200", "1.500", "-", "20.000"]
+    assert lines[2].split()[1:3] == ["0", "-"]
+    assert json.loads(run("brokers", "latency", "-o", "json").out) == told

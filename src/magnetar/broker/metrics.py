@@ -9,6 +9,8 @@ from the topics' own statistics when somebody asks.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
+from magnetar.broker.latency import QUANTILES, Latencies, cumulative, quantile
+
 
 class Counter:
     """A number that only grows."""
@@ -57,6 +59,7 @@ class Metrics:
         self._counters: list[Counter] = []
         self._gauges: list[Gauge] = []
         self._histograms: list[Histogram] = []
+        self.all_latencies: list[Latencies] = []
 
     def counter(self, name: str, text: str) -> Counter:
         """Make a counter; its name ends in `_total`."""
@@ -73,6 +76,12 @@ class Metrics:
         histogram = Histogram(name, text, bounds)
         self._histograms.append(histogram)
         return histogram
+
+    def latencies(self, name: str, text: str) -> Latencies:
+        """Make a histogram of durations; its name ends in `_seconds`."""
+        latencies = Latencies(name, text)
+        self.all_latencies.append(latencies)
+        return latencies
 
     def render(self) -> Iterator[str]:
         """Yield the Prometheus text, one series with its samples at a time."""
@@ -91,6 +100,27 @@ class Metrics:
             lines.append(f"{histogram.name}_sum {histogram.total:.15g}\n")
             lines.append(f"{histogram.name}_count {so_far}\n")
             yield "".join(lines)
+        for latencies in self.all_latencies:
+            yield from _rendered(latencies)
+
+
+def _rendered(latencies: Latencies) -> Iterator[str]:
+    """Yield the counts since the start, and the quantiles of the last whole minute."""
+    name = latencies.name
+    lines = [_head(name, latencies.help, "histogram")]
+    lines += [
+        f'{name}_bucket{{le="{seconds:.10g}"}} {count}\n'
+        for seconds, count in cumulative(latencies.counts)
+    ]
+    total = sum(latencies.counts)
+    lines.append(f'{name}_bucket{{le="+Inf"}} {total}\n')
+    lines.append(f"{name}_sum {latencies.total_s:.15g}\n{name}_count {total}\n")
+    yield "".join(lines)
+    recent, shown = latencies.recent, name.removesuffix("_seconds") + "_quantile_seconds"
+    lines = [_head(shown, f"Of the last whole minute, within 2 %: {latencies.help}", "gauge")]
+    for each in QUANTILES:
+        lines.append(f'{shown}{{quantile="{each:g}"}} {quantile(recent, each) or 0:.6g}\n')
+    yield "".join(lines)
 
 
 def _head(name: str, text: str, kind: str) -> str:

@@ -60,6 +60,7 @@ from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.ownership import Address, Ownership
 from magnetar.broker.port import Participants, Port
+from magnetar.broker.pulse import Pulse
 from magnetar.broker.remote.front import Front
 from magnetar.broker.remote.participants import AllParticipants
 from magnetar.broker.remote.remote import Remote
@@ -254,6 +255,7 @@ class Node:
             loop=self._loop,
             metrics=self._metrics,
             server_version=f"Magnetar {magnetar.__version__}",
+            clock=self._clock,
             access=access,
             transactions=coordinator,
         )
@@ -268,6 +270,9 @@ class Node:
         )
         listener.start()
         self._parts.push_async_callback(listener.drain, DRAIN_S)
+        pulse = Pulse(self._loop, self._clock, self._metrics)
+        pulse.start()
+        self._parts.callback(pulse.stop)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)

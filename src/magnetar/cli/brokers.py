@@ -49,6 +49,38 @@ def load(asked: Asked) -> None:
     asked.show_one(told, _load_text(told))
 
 
+@brokers.command("latency")
+@pass_asked
+def latency(asked: Asked) -> None:
+    """Show how long publishing, syncs and the rest took in the last minute."""
+    with asked.admin() as admin:
+        told = admin.latencies()
+    asked.show_one(told, _latency_text(told))
+
+
+_SHOWN = ("p50", "p90", "p99", "p99.9", "max")
+
+
+def _latency_text(told: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return a table in milliseconds."""
+    width = max(map(len, told), default=0)
+    head = f"{'milliseconds':<{width}} {'count':>11}" + "".join(f"{each:>10}" for each in _SHOWN)
+    return "\n".join(
+        [
+            head,
+            *(
+                f"{name:<{width}} {each.get('count') or 0:>11,}"
+                + "".join(_milliseconds(each.get(column)) for column in _SHOWN)
+                for name, each in told.items()
+            ),
+        ]
+    )
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return f"{'-' if seconds is None else format(1000 * seconds, '.3f'):>10}"
+
+
 def _load_text(told: Mapping[str, Any]) -> str:
     """Return the figures that a person looks for first."""
     return "\n".join(

@@ -79,6 +79,10 @@ class Admin(Rest):
         """Return what the broker carries: rates, counts and bundles, of all its processes."""
         return self.json("GET", "/admin/v2/broker-stats/load-report")
 
+    def latencies(self) -> Json:
+        """Return how long things took in the last whole minute, of all processes. Not in Pulsar."""
+        return self.json("GET", "/admin/v2/broker-stats/latencies")
+
     def clusters(self) -> list[str]:
         return _strings(self.json("GET", "/admin/v2/clusters"))
 

@@ -104,7 +104,8 @@ def _table() -> Iterable[tuple[str, Expected]]:
         bookies/all bookies/racks-info bookies/racks-info/{bookie}
         broker-stats/allocator-stats/{allocator} broker-stats/bookieops
         broker-stats/broker-resource-availability/{tenant}/{namespace} broker-stats/destinations
-        broker-stats/load-report broker-stats/mbeans broker-stats/metrics broker-stats/topics
+        broker-stats/latencies broker-stats/load-report broker-stats/mbeans broker-stats/metrics
+        broker-stats/topics
         brokers brokers/backlog-quota-check brokers/configuration brokers/configuration/runtime
         brokers/configuration/values brokers/configuration/{name}
         brokers/configuration/{name}/{value} brokers/internal-configuration brokers/leaderBroker

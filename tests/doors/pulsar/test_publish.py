@@ -500,3 +500,18 @@ async def test_a_sibling_is_told_which_producer_has_to_wait_and_is_read_from(rig
     assert told.last_sequence_id == 1250
     await client.send(send(1, 0))
     await client.expect("SEND_RECEIPT")
+
+
+async def test_the_time_from_socket_to_receipt_is_measured_for_every_entry(rig: Rig) -> None:
+    client = await rig.client()
+    await client.produce(1)
+    rig.port.hold = True
+    await client.send(*(send(1, sequence_id, b"x") for sequence_id in range(3)))
+    await rig.until(lambda: rig.port.published_runs > 0)
+    await asyncio.sleep(0.05)
+    assert rig.metric("magnetar_publish_latency_seconds_count") == 0, "no receipt was sent yet"
+    rig.port.commit()
+    for _ in range(3):
+        await client.expect("SEND_RECEIPT")
+    assert rig.metric("magnetar_publish_latency_seconds_count") == 3
+    assert rig.metric("magnetar_publish_latency_seconds_sum") >= 3 * 0.04

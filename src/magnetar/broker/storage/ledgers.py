@@ -70,7 +70,6 @@ SLABS_PER_CACHE = 16
 """A slab is at most this part of the write cache, so that a small cache still has several."""
 FLUSH_RETRY_S = 1.0
 """Pause after a flush that failed."""
-COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 
 NOTHING_SYNCED: Mapping[int, tuple[int, int]] = {}
 T = TypeVar("T")
@@ -202,8 +201,8 @@ class Ledgers:
         self._journal_bytes = metrics.counter(
             "magnetar_storage_journal_written_bytes_total", "Bytes written to the journal"
         )
-        self._commits = metrics.histogram(
-            "magnetar_storage_commit_seconds", "Write and sync of one commit", COMMIT_SECONDS
+        self._commits = metrics.latencies(
+            "magnetar_storage_commit_seconds", "Write and sync of one commit"
         )
         self._failed_commits = metrics.counter(
             "magnetar_storage_failed_commits_total", "Commits of which nothing is durable"
@@ -589,7 +588,7 @@ class Ledgers:
         try:
             if error is None:
                 self._journal_full = False
-                self._commits.observe(seconds)
+                self._commits.record(seconds)
                 self._journal_bytes.value = self._journal.bytes_written
                 for record in records:
                     record.parts = ()

@@ -100,6 +100,19 @@ async def test_every_process_says_its_figures(ask: Any, any_number: Processes, w
     assert all(each["metrics"] for each in shown)
 
 
+async def test_how_long_things_took_is_that_of_all_processes_together(
+    ask: Any, any_number: Processes
+) -> None:
+    for number, process in enumerate(any_number.all):
+        latencies = process.context.metrics.latencies("magnetar_x_seconds", "X.")
+        latencies.record(0.001, 60)
+        latencies.record(1.0 + number, 40)
+    shown = (await ask(any_number.front, "GET", f"{STATS}/latencies")).json["magnetar_x_seconds"]
+    assert shown["count"] == 100 * len(any_number.all)
+    assert shown["p50"] == pytest.approx(0.001, rel=0.05)
+    assert shown["p99"] == shown["max"] == pytest.approx(len(any_number.all), rel=0.05)
+
+
 async def test_what_only_netty_and_bookkeeper_have_is_answered_as_empty(
     ask: Any, one: Processes
 ) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 
 from magnetar.broker.access.attempts import host_of
 from magnetar.broker.access.authorize import Access
+from magnetar.broker.clock import Clock, SystemClock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.listener import Arrival
 from magnetar.broker.doors.pulsar.buffers import Buffers
@@ -50,6 +51,7 @@ class PulsarDoor:
         loop: asyncio.AbstractEventLoop,
         metrics: Metrics,
         server_version: str,
+        clock: Clock | None = None,
         access: Access | None = None,
         transactions: Transactions | None = None,
     ) -> None:
@@ -59,7 +61,16 @@ class PulsarDoor:
         self.buffers = Buffers()
         self.frame_bytes_max = FRAME_SIZE.size + config.message_bytes_max + FRAME_OVERHEAD_MAX
         self.unsent_max = config.write_buffer_bytes_per_connection_max
-        self.service = Service(port, config, loop, metrics, server_version, access, transactions)
+        self.service = Service(
+            port,
+            config,
+            loop,
+            metrics,
+            server_version,
+            access,
+            transactions,
+            clock=clock or SystemClock(),
+        )
         self._connections: set[Connection] = set()
         self._strangers: dict[Connection, float] = {}
         self._dirty: list[Connection] = []

@@ -16,11 +16,13 @@ from functools import partial
 from operator import attrgetter
 
 from magnetar.broker.access.rights import Demand
+from magnetar.broker.clock import Clock
 from magnetar.broker.config import KIB, BrokerConfig
 from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
 from magnetar.broker.doors.pulsar.schemas import declared, packed
+from magnetar.broker.latency import Latencies
 from magnetar.broker.port import (
     AccessMode,
     Group,
@@ -111,12 +113,33 @@ class Endpoint:
             self._producers.ended(self)
 
 
+class Stopwatch:
+    """Measures how long the entries of a connection take from the socket to their receipts."""
+
+    __slots__ = ("_latency", "_now", "read_at_s")
+
+    def __init__(self, clock: Clock, latency: Latencies) -> None:
+        self._now = clock.monotonic
+        self._latency = latency
+        self.read_at_s = 0.0
+
+    def started(self) -> None:
+        """Take the time: what follows was read now."""
+        self.read_at_s = self._now()
+
+    def stopped(self, entries: int, read_at_s: float) -> None:
+        """Count entries that have their receipts now."""
+        self._latency.record(self._now() - read_at_s, entries)
+
+
 class Flight:
     """One published run whose rows are not all settled yet."""
 
-    __slots__ = ("_producers", "bytes", "left", "run", "settled")
+    __slots__ = ("_producers", "bytes", "left", "read_at_s", "run", "settled")
 
     def __init__(self, producers: "Producers", run: Run, size: int) -> None:
+        watch = producers.watch
+        self.read_at_s = 0.0 if watch is None else watch.read_at_s
         self._producers = producers
         self.run = run
         self.bytes = size
@@ -160,9 +183,19 @@ class Producers:
         "owner",
         "paced_bytes",
         "slots",
+        "watch",
     )
 
-    def __init__(self, line: Line, requests: Requests, port: Port, config: BrokerConfig) -> None:
+    def __init__(
+        self,
+        line: Line,
+        requests: Requests,
+        port: Port,
+        config: BrokerConfig,
+        watch: Stopwatch | None = None,
+    ) -> None:
+        self.watch = watch
+        """None: nobody measures."""
         self._line = line
         self._requests = requests
         self._turns = Turns(requests)
@@ -455,6 +488,8 @@ class Producers:
 
     def _landed(self, flight: Flight) -> None:
         del self._flights[flight]
+        if self.watch is not None:
+            self.watch.stopped(flight.run.count, flight.read_at_s)
         self._pending_bytes -= flight.bytes
         if self._pending_bytes <= self._config.pending_publish_bytes_per_connection_max // 2:
             self._line.release(Hold.PENDING)

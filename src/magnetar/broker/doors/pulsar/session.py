@@ -23,6 +23,7 @@ from magnetar.broker.access.authorize import Access
 from magnetar.broker.access.caller import BROKER, LOCAL, Caller
 from magnetar.broker.access.commands import demands_of, refusal_of
 from magnetar.broker.access.rights import AuthenticationError, Demand
+from magnetar.broker.clock import Clock
 from magnetar.broker.config import KIB, BrokerConfig
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.login import (
@@ -33,7 +34,7 @@ from magnetar.broker.doors.pulsar.login import (
     original_principal,
 )
 from magnetar.broker.doors.pulsar.lookup import Lookup, Lookups
-from magnetar.broker.doors.pulsar.publish import Producers
+from magnetar.broker.doors.pulsar.publish import Producers, Stopwatch
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
 from magnetar.broker.doors.pulsar.schemas import Schemas
 from magnetar.broker.doors.pulsar.subscribe import Consumers
@@ -95,8 +96,15 @@ class Service:
         server_version: str,
         access: Access | None = None,
         transactions: Transactions | None = None,
+        *,
+        clock: Clock,
     ) -> None:
         """Take what sessions work with; without `access`, everybody may do everything."""
+        self.clock = clock
+        self.publish_latency = metrics.latencies(
+            "magnetar_publish_latency_seconds",
+            "From reading entries from the socket to their receipts.",
+        )
         self.access = access
         self.port = port
         self.transactions = transactions
@@ -135,7 +143,9 @@ class Session:
         self._service = service
         self._state = State.AWAITING_CONNECT
         self._requests = Requests(line, service.loop)
-        self.producers = Producers(line, self._requests, service.port, service.config)
+        # What comes from a sibling process is counted there, where the client is.
+        watch = None if line.sibling else Stopwatch(service.clock, service.publish_latency)
+        self.producers = Producers(line, self._requests, service.port, service.config, watch)
         self.consumers = Consumers(line, self._requests, service.port, service.discarded)
         self.lookup = Lookup(
             line, self._requests, service.port, service.lookups, service.transactions
@@ -159,6 +169,8 @@ class Session:
             FrameError, ProtocolError: the client has to go.
         """
         producers = self.producers
+        if producers.watch is not None:
+            producers.watch.started()
         cold = 0
         more = True
         while more and not self._line.held:

@@ -28,6 +28,7 @@ from magnetar.broker.doors.admin.owners import from_all
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import Allocator, Json, LoadReport, Sample, Usage
 from magnetar.broker.doors.admin.slices import Breather
+from magnetar.broker.latency import QUANTILES, merged, packed, quantile, unpacked
 from magnetar.broker.port import NamespaceNotFoundError
 from magnetar.broker.topics.topic import Topic
 from magnetar.names import NamespaceName
@@ -288,6 +289,26 @@ def _samples(call: Call) -> Iterator[tuple[str, float]]:
                 yield name, float(value)
 
 
+async def latencies(call: Call) -> Response:
+    """Return how long things took in the last whole minute, in seconds, of all processes together.
+
+    What processes tell each other are counts by slot, which add up; quantiles would not.
+    """
+
+    async def here() -> dict[str, dict[str, int]]:
+        return {each.name: packed(each.recent) for each in call.context.metrics.all_latencies}
+
+    parts = await from_all(call, here)
+    if call.here:
+        return answer(parts[0])
+    shown: dict[str, dict[str, float | None]] = {}
+    for name in sorted({name for part in parts for name in part}):
+        counts = merged(unpacked(part.get(name, {}).items()) for part in parts)
+        figures = {f"p{100 * each:g}": quantile(counts, each) for each in QUANTILES}
+        shown[name] = {"count": sum(counts), **figures, "max": quantile(counts, 1)}
+    return answer(shown)
+
+
 # --- what only Netty and BookKeeper have ------------------------------------------------------
 
 
@@ -317,6 +338,10 @@ ROUTES = [
     Route("GET", f"{STATS}/destinations", topics, Right.SUPERUSER, answer=_TOPICS),
     Route("GET", f"{STATS}/load-report", load_report, Right.SUPERUSER, answer=LoadReport),
     Route("GET", f"{STATS}/metrics", metrics, Right.SUPERUSER, answer=list[Sample]),
+    Route(
+        "GET", f"{STATS}/latencies", latencies, Right.SUPERUSER,
+        answer=dict[str, dict[str, float | None]],
+    ),
     Route("GET", f"{STATS}/mbeans", mbeans, Right.SUPERUSER, answer=list[Sample]),
     Route(
         "GET", f"{STATS}/allocator-stats/{{allocator}}", allocator, Right.SUPERUSER,
