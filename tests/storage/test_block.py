@@ -11,7 +11,7 @@ from magnetar.broker.storage.block import (
     BlockDamagedError,
     decode,
     drafts,
-    encode_into,
+    encode,
     summarise,
     together,
 )
@@ -37,12 +37,16 @@ def cached(generation: Generation, run: Run, *parts: Part) -> None:
         generation.add_part(part, len(generation.records) - 1)
 
 
+def bytes_of(ledger: int, first_entry: int, draft: block.Draft) -> bytearray:
+    header, padding = encode(SALT, ledger, first_entry, draft.rows, draft.bodies)
+    return bytearray().join((header, draft.rows, *draft.bodies, padding))
+
+
 def blocks_of(generation: Generation, ledger: int) -> list[block.Block]:
     found = []
     for draft in drafts(generation, generation.tails[ledger]):
-        out = bytearray()
         first = draft.summary.end - len(draft.rows) // 80
-        encode_into(out, SALT, ledger, first, draft.rows, draft.bodies)
+        out = bytes_of(ledger, first, draft)
         assert len(out) % 8 == 0
         read = decode(memoryview(out), SALT, ledger, first, len(draft.rows) // 80)
         assert summarise(read.run, first) == draft.summary
@@ -109,9 +113,7 @@ def encoded(count: int = 6) -> bytearray:
     generation = Generation()
     cached(generation, run, Part(9, 40, 0, count, ""))
     (draft,) = drafts(generation, generation.tails[9])
-    out = bytearray()
-    encode_into(out, SALT, 9, 40, draft.rows, draft.bodies)
-    return out
+    return bytes_of(9, 40, draft)
 
 
 def test_a_block_in_the_wrong_place_is_not_served() -> None:

@@ -20,7 +20,7 @@ each entry's own checksum tells the good ones from the bad.
 
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from operator import add
 from typing import NamedTuple
@@ -52,11 +52,8 @@ MAGIC = 0x3142474D
 MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 HEADER = struct.Struct("<IIQQQIIII")
 HEADER_SIZE = HEADER.size
-NO_HEADER = bytes(HEADER_SIZE)
 OFFSET_AND_LENGTH = struct.Struct("<II")
 """The first two fields of a row."""
-HEAD_CRC = struct.Struct("<I")
-HEAD_CRC_AT = 4
 CHECKED_FROM = 8
 ALIGNMENT = 8
 
@@ -188,34 +185,29 @@ def damaged_ranges(run: Run, first_entry: int) -> Iterator[tuple[int, int]]:
         yield first_entry + start, first_entry + run.count - 1
 
 
-def encode_into(  # noqa: PLR0913, PLR0917 - the fields of one header
-    out: bytearray,
+def encode(  # noqa: PLR0913, PLR0917 - the fields of one header
     salt: int,
     ledger: int,
     first_entry: int,
     rows: Bytes,
-    bodies: Iterable[Bytes],
+    bodies: Sequence[Bytes],
     keep_body_crc: int | None = None,
-) -> None:
-    """Append one block to `out`, whose length is a multiple of 8.
+) -> tuple[bytes, bytes]:
+    """Return what comes before rows and bodies in a block, and what comes behind.
 
     `keep_body_crc` is for the copy of a damaged block, which must stay visibly damaged.
     """
-    start = len(out)
-    out += NO_HEADER
-    out += rows
-    body_at = len(out)
+    body = body_crc = 0
     for piece in bodies:
-        out += piece
-    body = len(out) - body_at
-    view = memoryview(out)
-    body_crc = crc32c(view[body_at:]) if keep_body_crc is None else keep_body_crc
-    count = (body_at - start - HEADER_SIZE) // ROW_SIZE
-    HEADER.pack_into(out, start, MAGIC, 0, salt, ledger, first_entry, count, body, body_crc, 0)
-    head_crc = crc32c(view[start + CHECKED_FROM : body_at])
-    HEAD_CRC.pack_into(out, start + HEAD_CRC_AT, head_crc)
-    view.release()
-    out += bytes(-len(out) % ALIGNMENT)
+        body += len(piece)
+        if keep_body_crc is None:
+            body_crc = crc32c(piece, body_crc)
+    if keep_body_crc is not None:
+        body_crc = keep_body_crc
+    count = len(rows) // ROW_SIZE
+    fields = salt, ledger, first_entry, count, body, body_crc, 0
+    head_crc = crc32c(rows, crc32c(HEADER.pack(MAGIC, 0, *fields)[CHECKED_FROM:]))
+    return HEADER.pack(MAGIC, head_crc, *fields), bytes(-(len(rows) + body) % ALIGNMENT)
 
 
 class Draft(NamedTuple):

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from time import sleep
 
-from magnetar.broker.storage.block import Block, drafts, summarise
+from magnetar.broker.storage.block import Block, summarise
 from magnetar.broker.storage.cache import Generation
+from magnetar.broker.storage.pages import BLOCKS_PER_SLICE
 from magnetar.broker.storage.segment import LogFolder, LogWriter, Table
 
-BLOCKS_PER_SLICE = 32
-"""Blocks written between two pauses; small ones take about 10 microseconds each."""
 PAUSE_S = 0.0001
 """Python runs one thread at a time, and gives the event loop its turn only after 5 ms unless
 this thread sleeps. Receipts must not wait for a flush."""
@@ -22,14 +21,9 @@ def write_generation(logs: LogFolder, generation: Generation) -> Table | None:
     if not generation.tails:
         return None
     writer = LogWriter(logs)
-    number = 0
     try:
-        for ledger in sorted(generation.tails):
-            for draft in drafts(generation, generation.tails[ledger]):
-                writer.add_block(ledger, draft.rows, draft.bodies, draft.summary)
-                number += 1
-                if number % BLOCKS_PER_SLICE == 0:
-                    sleep(PAUSE_S)
+        for _ in writer.add_generation(generation):
+            sleep(PAUSE_S)
         return writer.finish()
     except OSError:
         writer.give_up()

@@ -23,34 +23,34 @@ The salt is in the name too: a number used again after a restart is another file
 """
 
 import hashlib
-import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from crc32c import crc32c
 
 from magnetar.broker.files import File, Files
-from magnetar.broker.run import ROW_SIZE, Bytes
+from magnetar.broker.run import Bytes
 from magnetar.broker.storage import block
+from magnetar.broker.storage.cache import Generation
 from magnetar.broker.storage.errors import EMPTY_LEDGER, FormatError, LedgerEnd
+from magnetar.broker.storage.pages import (
+    EXTENT,
+    EXTENT_FIELDS,
+    HEADER,
+    INDEX_ITEM,
+    MAGIC,
+    TRAILER,
+    VERSION,
+    WRITE_BYTES,
+    Pages,
+)
 
-MAGIC = b"MGNTRLOG"
-VERSION = 1
 SUFFIX = ".log"
 UNFINISHED = ".tmp"
 
-HEADER = struct.Struct("<8sIIQQQ")
 HEADER_SIZE = HEADER.size
-INDEX_ITEM = struct.Struct("<QQII")
-EXTENT = struct.Struct("<4Q4qIIII")
-EXTENT_FIELDS = struct.Struct("<4Q4qIII")
-"""The same without its checksum."""
-TRAILER = struct.Struct("<QQIIII32sQII8s")
-
-WRITE_BYTES = 1 << 20
-"""Blocks are gathered up to this before they are written."""
 SCAN_BYTES = 1 << 20
 """How much is read at once where the whole file is."""
 
@@ -141,6 +141,19 @@ class Table:
         self.first_blocks.append(fields[8])
         self.blocks.append(fields[9])
 
+    def add_all(self, extents: bytes) -> None:
+        """Add extents as they lie in the file, whose checksums were just made."""
+        longs, words = array("Q"), array("I")
+        longs.frombytes(extents)
+        words.frombytes(extents)
+        step = EXTENT.size // 8
+        self.ledgers += longs[0::step]
+        self.firsts += longs[1::step]
+        self.counts += longs[2::step]
+        self.bytes += longs[3::step]
+        self.first_blocks += words[16 :: 2 * step]
+        self.blocks += words[17 :: 2 * step]
+
 
 class LogWriter:
     """Writes one entry log. Blocks come in order of (ledger, first entry)."""
@@ -153,76 +166,33 @@ class LogWriter:
         self._salt = name.salt
         self._path = logs.path / (self._name + UNFINISHED)
         self._file = logs.files.open(self._path, create=True)
+        self._pages = Pages(name.worker, name.number, name.salt)
         self._position = 0
-        self._crc = 0
-        self._heads = hashlib.sha256()
-        self._new_heads = bytearray()
-        self._out = bytearray()
-        self._index: list[bytes] = []
-        self._extents: list[bytes] = []
-        self._ledger = -1
-        self._first = 0
-        self._first_block = 0
-        self._sum = EMPTY_LEDGER
-        header = HEADER.pack(MAGIC, VERSION, 0, name.worker, name.number, name.salt)
-        self._out += HEADER.pack(
-            MAGIC, VERSION, crc32c(header), name.worker, name.number, name.salt
-        )
 
-    @property
-    def size(self) -> int:
-        """Bytes so far."""
-        return self._position + len(self._out)
-
-    @property
-    def empty(self) -> bool:
-        """Whether no block was added yet."""
-        return not self._index
+    def add_generation(self, generation: Generation) -> Iterator[None]:
+        """Add all that a generation holds; yield when others should have their turn."""
+        for _ in self._pages.fill(generation):
+            self._write_enough()
+            yield
 
     def add_block(
         self,
         ledger: int,
         rows: Bytes,
-        bodies: list[memoryview],
+        bodies: Sequence[Bytes],
         summary: LedgerEnd,
         keep_body_crc: int | None = None,
     ) -> None:
         """Add one block; `summary` is that of its entries."""
-        count = len(rows) // ROW_SIZE
-        first = summary.end - count
-        if ledger != self._ledger or first != self._sum.end:
-            self._close_extent()
-            self._ledger, self._first = ledger, first
-            self._first_block = len(self._index)
-        self._sum = block.together(self._sum, summary)
-        out = self._out
-        start = len(out)
-        block.encode_into(out, self._salt, ledger, first, rows, bodies, keep_body_crc)
-        self._new_heads += out[start : start + block.HEADER_SIZE]
-        size = len(out) - start
-        self._index.append(INDEX_ITEM.pack(first, self._position + start, count, size))
-        if len(out) >= WRITE_BYTES:
-            self._write()
+        self._pages.add(ledger, rows, bodies, summary, keep_body_crc)
+        self._write_enough()
 
     def finish(self) -> Table:
         """Make the file durable under its name, and return its table."""
-        self._close_extent()
-        index_at = self.size
-        index = b"".join(self._index)
-        extents_at = index_at + len(index)
-        extents = b"".join(self._extents)
-        self._out += index
-        self._out += extents
-        self._write()
-        table = Table(self._name, self._salt, self._position + TRAILER.size, index_at, extents_at)
-        for fields in EXTENT.iter_unpack(extents):
-            table.add(fields)
-        fields = (
-            index_at, extents_at, len(self._index), len(self._extents),
-            crc32c(extents, crc32c(index)), self._crc, self._heads.digest(), self._salt, VERSION,
-        )  # fmt: skip
-        trailer = TRAILER.pack(*fields, 0, MAGIC)
-        self._file.pwritev([TRAILER.pack(*fields, crc32c(trailer), MAGIC)], self._position)
+        tables, pieces = self._pages.end()
+        self._write(pieces)
+        table = Table(self._name, self._salt, tables.size, tables.index_at, tables.extents_at)
+        table.add_all(tables.extents)
         self._file.sync()
         self._file.close()
         self._files.rename(self._path, self._folder / self._name)
@@ -235,28 +205,13 @@ class LogWriter:
         if self._files.exists(self._path):
             self._files.remove(self._path)
 
-    def _write(self) -> None:
-        self._crc = crc32c(self._out, self._crc)
-        self._heads.update(self._new_heads)
-        self._new_heads.clear()
-        self._file.pwritev([self._out], self._position)
-        self._position += len(self._out)
-        self._out.clear()
+    def _write_enough(self) -> None:
+        if self._pages.gathered >= WRITE_BYTES:
+            self._write(self._pages.take())
 
-    def _close_extent(self) -> None:
-        if self._ledger < 0:
-            return
-        index = self._index[self._first_block :]
-        total = self._sum
-        fields = (
-            self._ledger, self._first, total.end - self._first, total.bytes,
-            total.first_index, total.next_index, total.publish_first_ms, total.publish_last_ms,
-            self._first_block, len(index), crc32c(b"".join(index)),
-        )  # fmt: skip
-        extent = EXTENT_FIELDS.pack(*fields)
-        self._extents.append(extent + crc32c(extent).to_bytes(4, "little"))
-        self._ledger = -1
-        self._sum = EMPTY_LEDGER
+    def _write(self, pieces: Sequence[Bytes]) -> None:
+        self._file.pwritev(pieces, self._position)
+        self._position += sum(map(len, pieces))
 
 
 # --- reading the tables ----------------------------------------------------------------
