@@ -64,6 +64,8 @@ BODY_BYTES_MAX = 1 << 30
 ROWS_MAX = 1 << 20
 GAP_SHARE_MAX = 8
 """Bodies are copied as one piece while at most one byte in so many belongs to none of them."""
+JOIN_BYTES_MAX = 4 * 1024
+"""Bodies that average less than this, and do not lie side by side, are copied together."""
 
 _WORDS = ROW_SIZE // 4
 _LONGS = ROW_SIZE // 8
@@ -214,7 +216,7 @@ class Draft(NamedTuple):
     """A block about to be written."""
 
     rows: memoryview
-    bodies: list[memoryview]
+    bodies: list[Bytes]
     summary: LedgerEnd
     """Of this block's entries alone; `end` is the entry id after its last one."""
 
@@ -299,7 +301,7 @@ class _Pieces:
 
     def __init__(self) -> None:
         self.rows: list[memoryview] = []
-        self.bodies: list[memoryview] = []
+        self.bodies: list[Bytes] = []
         self.offsets = array("I")
         """Where each body will lie among the bodies of the block."""
 
@@ -317,10 +319,14 @@ class _Pieces:
             shift = body - low
             self.offsets.extend([offset + shift for offset in offsets])
             return body + high - low
-        self.bodies += [
+        bodies = [
             buffer[offset - base : offset - base + size]
             for offset, size in zip(offsets, sizes, strict=True)
         ]
+        if body_bytes < JOIN_BYTES_MAX * len(bodies):
+            self.bodies.append(b"".join(bodies))
+        else:
+            self.bodies += bodies
         placed = array("I", accumulate(sizes, initial=body))
         end: int = placed.pop()
         self.offsets += placed
