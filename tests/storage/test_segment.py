@@ -9,9 +9,9 @@ from magnetar.broker.files import File
 from magnetar.broker.storage.cache import Generation
 from magnetar.broker.storage.errors import FormatError
 from magnetar.broker.storage.flush import write_generation
+from magnetar.broker.storage.pages import TRAILER
 from magnetar.broker.storage.record import Part
 from magnetar.broker.storage.segment import (
-    TRAILER,
     LogDamagedError,
     LogFolder,
     LogName,
