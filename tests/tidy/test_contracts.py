@@ -17,6 +17,10 @@ PLANTS = {
         "client/planted.py",
         "import magnetar.broker.config",
     ),
+    "The load generator takes the codec of the broker, and nothing else": (
+        "bench/planted.py",
+        "import magnetar.broker.storage",
+    ),
     "The house has one staircase": ("client/planted.py", "import magnetar.cli"),
     "The broker's own staircase": ("broker/storage/planted.py", "import magnetar.broker.topics"),
     "The core's own staircase": (

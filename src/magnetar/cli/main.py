@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "certs": ("certs", "certs", "Make and renew TLS certificates of your own."),
     "tokens": ("tokens", "tokens", "Make signing keys and tokens, and look into them."),
     "config": ("config", "config", "See and change settings while the broker runs."),
+    "bench": ("bench", "bench", "Measure how fast a broker is, and what it costs."),
     "doctor": ("doctor", "doctor", "Verify a data folder, checksum by checksum."),
     "backup": ("backup", "backup", "Copy a data folder, also while it is written to."),
     "restore": ("backup", "restore", "Make a data folder of a backup."),

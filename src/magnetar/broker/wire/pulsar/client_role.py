@@ -43,14 +43,17 @@ def connect(
     *,
     auth_method: str = "",
     auth_data: bytes = b"",
+    proxied_to: str = "",
 ) -> bytes:
-    """Begin: the first command of every connection."""
+    """Begin: the first command of every connection; through a proxy, to host:port behind it."""
     command = api.BaseCommand(type=api.BaseCommand.CONNECT)
     command.connect.client_version = client_version
     command.connect.protocol_version = protocol_version
     if auth_method:
         command.connect.auth_method_name = auth_method
         command.connect.auth_data = auth_data
+    if proxied_to:
+        command.connect.proxy_to_broker_url = proxied_to
     command.connect.feature_flags.supports_auth_refresh = True
     command.connect.feature_flags.supports_broker_entry_metadata = True
     return encode_command(command)
