@@ -9,6 +9,9 @@
 #   make format   let ruff lay out the code
 #   make crash    a longer campaign of power losses, damage and kills: KILLS=60 STATES=20000
 #   make limits   the long form of the tests of memory, with the promised numbers: 11 minutes
+#   make kernels  compile the optional kernels in place: after a change of a .pyx file
+#   make wheel    a wheel for this platform, with them inside: dist/
+#   make test-wheel  install that wheel into a fresh environment, and publish with it
 #   make bench    measure; see docs/performance.md
 #   make sizes    lines per file, and what the last change added
 #   make proto    write the generated protobuf code anew
@@ -19,9 +22,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PULSAR := src/magnetar/broker/wire/pulsar
-CODE := src tests $(wildcard benchmarks examples)
+CODE := src tests setup.py $(wildcard benchmarks examples)
 WIRE := src/magnetar/broker/wire/pulsar
 TYPED := src $(wildcard tests benchmarks)
+
+# What an installation is made of, apart from Python modules, which are used where they lie.
+BUILT := pyproject.toml setup.py $(shell find src -name '_*.pyx' -o -name '_*.h')
 
 KILLS ?= 60
 STATES ?= 20000
@@ -29,7 +35,7 @@ CRASHES := tests/storage/test_crash.py tests/storage/test_damage.py \
   tests/storage/test_recovery_from_a_trace.py tests/metadata/test_database_after_power_loss.py \
   tests/conformance/test_kill_loop.py tests/conformance/test_transactions_killed.py
 
-.PHONY: demo test test-clients check format crash bench sizes proto clean
+.PHONY: demo test test-clients test-wheel check format crash kernels wheel bench sizes proto clean
 
 demo: $(VENV)/installed
 	@$(BIN)/magnetar demo
@@ -61,6 +67,19 @@ crash: $(VENV)/installed-dev
 limits: $(VENV)/installed-dev
 	TESTS_LIMITS=full $(BIN)/python -m pytest -q -o log_cli=true -o log_cli_level=WARNING tests/conformance/test_limits.py $(ARGS)
 
+kernels: $(VENV)/installed-dev
+	@MAGNETAR_KERNELS=required $(BIN)/python setup.py --quiet build_ext --inplace
+
+# Of a source distribution, so that this is tried as well.
+wheel: $(VENV)/installed-dev
+	@rm -rf build dist
+	@$(BIN)/python setup.py --quiet sdist
+	@MAGNETAR_KERNELS=required $(PIP) wheel --no-deps --wheel-dir dist dist/magnetar-*.tar.gz
+	@ls dist
+
+test-wheel: wheel
+	@$(BIN)/python .ci/try_wheel.py dist/magnetar-*.whl
+
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -74,6 +93,7 @@ proto: $(VENV)/installed-dev
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src \( -name '_*.c' -o -name '_*.so' \) -delete
 	find src tests benchmarks \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/bin/python:
@@ -82,12 +102,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # `touch` comes last: a broken installation is tried again.
-$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed: $(BUILT) | $(VENV)/bin/python
 	@echo "installing what Magnetar needs"
 	@$(PIP) install -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-dev: $(BUILT) | $(VENV)/bin/python
 	@echo "installing what Magnetar and its checks need"
 	@$(PIP) install -e '.[dev]'
 	@touch $(VENV)/installed $@

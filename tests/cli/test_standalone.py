@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from magnetar.broker import compiled
 from magnetar.cli import standalone as module
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.cli.settings import Merged, SettingsError
@@ -158,7 +159,9 @@ def test_in_json_the_banner_is_one_object_with_the_addresses(tmp_path: Path) -> 
         "log_in": False,
         "this_machine_only": True,
         "warnings": banner["warnings"],
+        "kernels": compiled.described(),
     }
+    assert "walker" in banner["kernels"]
     assert refused.returncode == 1
     assert str(broker.pid) in json.loads(refused.stderr)["error"]
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import magnetar
+from magnetar.broker import compiled
 from magnetar.broker.access.audit import Audit
 from magnetar.broker.access.authorize import Access, Grantor
 from magnetar.broker.access.settings import check_settings
@@ -370,7 +371,7 @@ async def live(channel: Channel) -> int:
         following = await channel.receive()
         if following and "serve" in following:
             await node.serve()
-            channel.send({"ready": True})
+            channel.send({"ready": True, "kernels": compiled.described()})
             await _until_told(channel, stop)
     finally:
         await node.stop()

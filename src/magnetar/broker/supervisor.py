@@ -117,6 +117,8 @@ class Supervisor:
         self._watchers: list[asyncio.Task[None]] = []
         self.unfinished: list[str] = []
         """What became of workers that did not end well when they were told to."""
+        self.kernels = ""
+        """What of the workers' code is compiled, in words."""
         self.failed: asyncio.Future[StartError] = asyncio.get_running_loop().create_future()
         """Gets the reason when a worker is beyond help."""
 
@@ -170,11 +172,12 @@ class Supervisor:
     async def _serve(self, worker: _Worker) -> None:
         assert worker.channel
         worker.channel.send({"serve": True})
-        await self._await(worker, "ready")
+        ready = await self._await(worker, "ready")
+        self.kernels = str(ready.get("kernels", ""))
         worker.serving = True
 
-    async def _await(self, worker: _Worker, word: str) -> None:
-        """Wait until the worker says `word`.
+    async def _await(self, worker: _Worker, word: str) -> dict[str, Any]:
+        """Wait until the worker says `word`; return its message.
 
         Raises:
             StartError: it says that it failed, dies, or takes longer than a replay can take.
@@ -192,6 +195,7 @@ class Supervisor:
             raise StartError(str(message["failed"]))
         if word not in message:
             raise StartError(f"worker {worker.number} said {message}, expected {word!r}")
+        return message
 
     async def _watch(self, worker: _Worker) -> None:
         """Replace the worker each time it dies, until there is no point."""

@@ -94,8 +94,10 @@ async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_j
                 following.append(loop.create_task(_renew(given, folder, files, clock)))
         try:
             if as_json:
+                told = {"kernels": supervisor.kernels, **told}
                 say(banner_for_programs(options, str(folder.path), folder.warnings(), told))
             else:
+                lines = [f"  kernels     {supervisor.kernels}", *lines]
                 say(banner(options, str(folder.path), folder.warnings(), lines))
             await _until_stopped(stop, supervisor)
         finally:

@@ -17,6 +17,9 @@ from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.stretch import Stretch, take_alike
 from magnetar.broker.wire.pulsar.walker import walk
 
+PLAIN_ONLY = True
+"""The compiled walker knows no stretches: to it, frames that are alike are nothing special."""
+
 SLOTS = {3: 1, 4: 2, 300: 0}
 NOW_MS = 1_763_880_000_000
 

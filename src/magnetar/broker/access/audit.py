@@ -42,7 +42,7 @@ from magnetar.broker.port import Group, Port, PortError, Producer, ProducerReque
 from magnetar.broker.run import Run
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
-from magnetar.broker.wire.pulsar.walker import walk
+from magnetar.broker.wire.pulsar.codec import walk
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from magnetar.broker.port import (
     ProducerRequest,
 )
 from magnetar.broker.run import PRODUCER, SEQUENCE_ID, Run
-from magnetar.broker.wire.pulsar import commands, replies
+from magnetar.broker.wire.pulsar import codec, commands
 from magnetar.broker.wire.pulsar.frames import FrameError
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.walker import Broken, Stray
@@ -473,7 +473,7 @@ class Producers:
 
     def _send_receipts(self, run: Run, groups: Sequence[Group]) -> None:
         if groups:
-            self._line.send(replies.encode_receipts(self._ids, run, groups))
+            self._line.send(codec.encode_receipts(self._ids, run, groups))
 
     def _send_errors(self, run: Run, group: Group, producer_id: int, error: PortError) -> None:
         code, message = server_error(error), str(error)

@@ -446,7 +446,7 @@ def _put_transactions(run: Run, by_row: Mapping[int, TransactionId]) -> None:
     for row, each in by_row.items():
         if row < run.count:  # that of a damaged frame is not there
             column[row] = numbers.setdefault(each, len(numbers) + 1)
-    run.transactions = list(numbers)
+    run.transactions = list(numbers) or None
 
 
 def _refuse(message: str) -> NoReturn:
