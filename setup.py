@@ -19,6 +19,7 @@ from setuptools import Extension, setup
 CYTHON = "Cython >= 3.1"
 HERE = Path(__file__).parent
 WANTED = os.environ.get("MAGNETAR_KERNELS", "")
+OPTIONAL = WANTED != "required"
 FLAGS = os.environ.get("MAGNETAR_KERNELS_FLAGS", "").split()
 UNPACKED = (HERE / "PKG-INFO").exists()
 """This is a source distribution: the C files in it belong to the .pyx files beside them."""
@@ -38,6 +39,8 @@ def kernels() -> list[Extension]:
             raise
         return []
     made: list[Extension] = cythonize(extensions, language_level=3, annotate=False)
+    for each in made:
+        each.optional = OPTIONAL  # which Cython does not hand on
     return made
 
 
@@ -49,7 +52,7 @@ def _extension(path: Path) -> Extension:
         depends=[each.as_posix() for each in sorted(Path("src").rglob("_*.h"))],
         extra_compile_args=["-O3", "-g0", "-fno-strict-aliasing", *FLAGS],
         extra_link_args=FLAGS,
-        optional=WANTED != "required",
+        optional=OPTIONAL,
     )
 
 
