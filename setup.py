@@ -1,12 +1,13 @@
 """The compiled kernels: every `_name.pyx` in the package, beside the plain module it doubles.
 
-    a checkout     .pyx ──Cython──▶ .c ──C compiler──▶ extension    Cython comes as a build requirement
-    a source dist            .c is in it ──C compiler──▶ extension    no Cython
-    no C compiler            a warning, and the plain Python modules do the work
+    a checkout             .pyx ──Cython──▶ .c ──C compiler──▶ extension    pip fetches Cython
+    a source distribution          it has the .c ──C compiler──▶ extension
+    no C compiler          a warning, and the plain Python modules do the work
 
 Everything else about the project stands in pyproject.toml. MAGNETAR_KERNELS=required makes what
-cannot be compiled an error: a wheel is not built without its kernels by accident. MAGNETAR_KERNELS=no
-leaves them out. MAGNETAR_KERNELS_FLAGS are further flags for the C compiler and the linker.
+cannot be compiled an error, so that no wheel is built without its kernels by accident;
+MAGNETAR_KERNELS=no leaves them out. MAGNETAR_KERNELS_FLAGS are further flags for the C compiler
+and the linker.
 """
 
 import os
@@ -33,7 +34,7 @@ def kernels() -> list[Extension]:
             each.sources = [source.removesuffix(".pyx") + ".c" for source in each.sources]
         return extensions
     try:
-        from Cython.Build import cythonize
+        from Cython.Build import cythonize  # noqa: PLC0415 - not there in every build
     except ImportError:  # asked what the build needs, or told to build with what there is
         if WANTED == "required":
             raise

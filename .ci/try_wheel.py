@@ -43,7 +43,7 @@ def main() -> int:
 
 def install(folder: Path, *what: str, also: Mapping[str, str] | None = None) -> None:
     pip = [folder / "venv/bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir", *what]
-    subprocess.run(pip, check=True, env={**environment(), **(also or {})}, cwd=folder)
+    subprocess.run(pip, check=True, env=environment() | dict(also or {}), cwd=folder)
 
 
 def try_broker(folder: Path, kernels: str) -> None:

@@ -45,7 +45,9 @@ def said(
     """
     buffer = memoryview(bytearray(data))
     try:
-        taken = module.walk(buffer, start, len(data) if end is None else end, slots, frame_bytes_max)
+        taken = module.walk(
+            buffer, start, len(data) if end is None else end, slots, frame_bytes_max
+        )
     except FrameError:
         return "refused"
     run, command = taken.run, taken.command
@@ -172,9 +174,7 @@ def test_both_write_the_same_receipts(kernel: ModuleType, data: st.DataObject) -
         slot = data.draw(st.integers(0, len(producers) - 1))
         groups.append(Group(slot, len(sequences), count, min(ledger, 2**63 - 1), entry))
         more = data.draw(st.sampled_from([0, 0, 9]))
-        sequences += [
-            (first + i * step % 40, first + i * step % 40 + more) for i in range(count)
-        ]
+        sequences += [(first + i * step % 40, first + i * step % 40 + more) for i in range(count)]
     run = run_of(sequences, [b""] * len(sequences), 0)
     expected = replies.encode_receipts(producers, run, groups)
     assert kernel.encode_receipts(producers, run, groups) == expected
@@ -184,7 +184,8 @@ def test_both_write_the_same_receipts(kernel: ModuleType, data: st.DataObject) -
 def test_both_write_the_same_messages(kernel: ModuleType, data: st.DataObject) -> None:
     size = data.draw(st.sampled_from([0, 10, 3000, 5000]))
     bodies = [
-        bytes([number % 256]) * (size + number % 7) for number in range(data.draw(st.integers(0, 60)))
+        bytes([number % 256]) * (size + number % 7)
+        for number in range(data.draw(st.integers(0, 60)))
     ]
     run = run_of([(0, 0)] * len(bodies), bodies, data.draw(st.sampled_from([0, 100])))
     rows = data.draw(

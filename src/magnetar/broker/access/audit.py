@@ -41,8 +41,8 @@ from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Group, Port, PortError, Producer, ProducerRequest
 from magnetar.broker.run import Run
 from magnetar.broker.wire.pulsar import client_role
-from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.codec import walk
+from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)

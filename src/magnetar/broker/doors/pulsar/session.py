@@ -43,11 +43,11 @@ from magnetar.broker.doors.pulsar.watchers import Views, Watchers
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Port, Transactions
 from magnetar.broker.wire.pulsar import commands
+from magnetar.broker.wire.pulsar.codec import walk
 from magnetar.broker.wire.pulsar.commands import PROTOCOL_VERSION
 from magnetar.broker.wire.pulsar.connection import State, check_walk, unsupported_request
 from magnetar.broker.wire.pulsar.frames import FRAME_OVERHEAD_MAX, type_name
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
-from magnetar.broker.wire.pulsar.codec import walk
 from magnetar.names import InvalidNameError
 
 CONNECT_BYTES_MAX = 64 * KIB

@@ -38,9 +38,9 @@ from magnetar.broker.port import (
 )
 from magnetar.broker.run import Run
 from magnetar.broker.wire.pulsar import commands
+from magnetar.broker.wire.pulsar.codec import encode_messages
 from magnetar.broker.wire.pulsar.entry_metadata import encode_messages_with_block
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
-from magnetar.broker.wire.pulsar.codec import encode_messages
 from magnetar.broker.wire.pulsar.walker import Ack, Flow
 from magnetar.names import InvalidNameError, TopicName, check_subscription
 

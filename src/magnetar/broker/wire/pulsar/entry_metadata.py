@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from magnetar.broker.port import Selection
 from magnetar.broker.run import BROKER_TIME, FIRST_INDEX, MESSAGES, Bytes, Run
+from magnetar.broker.wire.pulsar.codec import encode_messages
 from magnetar.broker.wire.pulsar.fields import encode_varint
 from magnetar.broker.wire.pulsar.frames import BROKER_METADATA_MAGIC
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BrokerEntryMetadata
-from magnetar.broker.wire.pulsar.codec import encode_messages
 from magnetar.broker.wire.pulsar.replies import JOINED_BYTES_MAX
 
 _HEAD = Struct(">HI")
