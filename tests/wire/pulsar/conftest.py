@@ -24,7 +24,8 @@ def kernel() -> ModuleType:
     """The compiled kernel. Where it was not built, the tests that ask for it are skipped."""
     if os.environ.get("MAGNETAR_KERNELS") == "required":
         return import_module(KERNEL)
-    return pytest.importorskip(KERNEL, reason="`make kernels` builds it, with a C compiler")
+    found: ModuleType = pytest.importorskip(KERNEL, reason="`make kernels` builds it")
+    return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
