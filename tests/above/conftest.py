@@ -93,7 +93,7 @@ def magnetar(addresses: Addresses) -> Command:
             capture_output=True,
             text=True,
             env=environment,
-            timeout=25,
+            timeout=60,
             check=False,
         )
 

@@ -177,7 +177,7 @@ def test_a_consumer_ends_cleanly_with_ctrl_c(addresses: Any, magnetar: Any, topi
     assert consuming.stdout is not None
     assert consuming.stdout.readline() == b"x\n"
     consuming.send_signal(signal.SIGINT)
-    _, err = consuming.communicate(timeout=20)
+    _, err = consuming.communicate(timeout=60)
     assert consuming.returncode == 130
     assert b"Traceback" not in err
     again = magnetar("consume", topic, "-s", "s", "--until-end")
@@ -192,7 +192,7 @@ def test_what_is_piped_into_head_ends_well(addresses: Any, magnetar: Any, topic:
         capture_output=True,
         text=True,
         env={**os.environ, "MAGNETAR_URL": addresses.url},
-        timeout=25,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0

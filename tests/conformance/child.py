@@ -4,8 +4,9 @@
                                                                         └─ ...
     /proc/<pid>/status   VmRSS, VmHWM     memory now, and at its highest
     /proc/<pid>/clear_refs  "5"           begin to measure the highest anew
+    /proc/<pid>/task/*/schedstat          CPU time of each thread
 
-Source of the figures: proc(5).
+Source of the figures: proc(5), Linux's Documentation/scheduler/sched-stats.rst.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -102,6 +103,12 @@ def runs(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def computed_s(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process so far, to the nanosecond."""
+    files = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
 def status_bytes(pid: int, name: str) -> int:

@@ -31,7 +31,7 @@ Connect = Callable[..., Any]
 def new_client(url: str, **options: Any) -> Any:
     """An official client that keeps its opinion about vanishing brokers to itself."""
     log = pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
-    options.setdefault("operation_timeout_seconds", 20)
+    options.setdefault("operation_timeout_seconds", 30)
     return pulsar.Client(url, logger=log, **options)
 
 

@@ -9,6 +9,7 @@ from pulsar import ProducerAccessMode as Mode
 
 from magnetar.client.admin import Admin
 from tests.conformance.conftest import Connect
+from tests.conformance.talk import LIMIT_S, RECEIVE_MS
 
 
 def test_an_exclusive_producer_keeps_every_other_one_out(client: Any, topic: str) -> None:
@@ -43,7 +44,7 @@ def test_who_waits_becomes_exclusive_when_the_other_leaves(
     waiting.join(0.3)
     assert created == []
     first.close()
-    waiting.join(10)
+    waiting.join(LIMIT_S)
     created[0].send(b"my turn")
     assert created[0].producer_name() == "2"
 
@@ -60,7 +61,7 @@ def test_who_fences_takes_over_and_the_other_can_send_nothing_more(
         first.send(b"still mine?")
     second.send(b"no")
     reader = client.create_reader(topic, pulsar.MessageId.earliest)
-    assert [reader.read_next(5_000).data() for _ in range(2)] == [b"mine", b"no"]
+    assert [reader.read_next(RECEIVE_MS).data() for _ in range(2)] == [b"mine", b"no"]
 
 
 def test_an_exclusive_producer_keeps_its_place_through_an_unload(

@@ -10,18 +10,18 @@ import pytest
 
 from magnetar.client.admin import Admin
 from tests.above.conftest import Addresses
-from tests.conformance.talk import text, texts
+from tests.conformance.talk import LIMIT_S, text, texts
 
 
 @pytest.fixture
 async def client(addresses: Addresses) -> AsyncIterator[Any]:
-    client = pulsar.asyncio.Client(addresses.url, operation_timeout_seconds=20)
+    client = pulsar.asyncio.Client(addresses.url, operation_timeout_seconds=30)
     yield client
     await client.close()
 
 
 async def take(source: Any, count: int) -> list[str]:
-    messages = [await asyncio.wait_for(source.receive(), 10) for _ in range(count)]
+    messages = [await asyncio.wait_for(source.receive(), LIMIT_S) for _ in range(count)]
     for message in messages:
         await source.acknowledge(message)
     return [text(message) for message in messages]

@@ -17,6 +17,7 @@ from magnetar.client.admin import Admin
 from magnetar.client.credentials import Credentials
 from magnetar.client.rest import AdminError
 from tests.conformance.conftest import new_client
+from tests.conformance.talk import LIMIT_S
 
 WORKERS = 2
 
@@ -66,7 +67,7 @@ class Exposed:
 
     def end(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(LIMIT_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.log.close()
@@ -85,7 +86,7 @@ def shell(exposed: Exposed, text: str) -> str:
     """Run lines as a person would who copied them."""
     line = f'magnetar() {{ "{sys.executable}" -m magnetar "$@"; }}\n{text}'
     done = subprocess.run(
-        ["bash", "-euc", line], capture_output=True, text=True, timeout=25, check=False
+        ["bash", "-euc", line], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -109,12 +110,16 @@ def test_the_lines_for_python_work_whoever_owns_the_topic(exposed: Exposed) -> N
 for topic in {topics!r}:
     consumer = client.subscribe(topic, "s")
     client.create_producer(topic).send(b"hello")
-    assert consumer.receive(5000).data() == b"hello"
+    assert consumer.receive(30_000).data() == b"hello"
 client.close()
 """
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=25, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -145,11 +150,11 @@ def test_the_line_for_another_token_makes_one_that_is_let_in_and_may_nothing(
 def test_no_port_is_open_that_does_not_speak_tls_and_ask_who_it_is(exposed: Exposed) -> None:
     for port in (6650, 8080, *(6660 + i for i in range(WORKERS))):
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port + exposed.offset), timeout=2)
+            socket.create_connection(("127.0.0.1", port + exposed.offset), timeout=LIMIT_S)
     context = exposed.credentials.tls()
     for port in (6651, *(6860 + i for i in range(WORKERS))):
         with (
-            socket.create_connection(("127.0.0.1", port + exposed.offset), timeout=5) as sock,
+            socket.create_connection(("127.0.0.1", port + exposed.offset), timeout=LIMIT_S) as sock,
             context.wrap_socket(sock, server_hostname="localhost") as tls,
         ):
             tls.sendall(stranger())

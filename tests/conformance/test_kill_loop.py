@@ -29,6 +29,7 @@ from tests.conformance.histories import (
     phantoms,
     stored_twice,
 )
+from tests.conformance.talk import RECEIVE_MS
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Stream:
         reader = client.create_reader(self.topic, pulsar.MessageId.earliest)
         found = []
         while reader.has_message_available():
-            found.append(int(reader.read_next(timeout_millis=10_000).data()))
+            found.append(int(reader.read_next(timeout_millis=RECEIVE_MS).data()))
         reader.close()
         return found
 
@@ -149,7 +150,7 @@ def quiet_client(url: str) -> Any:
     return pulsar.Client(url, logger=logger, operation_timeout_seconds=60)
 
 
-@pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.timeout(120 + 10 * KILLS)
 def test_nothing_acknowledged_is_lost_however_often_the_broker_is_killed(
     broker: BrokerProcess,
 ) -> None:
@@ -203,7 +204,6 @@ def check(stream: Stream, stored: list[int]) -> None:
     assert not out_of_order_by_key(stream.received["key-shared"], KEYS)
 
 
-@pytest.mark.timeout(60)
 def test_the_loss_of_a_journal_would_be_noticed(tmp_path: Path) -> None:
     """The negative control: take away what was synced, and the checker must see it."""
     broker = BrokerProcess(tmp_path, free_ports(1))
@@ -222,7 +222,7 @@ def test_the_loss_of_a_journal_would_be_noticed(tmp_path: Path) -> None:
         reader = client.create_reader("numbers", pulsar.MessageId.earliest)
         survivors = []
         while reader.has_message_available():
-            survivors.append(int(reader.read_next(timeout_millis=5_000).data()))
+            survivors.append(int(reader.read_next(timeout_millis=RECEIVE_MS).data()))
         client.close()
         assert lost(range(50), survivors) == list(range(50))
         assert "held records that no entry log has" in " ".join(complaints(broker))

@@ -88,7 +88,7 @@ def heard(line: Line, count: int) -> tuple[set[str], set[str]]:
     """Return the next so many topics that a watcher is told of: those that came, and went."""
     new, deleted = set[str](), set[str]()
     while len(new) + len(deleted) < count:
-        update = line.frame(5).command.watchTopicUpdate
+        update = line.frame().command.watchTopicUpdate
         assert update.watcher_id == 7
         new.update(update.new_topics)
         deleted.update(update.deleted_topics)

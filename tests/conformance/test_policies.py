@@ -25,7 +25,7 @@ def test_what_is_older_than_its_time_to_live_is_not_delivered(
     def expired() -> bool:
         return bool(admin.stats(topic)["subscriptions"]["s"]["msgBacklog"] == 0)
 
-    eventually(expired, limit_s=15)
+    eventually(expired)
     send(producer, ["fresh"])
     consumer = client.subscribe(topic, "s", consumer_type=Type.Shared)
     assert take(consumer, 1) == ["fresh"]
@@ -100,10 +100,12 @@ def test_acknowledged_messages_are_kept_unless_told_otherwise(
 def test_a_producer_is_refused_while_the_backlog_quota_of_its_topic_is_full(
     client: Any, admin: Admin, topic: str
 ) -> None:
-    consumer = client.subscribe(topic, "s")
-    producer = client.create_producer(topic, batching_enabled=False, send_timeout_millis=5000)
+    admin.create_topic(topic)
     quota = {"limitSize": 100_000, "policy": "producer_exception"}
     admin.set_topic_policy(topic, "backlogQuota", quota)
+    admin.unload(topic)  # what loads it again reads what holds then
+    consumer = client.subscribe(topic, "s")
+    producer = client.create_producer(topic, batching_enabled=False, send_timeout_millis=15_000)
 
     def fill() -> None:
         for _ in range(50):
@@ -132,12 +134,12 @@ def _refused(client: Any, topic: str) -> bool:
 def test_a_slow_subscription_loses_what_does_not_fit_its_quota_and_no_producer_notices(
     client: Any, admin: Admin, topic: str
 ) -> None:
-    client.subscribe(topic, "slow").close()
-    producer = client.create_producer(topic, batching_enabled=False)
+    admin.create_topic(topic)
     quota = {"limitSize": 100_000, "policy": "consumer_backlog_eviction"}
     admin.set_topic_policy(topic, "backlogQuota", quota)
-    eventually(lambda: admin.topic_policy(topic, "backlogQuotaMap"))
-    time.sleep(0.5)
+    admin.unload(topic)
+    client.subscribe(topic, "slow").close()
+    producer = client.create_producer(topic, batching_enabled=False)
     for number in range(40):
         producer.send(b"%05d" % number + bytes(5_000))
     eventually(lambda: admin.stats(topic)["subscriptions"]["slow"]["msgBacklog"] <= 20)

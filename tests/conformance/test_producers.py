@@ -259,7 +259,7 @@ def test_a_deleted_topic_is_made_anew_by_the_producer_that_comes_back(
 def test_a_topic_that_was_closed_for_good_takes_nothing_more_and_is_read_to_its_end(
     client: Any, admin: Admin, topic: str
 ) -> None:
-    producer = client.create_producer(topic, send_timeout_millis=3_000)
+    producer = client.create_producer(topic, send_timeout_millis=10_000)
     send(producer, 3)
     admin.terminate(topic)
     with pytest.raises(pulsar.PulsarException):

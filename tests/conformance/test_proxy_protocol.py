@@ -9,6 +9,7 @@ import pytest
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.frames import FrameReader
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
+from tests.conformance.talk import LIMIT_S, eventually
 from tests.conformance.test_tls import PULSAR_TLS, Secure
 
 V1 = b"PROXY TCP4 192.0.2.7 198.51.100.2 56627 6650\r\n"
@@ -25,7 +26,9 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 
 
 def dial(behind: Secure, port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port + behind.process.ports.offset), timeout=5)
+    return socket.create_connection(
+        ("127.0.0.1", port + behind.process.ports.offset), timeout=LIMIT_S
+    )
 
 
 @pytest.mark.parametrize("header", [V1, V2], ids=["version 1", "version 2"])
@@ -60,4 +63,4 @@ def test_whoever_comes_without_a_proxy_is_turned_away_and_named_in_the_log(
             sock.sendall(client_role.connect())
             with suppress(ConnectionResetError):
                 assert sock.recv(10) == b""
-    assert "no PROXY header came first" in behind.process.log.read_text()
+    eventually(lambda: "no PROXY header came first" in behind.process.log.read_text())

@@ -16,6 +16,7 @@ from pulsar import ProducerAccessMode as Mode
 from tests.conformance.conftest import Restartable
 from tests.conformance.talk import (
     RECEIVE_MS,
+    acknowledgements_are_durable,
     assert_quiet,
     eventually,
     receive,
@@ -25,7 +26,6 @@ from tests.conformance.talk import (
     texts,
 )
 
-pytestmark = pytest.mark.timeout(60)
 EARLIEST = pulsar.MessageId.earliest
 ORDINARY = "persistent://public/default/ordinary"
 DELAYED = "persistent://public/default/delayed"
@@ -37,6 +37,11 @@ ONCE = "persistent://public/once/once"
 def backlog(broker: Restartable, topic: str) -> int:
     with broker.admin() as admin:
         return int(admin.stats(topic)["subscriptions"]["s"]["msgBacklog"])
+
+
+def unacknowledged(broker: Restartable, topic: str) -> int:
+    with broker.admin() as admin:
+        return int(admin.stats(topic)["subscriptions"]["s"]["unackedMessages"])
 
 
 @pytest.mark.parametrize("how", ["restart", "crash"])
@@ -79,7 +84,9 @@ def test_everything_is_as_it_was_before(restartable: Restartable, how: str) -> N
     for number in (1, 2, 3):
         numbering.send(b"%d" % number, sequence_id=number)
     eventually(lambda: backlog(restartable, ORDINARY) == 4)
-    time.sleep(0.3)  # acknowledgements are durable within 0.1 s
+    eventually(lambda: unacknowledged(restartable, f"{ORDINARY}-batch") == 2)
+    with restartable.admin() as admin:
+        eventually(lambda: acknowledgements_are_durable(admin))
     client.shutdown()
 
     getattr(restartable, how)()

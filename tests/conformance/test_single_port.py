@@ -34,15 +34,14 @@ from magnetar.client.admin import Admin
 from magnetar.standalone.addresses import worker_addresses
 from magnetar.standalone.options import StandaloneOptions
 from tests.conformance.histories import lost, out_of_order, phantoms
-from tests.conformance.talk import eventually
+from tests.conformance.talk import LIMIT_S, RECEIVE_MS, eventually
 
 WORKERS = 2
 CLIENTS = 6
 """Connections enough that both processes have some of them."""
 EACH, SHARED = 100, 400
 """Messages of each client, and of a shared subscription."""
-RECEIVE_MS = 10_000
-RESTARTED_S = 15.0
+RESTARTED_S = 60.0
 """How long a process that was killed may take to be there again; alone on a machine it is one."""
 
 Connect = Callable[[], Any]
@@ -100,7 +99,7 @@ def topic_of(worker: int, name: str) -> str:
 
 def remote_entries(broker: BrokerProcess) -> float:
     """How many entries went to a process that did not take the connection."""
-    with Admin(broker.ports.admin_url, timeout_s=5) as admin:
+    with Admin(broker.ports.admin_url, timeout_s=LIMIT_S) as admin:
         name = "magnetar_remote_published_entries_total"
         lines = admin.metrics().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
@@ -193,7 +192,7 @@ def test_a_shared_subscription_over_two_connections_gets_each_message_once(
     producer = clients[4].create_producer(topic, batching_enabled=False, block_if_queue_full=True)
     assert set(publish(producer, numbers(SHARED))) == {pulsar.Result.Ok}
     got: list[bytes] = []
-    end = time.perf_counter() + 15
+    end = time.perf_counter() + LIMIT_S
     while len(got) < SHARED and time.perf_counter() < end:
         for consumer in consumers:
             with contextlib.suppress(pulsar.Timeout):
@@ -242,7 +241,7 @@ def test_the_partitions_of_a_topic_belong_to_both_and_are_all_served(
     broker: BrokerProcess, clients: list[Any]
 ) -> None:
     topic = "persistent://public/default/parts"
-    with Admin(broker.ports.admin_url, timeout_s=5) as admin:
+    with Admin(broker.ports.admin_url, timeout_s=LIMIT_S) as admin:
         admin.create_topic(topic, partitions=4)
     assert {owner_of(f"{topic}-partition-{index}", WORKERS) for index in range(4)} == {0, 1}
     consumers = [each.subscribe(topic, f"s-{number}") for number, each in enumerate(clients)]
@@ -265,7 +264,7 @@ def test_who_comes_to_the_wrong_process_without_being_told_is_served(tmp_path: P
     try:
         topic = topic_of(0, "insisting")
         port = PRIVATE_PULSAR_PORT + 1 + broker.ports.offset
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as sock:
             sock.sendall(client_role.connect() + client_role.producer(1, 1, topic))
             reader = FrameReader()
             kinds: list[int] = []
@@ -329,13 +328,13 @@ class Traffic:
 
     def stop(self) -> None:
         self._stop.set()
-        self._threads[0].join(35)
+        self._threads[0].join(2 * LIMIT_S)
         self._drained.set()
-        self._threads[1].join(35)
+        self._threads[1].join(2 * LIMIT_S)
         assert not any(each.is_alive() for each in self._threads), "the traffic did not resume"
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("victim", range(WORKERS))
 def test_a_worker_that_is_killed_costs_time_and_nothing_else(tmp_path: Path, victim: int) -> None:
     broker = started(tmp_path, "--single-port")
@@ -352,12 +351,16 @@ def test_a_worker_that_is_killed_costs_time_and_nothing_else(tmp_path: Path, vic
             os.kill(killed, signal.SIGKILL)
             eventually(lambda: worker_pid(broker, victim) not in {None, killed}, RESTARTED_S)
             at_restart = [len(each.acknowledged) for each in traffic]
-            time.sleep(0.7)
+            eventually(
+                lambda: all(
+                    len(each.acknowledged) > before
+                    for each, before in zip(traffic, at_restart, strict=True)
+                )
+            )
             for each in traffic:
                 each.stop()
         assert remote_entries(broker) > 0
-        for each, before in zip(traffic, at_restart, strict=True):
-            assert len(each.acknowledged) > before, "traffic did not resume"
+        for each in traffic:
             assert each.acknowledged == set(range(each.sent))
             assert not lost(each.acknowledged, each.received)
             assert not phantoms(each.sent, each.received)

@@ -22,6 +22,7 @@ from magnetar.client.admin import Admin
 from magnetar.client.credentials import Credentials
 from magnetar.client.rest import AdminError
 from tests.conformance.conftest import new_client
+from tests.conformance.talk import LIMIT_S
 from tests.conformance.test_tls import HTTPS, Secure, there_and_back
 from tests.doors.papers import Papers
 
@@ -54,17 +55,15 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
         broker.process.discard()
 
 
-Dial = Callable[[Credentials], Any]
+Dial = Callable[..., Any]
 
 
 @pytest.fixture
 def dial(asking: Asking) -> Iterator[Dial]:
     with ExitStack() as opened:
 
-        def connect(credentials: Credentials) -> Any:
-            client = new_client(
-                asking.url, operation_timeout_seconds=5, **credentials.of_official_client()
-            )
+        def connect(credentials: Credentials, **options: Any) -> Any:
+            client = new_client(asking.url, **credentials.of_official_client(), **options)
             opened.callback(client.shutdown)
             return client
 
@@ -90,8 +89,9 @@ def test_the_role_is_the_common_name_for_clients_of_topics_everywhere(
 
 
 def test_who_shows_nothing_is_not_let_in(asking: Asking, dial: Dial) -> None:
+    stranger = dial(Credentials(trust=asking.papers.ca), operation_timeout_seconds=5)
     with pytest.raises(pulsar.PulsarException):
-        dial(Credentials(trust=asking.papers.ca)).create_producer(asking.topics()[0])
+        stranger.create_producer(asking.topics()[0])
 
 
 def test_a_token_is_a_log_in_beside_a_certificate_and_goes_before_it(
@@ -126,8 +126,8 @@ def test_nobody_outside_can_say_what_processes_tell_each_other(
 ) -> None:
     offset, trust = asking.process.ports.offset, asking.papers.trust()
     for connection in (
-        http.client.HTTPConnection("localhost", 8080 + offset, timeout=5),
-        http.client.HTTPSConnection("localhost", HTTPS + offset, timeout=5, context=trust),
+        http.client.HTTPConnection("localhost", 8080 + offset, timeout=LIMIT_S),
+        http.client.HTTPSConnection("localhost", HTTPS + offset, timeout=LIMIT_S, context=trust),
     ):
         connection.request("GET", "/admin/v2/tenants", headers={header: value})
         assert connection.getresponse().status == 401
@@ -139,7 +139,7 @@ def command(asking: Asking, *arguments: str) -> subprocess.CompletedProcess[str]
         [sys.executable, "-m", "magnetar", *arguments],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=LIMIT_S,
         check=False,
         env={"MAGNETAR_URL": asking.url, "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
     )

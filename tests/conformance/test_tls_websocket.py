@@ -21,11 +21,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from magnetar.client.admin import Admin
+from tests.conformance.talk import LIMIT_S
 from tests.conformance.test_tls import HTTPS
 from tests.conformance.test_tls_log_in import SECRET, Asking
 from tests.doors.papers import NOW, Papers
 
-WAIT_S = 10
+WAIT_S = LIMIT_S
 HTTP = 8080
 ODD = "Müller, Anna + CN=admin/ops"
 """A common name with everything that a careless parser would take for something else."""
@@ -150,7 +151,7 @@ async def test_plain_on_the_tls_port_and_tls_on_the_plain_port_fail_at_once(aski
         await connect(url(asking, path, scheme="ws"), open_timeout=WAIT_S)
     with pytest.raises((OSError, InvalidHandshake, ConnectionClosed, EOFError)):
         await connect(url(asking, path, port=HTTP), ssl=asking.papers.trust(), open_timeout=WAIT_S)
-    assert time.monotonic() - began < WAIT_S / 2
+    assert time.monotonic() - began < WAIT_S, "neither side waited until it gave up"
     await there_and_back(asking, asking.topics()[0], asking.papers.client("admin"))
 
 
@@ -161,7 +162,7 @@ async def test_a_connection_that_lives_keeps_its_certificate_when_the_broker_get
     async with dial(asking, path, additional_headers=bearer("admin")) as old:
         before = _serial(old)
         asking.papers.server(clients=asking.papers.ca)  # written over what the broker reads
-        deadline = time.monotonic() + 3 * WAIT_S
+        deadline = time.monotonic() + WAIT_S
         while True:
             async with dial(asking, path, additional_headers=bearer("admin")) as new:
                 after = _serial(new)

@@ -28,6 +28,7 @@ from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.client.admin import Admin
 from magnetar.client.rest import AdminError
 from tests.conformance.child import Child, running
+from tests.conformance.talk import RECEIVE_MS
 from tests.conformance.test_kill_loop import complaints, quiet_client
 from tests.conformance.transaction_histories import (
     Attempt,
@@ -264,7 +265,7 @@ def read_all(url: str, topics: list[str]) -> dict[str, list[str]]:
         reader = client.create_reader(topic, pulsar.MessageId.earliest)
         seen[topic] = []
         while reader.has_message_available():
-            seen[topic].append(reader.read_next(timeout_millis=10_000).data().decode())
+            seen[topic].append(reader.read_next(timeout_millis=RECEIVE_MS).data().decode())
         reader.close()
     client.close()
     return seen

@@ -20,10 +20,11 @@ from magnetar.cli.demo.broker import BrokerProcess
 from magnetar.client.admin import Admin
 from tests.above.conftest import Addresses, own_broker
 from tests.conformance.conftest import Restartable
+from tests.conformance.talk import LIMIT_S, RECEIVE_MS
 
 __all__ = ["own_broker"]
 
-WAIT_S = 10.0
+WAIT_S = LIMIT_S
 
 
 class Socket:
@@ -89,7 +90,7 @@ def test_what_is_published_by_websocket_is_received_by_the_official_client(
             )
         assert [producer.hear()["result"] for _ in range(6)] == ["ok"] * 6
     for number in range(6):
-        message = consumer.receive(10_000)
+        message = consumer.receive(RECEIVE_MS)
         assert message.data() == b"%d" % number
         assert message.properties() == {"n": str(number)}
         assert (message.partition_key(), message.producer_name()) == ("k", "web")
@@ -141,7 +142,7 @@ def test_acknowledgements_hold_between_both_kinds_of_clients(
         consumer.tell(type="ping")
         assert consumer.hear() == {"result": "ok"}
     rest = client.subscribe(topic, "s", pulsar.ConsumerType.Shared)
-    assert {rest.receive(10_000).data() for _ in range(2)} == {b"1", b"3"}
+    assert {rest.receive(RECEIVE_MS).data() for _ in range(2)} == {b"1", b"3"}
 
 
 def test_a_negative_acknowledgement_leads_to_the_dead_letter_topic(
@@ -155,7 +156,7 @@ def test_a_negative_acknowledgement_leads_to_the_dead_letter_topic(
             message = consumer.receive(ack=False)
             assert message["redeliveryCount"] == count
             consumer.tell(type="negativeAcknowledge", messageId=message["messageId"])
-        letter = dead.receive(10_000)
+        letter = dead.receive(RECEIVE_MS)
         assert letter.data() == b"poison"
         assert letter.properties()["REAL_TOPIC"] == topic
         assert consumer.silent()

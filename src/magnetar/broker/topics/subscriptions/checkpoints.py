@@ -102,6 +102,8 @@ class Checkpoints:
         """To be saved in the metadata before the journal forgets."""
         self._save_all = set[Subscription]()
         """A save of these failed half-way: the next one writes every page."""
+        self._under_way = 0
+        """Notes that wait for their commit."""
         self._scheduled = False
         self._stopped = False
         self._notes = metrics.counter("magnetar_cursor_notes_total", "Cursor changes written.")
@@ -110,6 +112,11 @@ class Checkpoints:
         )
         self._snapshots = metrics.counter(
             "magnetar_cursor_snapshots_total", "Cursors saved in the metadata."
+        )
+        metrics.gauge(
+            "magnetar_cursors_unwritten",
+            "Cursors that changed and are not durable yet as they are.",
+            lambda: len(self._changed) + self._under_way,
         )
         metrics.gauge(
             "magnetar_cursors_unsaved",
@@ -250,12 +257,14 @@ class Checkpoints:
         # Also if a snapshot was taken since it was told: this may be newer.
         self._unsaved[subscription] = None
         token = partial(self._noted, subscription)
+        self._under_way += 1
         self._notebook.note(self._kept[subscription].record.id, payload, token)
         self._notes.value += 1
         self._note_bytes.value += len(payload)
 
     def _noted(self, subscription: Subscription, error: Exception | None) -> None:
         """Take the news that a note is durable, or is not."""
+        self._under_way -= 1
         if error is not None and subscription in self._kept:
             subscription.changes_lost()
 
