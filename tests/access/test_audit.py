@@ -44,7 +44,7 @@ class Rig:
         return [json.loads(_payload(bytes(topic.run(row, 1).body(0)))) for row in rows]  # type: ignore[union-attr]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - the audit has no event for tests
                 await asyncio.sleep(0.002)
 

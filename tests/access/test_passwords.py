@@ -125,9 +125,9 @@ def test_an_unknown_name_costs_as_much_as_a_known_one(tmp_path: Path) -> None:
     def cost(name: str) -> float:
         times = []
         for _ in range(15):
-            began = time.perf_counter()
+            began = time.thread_time()
             at._matches(name, b"wrong")
-            times.append(time.perf_counter() - began)
+            times.append(time.thread_time() - began)
         return median(times)
 
     known, unknown = cost("anna"), cost("nobody")

@@ -39,7 +39,7 @@ def test_a_backup_made_while_writing_holds_all_that_was_acknowledged_before(
         publishing.start()
         for _ in range(50):
             consumer.acknowledge(consumer.receive(10_000))
-        assert publishing.enough.wait(20)
+        assert publishing.enough.wait(60)
         before = publishing.acknowledged
         ended = run("backup", str(tmp_path / "data"), str(tmp_path / "copy"), "-o", "json")
         publishing.stopping.set()

@@ -159,7 +159,7 @@ def test_a_port_that_does_not_speak_http_is_called_so_and_its_bytes_are_not_show
         answering.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         ended = run("topics", "list", "--admin-url", url)
-        answering.join(5)
+        answering.join(30)
     assert ended.code == 4
     assert ended.err == (
         f"magnetar: {url} is not an HTTP admin port,"
@@ -239,10 +239,10 @@ def test_ctrl_c_ends_with_130_and_without_a_traceback(tmp_path: Any) -> None:
             [sys.executable, "-m", "magnetar", "topics", "list", "--admin-url", url],
             stderr=subprocess.PIPE,
         )
-        silent.settimeout(20)
+        silent.settimeout(60)
         connection, _ = silent.accept()  # it is waiting for its answer now
         waiting.send_signal(signal.SIGINT)
-        _, err = waiting.communicate(timeout=20)
+        _, err = waiting.communicate(timeout=60)
         connection.close()
     assert waiting.returncode == 130
     assert b"Traceback" not in err

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import pytest
 
@@ -10,7 +11,8 @@ from magnetar.client.rest import AdminError
 from tests.cli.conftest import FakeAdmin
 
 SOON_S = 0.02
-LONG_S = 5.0
+LONG_S = 30.0
+TRIES = 50
 
 
 class Told:
@@ -46,11 +48,17 @@ def test_a_broker_without_a_complaint_has_just_not_answered() -> None:
 
 
 def test_nothing_is_told_while_nothing_is_expected() -> None:
-    told = Told()
-    with Patience(lambda: "the disk is full", told, SOON_S) as patience:
-        patience.expect()
-        patience.met()
-        assert not told.any.wait(5 * SOON_S)
+    for _ in range(TRIES):
+        told, began_s = Told(), time.monotonic()
+        with Patience(lambda: "the disk is full", told, SOON_S) as patience:
+            patience.expect()
+            patience.met()
+            in_time = time.monotonic() - began_s < SOON_S
+            told_something = told.any.wait(5 * SOON_S)
+        if in_time:
+            assert not told_something
+            return
+    pytest.fail("this machine does nothing in time")
 
 
 def test_an_answer_takes_back_what_was_told_and_the_next_pause_is_told_again() -> None:

@@ -145,7 +145,7 @@ def test_in_json_the_banner_is_one_object_with_the_addresses(tmp_path: Path) -> 
             [*starting, "--port-offset", str(free_ports(1).offset)],
             capture_output=True,
             text=True,
-            timeout=25,
+            timeout=60,
             check=False,
         )
         broker.terminate()
@@ -175,7 +175,7 @@ def test_a_banner_that_cannot_be_written_ends_it_with_the_reason(tmp_path: Path)
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=25,
+            timeout=60,
             check=False,
         )
     assert ended.returncode == 1
@@ -191,7 +191,7 @@ def second(folder: Path) -> subprocess.CompletedProcess[str]:
         ],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=60,
         check=False,
     )
 
@@ -211,7 +211,7 @@ def test_sigterm_ends_it_with_0(broker: BrokerProcess) -> None:
 def test_ctrl_c_ends_it_with_0_too(broker: BrokerProcess) -> None:
     assert broker._process is not None
     broker._process.send_signal(signal.SIGINT)
-    assert broker._process.wait(20) == 0
+    assert broker._process.wait(60) == 0
     broker._process = None
 
 
@@ -240,7 +240,7 @@ def test_a_port_that_is_taken_is_named(broker: BrokerProcess, tmp_path: Path) ->
         ],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=60,
         check=False,
     )
     assert refused.returncode == 1

@@ -170,7 +170,7 @@ def test_what_nobody_serves_waits_for_somebody_who_does(
         key_shared_policy=policy(Mode.Sticky, (0, 32_767)),
     )  # fmt: skip
     publish(client.create_producer(topic), range(100), keys=20)
-    early: list[str] = []
+    early = take(lower, 1)
     while True:
         try:
             message = lower.receive(300)

@@ -15,6 +15,7 @@ from magnetar.broker.wire.pulsar.frames import (
 )
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand
+from tests.waiting import LIMIT_S
 
 # The sub-message's field number equals the number of its type.
 _FIELDS = {
@@ -116,7 +117,7 @@ class RawClient:
     async def send(self, *frames: bytes) -> None:
         await self._loop.sock_sendall(self._socket, b"".join(frames))
 
-    async def frame(self, timeout_s: float = 2.0) -> Frame:
+    async def frame(self, timeout_s: float = LIMIT_S) -> Frame:
         """The next frame; PINGs are left out."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -130,7 +131,7 @@ class RawClient:
                 if frame.command.type != BaseCommand.PING:
                     return frame
 
-    async def expect(self, kind: str, timeout_s: float = 2.0) -> Any:
+    async def expect(self, kind: str, timeout_s: float = LIMIT_S) -> Any:
         """The contents of the next command, which has to be of this kind."""
         frame = await self.frame(timeout_s)
         name = BaseCommand.Type.Name(frame.command.type)
@@ -155,7 +156,7 @@ class RawClient:
             return
         raise AssertionError(f"expected silence, got {frame.command}")
 
-    async def closed(self, timeout_s: float = 2.0) -> list[BaseCommand]:
+    async def closed(self, timeout_s: float = LIMIT_S) -> list[BaseCommand]:
         """Wait until the broker has closed; return what it still said."""
         said: list[BaseCommand] = []
         try:

@@ -460,7 +460,7 @@ def test_workers_that_start_together_make_one_file(tmp_path: Path) -> None:
         start = threading.Barrier(together)
 
         def open_and_close(path: Path = path, start: threading.Barrier = start) -> None:
-            start.wait(timeout=10)
+            start.wait(timeout=30)
             Database(path, FILES).close()
 
         with ThreadPoolExecutor(together) as pool:

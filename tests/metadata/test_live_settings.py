@@ -1,6 +1,5 @@
 """Settings of a running broker: bounded, durable, the same in all processes."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from magnetar.broker.config import LIVE, MIB, BrokerConfig, ConfigError
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.live_settings import LiveSettings, named, parse, shown
 from magnetar.broker.metadata.store import Put, Store
+from tests.waiting import until
 
 
 def config(**settings: object) -> BrokerConfig:
@@ -22,14 +22,14 @@ async def test_a_change_holds_at_once_and_after_a_restart(store: Store) -> None:
     settings.when_changed = lambda: told.append(mine.dispatch_entries_max)
     settings.watch()
     await settings.set("dispatch_entries_max", "7")
-    await asyncio.sleep(0.1)
+    await until(lambda: told)
     assert (mine.dispatch_entries_max, told) == (7, [7])
     after = config(dispatch_entries_max=50)
     again = LiveSettings(store, after)
     await again.load()
     assert after.dispatch_entries_max == 7
     await again.unset("dispatch_entries_max")
-    await asyncio.sleep(0.1)
+    await until(lambda: len(told) == 2)
     assert (mine.dispatch_entries_max, told) == (50, [7, 50])
     await again.load()
     assert after.dispatch_entries_max == 50

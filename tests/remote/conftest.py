@@ -33,6 +33,7 @@ from magnetar.broker.wire.pulsar.walker import walk
 from magnetar.names import TopicName
 from tests.doors.fake_port import FakePort
 from tests.doors.raw_client import send
+from tests.waiting import until
 
 SIBLING = 1
 """The worker that owns every topic whose name begins with `far`. This one is worker 0."""
@@ -172,10 +173,8 @@ class House:
         """Let the sibling die: every connection ends, nothing is said."""
         self.door.abort()
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 2.0) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():  # noqa: ASYNC110 - nothing to wait on from outside
-                await asyncio.sleep(0.002)
+    async def until(self, condition: Callable[[], object]) -> None:
+        await until(condition)
 
     async def settle(self) -> None:
         """Let everything that is on its way arrive."""

@@ -73,7 +73,7 @@ async def opened(link: Link, other: RawClient) -> tuple[RemoteProducer, Producer
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - nothing to wait on from outside
             await asyncio.sleep(0.002)
 

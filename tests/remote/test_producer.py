@@ -184,7 +184,7 @@ async def test_close_returns_when_the_sibling_is_lost_meanwhile(house: House) ->
     closing = asyncio.create_task(producer.close())
     await house.settle()
     house.cut()
-    await asyncio.wait_for(closing, 2)
+    await asyncio.wait_for(closing, 30)
     assert isinstance(receipts.told[0][2], ServiceNotReadyError)
     assert not ears.reasons, "who closes need not be told"
 

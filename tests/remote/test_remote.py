@@ -55,7 +55,7 @@ async def test_who_waits_for_a_sibling_being_replaced_is_served_by_the_next_one(
     await house.settle()
     assert not opening.done()
     house.listener.start()
-    producer, _ = await asyncio.wait_for(opening, 2)
+    producer, _ = await asyncio.wait_for(opening, 30)
     assert producer.ready
 
 

@@ -25,7 +25,7 @@ class SlowJournal:
 
     def write(self, records: Sequence[CachedRecord], first: int = 0) -> int:
         self.begun.release()
-        assert self.let_go.acquire(timeout=5)
+        assert self.let_go.acquire(timeout=30)
         if self.fail_next:
             self.fail_next = False
             raise JournalError(OSError(errno.EIO, "broken"), written=True)
@@ -62,7 +62,7 @@ class Listener:
     async def wait_for(self, count: int) -> None:
         while len(self.done) + len(self.failed) < count:
             self.news.clear()
-            await asyncio.wait_for(self.news.wait(), 5)
+            await asyncio.wait_for(self.news.wait(), 30)
 
 
 def committer_on(journal: SlowJournal, listener: Listener) -> Committer:
@@ -78,7 +78,7 @@ async def test_what_comes_during_a_sync_is_in_the_next_one() -> None:
     generation = Generation()
     records = [note(generation, b"%d" % n) for n in range(10)]
     committer.submit(records[0])
-    assert journal.begun.acquire(timeout=5)
+    assert journal.begun.acquire(timeout=30)
     for record in records[1:]:
         committer.submit(record)
     journal.let_go.release()
@@ -97,7 +97,7 @@ async def test_a_failure_takes_along_what_waits_behind_it() -> None:
     records = [note(generation, b"%d" % n) for n in range(4)]
     journal.fail_next = True
     committer.submit(records[0])
-    assert journal.begun.acquire(timeout=5)
+    assert journal.begun.acquire(timeout=30)
     committer.submit(records[1])
     committer.submit(records[2])
     journal.let_go.release()

@@ -672,7 +672,7 @@ async def test_a_commit_window_gathers(tmp_path: Path) -> None:
     await rig.recover()
     rig.create(1)
     rig.append((1, 1))
-    await asyncio.wait_for(rig.settle(), 5)
+    await asyncio.wait_for(rig.settle(), 30)
     assert rig.acknowledged == {1: 1}
     await rig.ledgers.stop()
 

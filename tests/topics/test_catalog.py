@@ -22,6 +22,7 @@ from magnetar.broker.storage.errors import StorageError
 from magnetar.broker.topics.topic import TopicBusyError
 from magnetar.names import TopicName
 from tests.topics.whole_core import DEFAULT, Core, run_of
+from tests.waiting import until
 
 
 class Anything:
@@ -177,7 +178,7 @@ async def test_a_stop_on_a_full_disk_leaves_everything_in_the_journal(tmp_path: 
     places = await (await core.producer("t", "p")).send("a", "b", "c")
     await listener.bodies(3)
     listener.acknowledge(places[0], places[1])
-    await asyncio.sleep(0.15)
+    await core.noted()
 
     async def refuse(changes: object) -> list[int | None]:
         raise StoreUnavailableError("disk full")
@@ -269,8 +270,7 @@ async def test_a_terminated_topic_takes_nothing_more_and_can_be_read_to_its_end(
     with pytest.raises(TopicTerminatedError):
         await core.producer("t")
     assert await listener.bodies(2) == ["a", "b"]
-    await asyncio.sleep(0.01)
-    assert listener.door.ended
+    await until(lambda: listener.door.ended)
     await core.stop()
 
     core = await Core(tmp_path / "data").start()
@@ -278,8 +278,7 @@ async def test_a_terminated_topic_takes_nothing_more_and_can_be_read_to_its_end(
         await core.producer("t")
     late = await core.consumer("t", "late", from_earliest=True)
     assert await late.bodies(2) == ["a", "b"]
-    await asyncio.sleep(0.01)
-    assert late.door.ended
+    await until(lambda: late.door.ended)
     assert await (await core.catalog.topic(named("t"))).terminate() == places[-1]
     await core.stop()
 

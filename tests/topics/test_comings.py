@@ -29,7 +29,7 @@ class Ear:
         self.heard += [(name.rpartition("/")[2], there) for name, there in news.items()]
 
     async def until(self, *wanted: tuple[str, bool]) -> None:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while not set(wanted) <= set(self.heard):  # noqa: ASYNC110 - heard in a callback
                 await asyncio.sleep(0.005)
 

@@ -1,6 +1,5 @@
 """The whole core on a real folder: what was published is there, whatever happens in between."""
 
-import asyncio
 from pathlib import Path
 
 from tests.topics.whole_core import Core
@@ -39,7 +38,7 @@ async def test_nothing_confirmed_is_lost_by_a_crash_and_cursors_are_a_moment_old
     places = await producer.send(*(f"m{i}" for i in range(50)))
     await listener.bodies(50)
     listener.acknowledge(*places[:20], *places[30:35])
-    await asyncio.sleep(0.15)
+    await core.noted()
     after = await core.crashed(tmp_path / "after").start()
     await core.stop()
 

@@ -259,7 +259,7 @@ async def any_fails(scenario: Callable[[int], Awaitable[None]]) -> bool:
     """Return whether one of some seeds ends in a failed check."""
     for seed in range(20):
         try:
-            await asyncio.wait_for(scenario(seed), 5)
+            await asyncio.wait_for(scenario(seed), 60)
         except (AssertionError, TimeoutError):
             return True
     return False

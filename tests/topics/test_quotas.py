@@ -1,6 +1,5 @@
 """Backlog quotas: looked at when they may be full, not some time later."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from magnetar.broker.port import QuotaExceededError
 from magnetar.broker.topics.topic import Topic
 from magnetar.names import TopicName
 from tests.topics.whole_core import Core
+from tests.waiting import until
 
 T = TopicName.parse("t")
 START_MS = 1_700_000_000_000  # what whole_core's runs are published at
@@ -34,7 +34,7 @@ async def limited(core: Core, **quota: object) -> Topic:
 
     topic = await core.catalog.topic(T)
     await core.catalog._existence.partitions.policies.update(T, change)
-    await asyncio.sleep(0.05)
+    await core.settled()
     return topic
 
 
@@ -43,15 +43,14 @@ async def test_the_message_that_fills_a_quota_is_the_last_one(core: Core) -> Non
     listener = await core.consumer("t", permits=0)
     await limited(core, limit_bytes=1000, policy="producer_exception")
     await producer.send(*("x" * 100 for _ in range(9)))
-    await asyncio.sleep(0.05)
+    await core.settled()
     assert producer.door.reasons == []
     [last] = await producer.send("x" * 100, first_sequence_id=9)
-    await asyncio.sleep(0.05)
+    await until(lambda: producer.door.reasons)
     assert isinstance(producer.door.reasons[0], QuotaExceededError)
     with pytest.raises(QuotaExceededError):
         await core.producer("t")
     listener.acknowledge(last, cumulative=True)
-    await asyncio.sleep(0.15)
     again = await core.producer("t")
     await again.send("fits")
 
@@ -61,7 +60,7 @@ async def test_who_comes_when_there_is_room_again_is_let_in_at_once(core: Core) 
     listener = await core.consumer("t", permits=0)
     await limited(core, limit_bytes=100, policy="producer_request_hold")
     [place] = await producer.send("x" * 100)
-    await asyncio.sleep(0.05)
+    await core.settled()
     with pytest.raises(QuotaExceededError) as refused:
         await core.producer("t")
     assert refused.value.hold
@@ -75,8 +74,7 @@ async def test_an_eviction_happens_while_producers_go_on(core: Core) -> None:
     topic = await limited(core, limit_bytes=1000, policy="consumer_backlog_eviction")
     for number in range(50):
         await producer.send("x" * 100, first_sequence_id=number)
-        await asyncio.sleep(0.005)
-        assert topic.subscriptions["slow"].stats()["backlogSize"] <= 1100
+        await until(lambda: topic.subscriptions["slow"].stats()["backlogSize"] <= 1000)
     assert producer.door.reasons == []
     assert topic.subscriptions["slow"].stats()["backlogSize"] >= 800
 
@@ -86,11 +84,11 @@ async def test_nothing_is_computed_before_enough_has_come(core: Core) -> None:
     await core.consumer("t", permits=0)
     topic = await limited(core, limit_bytes=1000, policy="producer_exception")
     await producer.send("x" * 100)
-    await asyncio.sleep(0.05)
+    await core.settled()
     assert topic.guard is not None
     assert topic.guard.look_at_bytes == 1000
     await producer.send(*("x" * 100 for _ in range(8)), first_sequence_id=1)
-    await asyncio.sleep(0.05)
+    await core.settled()
     assert topic.guard.look_at_bytes == 1000
 
 
@@ -127,12 +125,12 @@ async def test_a_quota_that_is_removed_lets_producers_in(core: Core) -> None:
     await core.consumer("t", permits=0)
     topic = await limited(core, limit_bytes=100, policy="producer_exception")
     await producer.send("x" * 100)
-    await asyncio.sleep(0.05)
+    await core.settled()
 
     def remove(policies: Policies) -> None:
         policies.backlog_quotas = {}
 
     await core.catalog._existence.partitions.policies.update(T, remove)
-    await asyncio.sleep(0.05)
+    await core.settled()
     assert topic.guard is None
     await core.producer("t")

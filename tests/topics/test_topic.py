@@ -83,7 +83,7 @@ async def test_a_waiting_producer_is_told_when_its_turn_comes(core: Core) -> Non
     waiting = await core.producer("t", access_mode=AccessMode.WAIT_FOR_EXCLUSIVE)
     assert not waiting.producer.ready
     await first.producer.close()
-    await asyncio.wait_for(waiting.door.told.wait(), 5)
+    await asyncio.wait_for(waiting.door.told.wait(), 30)
     assert waiting.door.epochs == [1]
     await waiting.send("mine")
 
@@ -180,7 +180,7 @@ async def test_a_topic_may_say_for_itself_whether_it_deduplicates(core: Core) ->
         record.deduplication = True
 
     await Partitions(core.store).update_topic(T, change)
-    await asyncio.sleep(0.02)
+    await core.settled()
     await producer.send("a")
     assert await producer.send("a") == [EARLIEST]
 
@@ -243,7 +243,8 @@ async def test_limits_of_unacknowledged_messages_change_while_consumers_are_ther
     await enact_policies(core, unacked_per_consumer_max=5)
     listener = await core.consumer("t", type=SubscriptionType.SHARED)
     await (await core.producer("t")).send(*(f"m{i}" for i in range(20)))
-    await asyncio.sleep(0.05)
+    await listener.bodies(5)
+    await core.settled()
     assert len(listener.door.bodies) == 5
     await enact_policies(core, unacked_per_consumer_max=100)
     await listener.bodies(20)

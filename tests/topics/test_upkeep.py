@@ -1,6 +1,5 @@
 """What is done to topics from time to time: expiry, retention, quotas, idle topics, a full disk."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -38,7 +37,7 @@ async def filled(core: Core, ledgers: int = 3) -> tuple[Topic, list[EntryId]]:
         bodies = [f"m{start + i}" for i in range(10 if start < ledgers * 10 else 1)]
         places += await producer.send(*bodies, first_sequence_id=start)
     await producer.producer.close()
-    await asyncio.sleep(0.02)
+    await core.settled()
     return await core.catalog.topic(T), places
 
 
@@ -106,7 +105,7 @@ async def test_a_ledger_that_is_old_is_closed_so_that_it_can_be_dropped(core: Co
     await enact_policies(core, retention=KEEP_NOTHING)
     topic = await core.catalog.topic(T)
     await keep_up(topic, core.clock)
-    await asyncio.sleep(0.02)
+    await core.settled()
     await producer.send("b", first_sequence_id=1)
     assert await keep_up(topic, core.clock) == 1
 

@@ -40,6 +40,7 @@ from magnetar.broker.wire.pulsar.opened import open_body
 from magnetar.names import NamespaceName, TopicName
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import inline_pools
+from tests.waiting import LIMIT_S, until
 
 DEFAULT = NamespaceName("public", "default")
 
@@ -104,7 +105,7 @@ class ConsumerDoor:
     def bodies(self) -> list[str]:
         return [body.decode() for _, body in self.received]
 
-    async def wait_for(self, count: int, timeout_s: float = 5.0) -> list[str]:
+    async def wait_for(self, count: int, timeout_s: float = LIMIT_S) -> list[str]:
         """Return the bodies once there are `count`."""
 
         async def enough() -> None:
@@ -128,6 +129,9 @@ def run_of(bodies: Sequence[str], sequence_ids: Sequence[int] | None = None) -> 
         )  # fmt: skip
         buffer += body
     return Run(packed, buffer)
+
+
+ROUNDS, TURNS = 4, 5
 
 
 class Core:
@@ -206,6 +210,22 @@ class Core:
         core.config = BrokerConfig(**{**settings, "data": data})
         return core
 
+    async def settled(self) -> None:
+        """Let everything that is on its way arrive, however slow disk and machine are.
+
+        What the metadata's thread and the journal's were asked for is done, and what that leads
+        to has had its turns of the event loop; again and again.
+        """
+        for _ in range(ROUNDS):
+            await self.store.get("nothing")
+            await self.ledgers._settle()
+            for _ in range(TURNS):
+                await asyncio.sleep(0.001)
+
+    async def noted(self) -> None:
+        """Wait until all acknowledgements are durable."""
+        await until(lambda: not self.catalog.checkpoints.unwritten)
+
     async def stop(self) -> None:
         """Drain and close, as SIGTERM does."""
         await self.catalog.stop()
@@ -269,7 +289,7 @@ class Client:
     async def send(self, *bodies: str, first_sequence_id: int = 0) -> list[EntryId]:
         """Publish bodies and return where they lie, once they are durable."""
         ids = range(first_sequence_id, first_sequence_id + len(bodies))
-        found = await asyncio.wait_for(self.post(run_of(bodies, ids)), 10)
+        found = await asyncio.wait_for(self.post(run_of(bodies, ids)), LIMIT_S)
         for _, place in found:
             if isinstance(place, PortError):
                 raise place
@@ -303,4 +323,4 @@ async def set_policies(core: Core, **fields: Any) -> None:
 async def enact_policies(core: Core, **fields: Any) -> None:
     """Set them, and wait until they hold for topics in memory."""
     await set_policies(core, **fields)
-    await asyncio.sleep(0.02)
+    await core.settled()

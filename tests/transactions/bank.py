@@ -80,7 +80,7 @@ class Bank:
         listener = await self.consumer(topic, subscription, durable=False)
         last = (await listener.consumer.last_message()).entry
         door = listener.door
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while last > EARLIEST and (not door.received or door.received[-1][0] < last):
                 door.arrived.clear()
                 await door.arrived.wait()
@@ -114,7 +114,7 @@ class Sender:
         self._sequence_id += len(bodies)
         each = [within] * len(bodies) if within is None or _is_one(within) else list(within)
         run = in_transactions(run_of(bodies, ids), each)  # type: ignore[arg-type]
-        found = await asyncio.wait_for(self.client.post(run), 10)
+        found = await asyncio.wait_for(self.client.post(run), 30)
         return [place for _, place in sorted(found, key=lambda pair: pair[0])]
 
 

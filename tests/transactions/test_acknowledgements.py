@@ -340,7 +340,7 @@ async def test_messages_of_batches_that_are_held_do_not_count_either(bank: Bank,
         assert unacked(bank) == 3
     if "commit" in end:
         await bank.commit(transaction)
-        await asyncio.sleep(0.02)
+        await bank.core.settled()
         assert unacked(bank) == 3
     else:
         had = len(listener.door.bodies)

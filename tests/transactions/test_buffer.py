@@ -14,6 +14,7 @@ from magnetar.broker.topics.upkeep import trim
 from magnetar.names import TopicName
 from tests.topics.whole_core import run_of
 from tests.transactions.bank import Bank, ids, in_transactions
+from tests.waiting import until
 
 TOPIC = TopicName.parse("t")
 
@@ -219,8 +220,7 @@ async def test_a_terminated_topic_ends_only_once_everything_is_decided(bank: Ban
     assert not listener.door.ended
     await bank.commit(transaction)
     await listener.bodies(1)
-    await asyncio.sleep(0.02)
-    assert listener.door.ended
+    await until(lambda: listener.door.ended)
 
 
 async def test_what_is_decided_survives_a_restart(bank: Bank, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ async def test_a_topic_without_transactions_is_read_from_its_log_itself(bank: Ba
 
 
 async def _until_trimmed(bank: Bank, topic: Topic) -> None:
-    for _ in range(50):
+    while True:
         await trim(topic, bank.core.clock.wall_ms() + 10_000)
         if topic.transactions is None or not topic.transactions.aborted:
             return
@@ -330,8 +330,7 @@ async def test_an_aborted_transaction_of_many_entries_is_passed_in_one_step(
 
     monkeypatch.setattr(type(subscription), "pass_over", lambda _, *args: counting(*args))
     await bank.abort(transaction)
-    await asyncio.sleep(0.05)
-    assert sum(steps) == 500
+    await until(lambda: sum(steps) == 500)
     assert len(steps) <= 5
     assert subscription.backlog_entries == 1
 
@@ -356,14 +355,16 @@ async def test_a_message_that_was_sent_twice_is_stored_once_in_a_transaction_too
 async def test_a_delayed_message_of_a_transaction_waits_for_both(bank: Bank) -> None:
     sender, listener = await bank.producer(), await bank.consumer(type=SubscriptionType.SHARED)
     kept, dropped = await bank.begin(), await bank.begin()
+    due_ms = bank.core.clock.wall_ms() + 500
     for transaction in (kept, dropped):
         run = in_transactions(run_of(["later"]), [transaction])
-        run.i64(DELIVER_AT)[0] = bank.core.clock.wall_ms() + 500
+        run.i64(DELIVER_AT)[0] = due_ms
         await sender.client.post(run)
     await bank.commit(kept)
     await bank.abort(dropped)
-    await asyncio.sleep(0.05)
-    assert listener.door.bodies == []
+    early = list(listener.door.bodies)
+    assert bank.core.clock.wall_ms() >= due_ms or early == []
     await listener.bodies(1)
-    await asyncio.sleep(0.1)
+    assert bank.core.clock.wall_ms() >= due_ms
+    await bank.core.settled()
     assert listener.door.bodies == ["later"]

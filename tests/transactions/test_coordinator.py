@@ -29,7 +29,7 @@ async def bank(tmp_path: Path) -> AsyncIterator[Bank]:
 
 
 async def until_over(bank: Bank, *transactions: TransactionId) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for each in transactions:
             while each in {found.id for found in await bank.coordinator.store.of(each.most)}:
                 await bank.coordinator.look()
@@ -246,7 +246,7 @@ async def test_a_crash_at_any_step_leaves_all_or_nothing(
     written = ["a", "b"] if commit else []
     assert found == [["input", *written], written, written]
     left = await again.consumer("t1", type=SubscriptionType.SHARED)
-    await asyncio.sleep(0.02)
+    await again.core.settled()
     assert ("input" in left.door.bodies) is not commit
     await again.stop()
     await bank.stop()

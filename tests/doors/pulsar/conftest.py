@@ -17,6 +17,7 @@ from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.metrics import Metrics
 from tests.doors.fake_port import FakePort
 from tests.doors.raw_client import RawClient
+from tests.waiting import LIMIT_S, until
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,11 +60,9 @@ class Rig:
             sock = each._transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 2.0) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         """Wait for something the door does on its own."""
-        async with asyncio.timeout(timeout_s):
-            while not condition():  # noqa: ASYNC110 - the door has no event for tests
-                await asyncio.sleep(0.002)
+        await until(condition)
 
     def metric(self, name: str) -> float:
         for text in self.metrics.render():
@@ -110,7 +109,7 @@ async def make_rig(tmp_path: Path) -> AsyncIterator[MakeRig]:
             rig.port.gate.set()
         rig.listener.stop()
         rig.door.abort()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(LIMIT_S):
             await rig.door.emptied()
         await asyncio.sleep(0)
 

@@ -167,8 +167,8 @@ async def test_a_client_that_never_finishes_connect_is_closed(make_rig: MakeRig)
     for position in range(8):
         await slow.send(hello[position : position + 1])
         await asyncio.sleep(0.01)
-    assert await silent.closed(1.0) == []
-    assert await slow.closed(1.0) == []
+    assert await silent.closed() == []
+    assert await slow.closed() == []
     await good.ask("PING", "PONG")
 
 
@@ -180,7 +180,7 @@ async def test_too_many_strangers_make_room_for_each_other(
     strangers = [await rig.dial() for _ in range(12)]
     good = await rig.dial()
     await good.send(connect())
-    await good.expect("CONNECTED", timeout_s=3.0)
+    await good.expect("CONNECTED")
     assert rig.door.connections <= 6
     for each in strangers:
         each.close()
@@ -192,7 +192,7 @@ async def test_three_hundred_slow_strangers_do_not_keep_a_good_client_out(rig: R
         await each.send(b"\0")
     good = await rig.dial()
     await good.send(connect())
-    await good.expect("CONNECTED", timeout_s=3.0)
+    await good.expect("CONNECTED")
     assert rig.door.connections <= door_module.STRANGERS_MAX + 1
 
 
@@ -205,15 +205,15 @@ async def test_a_silent_client_is_asked_and_then_closed(make_rig: MakeRig) -> No
     await client.connect()
     loop = asyncio.get_running_loop()
     start = loop.time()
-    await client.closed(1.0)
-    assert 0.15 < loop.time() - start < 0.5
+    await client.closed()
+    assert loop.time() - start > 0.15
 
 
 async def test_a_client_that_answers_pings_stays(make_rig: MakeRig) -> None:
-    rig = make_rig(keep_alive_s=0.1)
+    rig = make_rig(keep_alive_s=0.5)
     client = await rig.client()
-    for _ in range(5):
-        await asyncio.sleep(0.08)
+    for _ in range(6):
+        await asyncio.sleep(0.2)
         await client.send(command("PONG"))
     await client.ask("PING", "PONG")
 

@@ -181,7 +181,7 @@ async def wrong_cells(rig: Rig, kind: int, timeout_s: float = 0.3) -> list[tuple
         for tenant in ("here", "there"):
             for domain in ("persistent", "non-persistent"):
                 client = await logged_in(rig, role)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     no = await _refused_soon(client, frame_of(kind, tenant, domain), timeout_s)
                 if no == may(role, kind, tenant, domain):
                     wrong.append((role, tenant, domain))

@@ -406,7 +406,7 @@ async def publish_until_blocked(client: RawClient, size: int = 100_000) -> int:
     sequence = 0
     while True:
         try:
-            async with asyncio.timeout(0.1):
+            async with asyncio.timeout(1.0):
                 await client.send(send(1, sequence, b"x" * size))
         except TimeoutError:
             return sequence

@@ -318,7 +318,7 @@ async def test_answers_nobody_reads_stop_the_reading(make_rig: MakeRig) -> None:
     async def ask_on() -> None:
         nonlocal sent
         while sent < 100:
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(1.0):
                 await rude.send(question * 20)
             sent += 1
 
@@ -590,7 +590,7 @@ async def test_only_a_client_that_knows_entry_metadata_gets_it_where_it_is_switc
     await publish(client, 0)
     await client.send(send(99, 0, b"hello"))
     raw = b""
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while b"hello" not in raw:
             raw += await asyncio.get_running_loop().sock_recv(client._socket, 1 << 16)
     assert (b"\x0e\x02\0\0\0" in raw) is (switched_on and known)

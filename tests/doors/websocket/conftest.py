@@ -32,7 +32,7 @@ __all__ = ["LEDGER_OF_THE_FAKE"]
 
 TOPIC = "persistent/public/default/t"
 NAME = "persistent://public/default/t"
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 @pytest.hookimpl(optionalhook=True)

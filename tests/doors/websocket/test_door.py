@@ -33,7 +33,7 @@ async def shake(path: str, *lines: str, target: str = f"/ws/v2/producer/{TOPIC}"
     head = [f"GET {target} HTTP/1.1", "Host: localhost", "Connection: Upgrade", *lines, "", ""]
     writer.write("\r\n".join(head).encode())
     try:
-        return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
     finally:
         writer.close()
 
@@ -162,7 +162,7 @@ async def test_frames_that_are_none_end_their_connection_and_no_other(
     good, bad = await rig.producer(), await rig.producer()
     bad.socket.transport.write(data)
     with suppress(ConnectionClosed):
-        await asyncio.wait_for(bad.socket.recv(), 5)
+        await asyncio.wait_for(bad.socket.recv(), 30)
     assert bad.socket.close_code == 1002
     assert (await good.publish())["result"] == "ok"
 
@@ -236,7 +236,7 @@ async def test_a_door_that_closes_does_not_wait_for_clients_for_ever(
     monkeypatch.setattr(door_module, "DRAIN_S", 0.1)
     client = await rig.consumer()
     client.socket.transport.pause_reading()
-    await asyncio.wait_for(rig.door.stop(), 2)
+    await asyncio.wait_for(rig.door.stop(), 30)
     await rig.until(lambda: not rig.door._connections)
 
 

@@ -1,6 +1,7 @@
 """Rates on a whole core: who is kept waiting, and what is sent when."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +13,7 @@ from magnetar.broker.metadata.policies import (
     SubscribeRate,
 )
 from magnetar.broker.port import MetadataError, NotAllowedError, SubscriptionType
-from magnetar.broker.topics.limits.rates import Limit
+from magnetar.broker.topics.limits.rates import BURST, Limit
 from magnetar.names import TopicName
 from tests.topics.whole_core import Client, Core, enact_policies
 
@@ -25,7 +26,14 @@ async def set_on_topic(core: Core, **fields: object) -> None:
             setattr(policies, name, value)
 
     await core.catalog._existence.partitions.policies.update(T, change)
-    await asyncio.sleep(0.02)
+    await core.settled()
+
+
+def stopwatch() -> Callable[[], float]:
+    """Return what tells how long ago it was made, in seconds."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    return lambda: loop.time() - began_s
 
 
 async def listening(core: Core, topic: str = "t") -> tuple[Client, list[float]]:
@@ -84,12 +92,12 @@ async def test_a_subscription_gets_what_the_rate_allows_and_then_all(
     client, _ = await listening(core)
     await client.send(*map(str, range(59)), first_sequence_id=1)
     await set_on_topic(core, dispatch_rate={"standalone": DispatchRate(messages_max=100)})
-    began_s = asyncio.get_running_loop().time()
+    passed_s = stopwatch()
     listener = await core.consumer("t", from_earliest=True, type=kind)
-    await asyncio.sleep(0.2)
-    assert 10 <= len(listener.door.received) <= 40
-    await listener.bodies(60)
-    assert 0.4 < asyncio.get_running_loop().time() - began_s < 1.0
+    for count in (10, 20, 40, 60):
+        await listener.bodies(count)
+        assert len(listener.door.received) <= 100 * (passed_s() + BURST) + 1
+    assert passed_s() > 0.4
 
 
 async def test_bytes_are_counted_too(core: Core) -> None:
@@ -98,9 +106,10 @@ async def test_bytes_are_counted_too(core: Core) -> None:
     await set_on_topic(
         core, subscription_dispatch_rate={"standalone": DispatchRate(bytes_max=10_000)}
     )
+    passed_s = stopwatch()
     listener = await core.consumer("t", from_earliest=True, type=SubscriptionType.SHARED)
-    await asyncio.sleep(0.5)
-    assert 3 <= len(listener.door.received) <= 9
+    await listener.bodies(4)
+    assert len(listener.door.received) <= 10 * (passed_s() + BURST) + 2
     await set_on_topic(core, subscription_dispatch_rate=None)
     await listener.bodies(21)
 
@@ -109,11 +118,12 @@ async def test_one_subscription_may_be_slower_than_the_others(core: Core) -> Non
     client, _ = await listening(core)
     await client.send(*map(str, range(49)), first_sequence_id=1)
     await set_on_topic(core, own_dispatch_rates={"slow": DispatchRate(messages_max=20)})
+    passed_s = stopwatch()
     slow = await core.consumer("t", "slow", from_earliest=True)
     fast = await core.consumer("t", "fast", from_earliest=True)
     await fast.bodies(50)
-    await asyncio.sleep(0.2)
-    assert 1 <= len(slow.door.received) <= 15
+    await slow.bodies(5)
+    assert len(slow.door.received) <= 20 * (passed_s() + BURST) + 2
 
 
 async def test_a_producer_that_does_not_encrypt_goes_when_it_has_to(core: Core) -> None:

@@ -488,7 +488,7 @@ async def test_a_producer_closes_once_everything_it_sent_is_reported(bench: Benc
     await soon()
     assert not closing.done()
     bench.ledgers.commit()
-    await asyncio.wait_for(closing, 1)
+    await asyncio.wait_for(closing, 30)
     assert bench.receipts.rows == [(0, 1, (100, 0))]
 
 
@@ -502,7 +502,7 @@ async def test_what_was_held_when_its_producer_closed_is_stored_all_the_same(ben
     log.may_open.set()
     await soon()
     bench.ledgers.commit()
-    await asyncio.wait_for(closing, 1)
+    await asyncio.wait_for(closing, 30)
     assert bench.receipts.rows == [(0, 1, (101, 0))]
 
 

@@ -304,7 +304,7 @@ class TestOverASocket:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(data.replace("\n", "\r\n").encode())
         try:
-            return await asyncio.wait_for(reader.read(), 5)
+            return await asyncio.wait_for(reader.read(), 30)
         except ConnectionResetError:
             return b""
         finally:

@@ -151,18 +151,21 @@ async def test_too_many_clients_are_not_shown_singly(scrape: Any) -> None:
 async def test_ten_thousand_topics_leave_the_loop_its_turns(
     store: Store, new_context: Callable[..., Context]
 ) -> None:
-    """The longest turn is asked to stay far below what one turn of everything would take."""
+    """The longest turn is asked to stay far below what one turn of everything would take.
+
+    In CPU time: what the machine does meanwhile is not ours.
+    """
     topics = [FakeTopic(f"persistent://t/n/x{i}", stats(1, 0, 0)) for i in range(10_000)]
     app = AdminApp(new_context(store, Loaded(*topics)))
     longest = 0.0
-    begun = time.perf_counter()
+    begun = time.thread_time()
 
     async def watch() -> None:
         nonlocal longest
-        before = time.perf_counter()
+        before = time.thread_time()
         while True:
             await asyncio.sleep(0)
-            now = time.perf_counter()
+            now = time.thread_time()
             longest, before = max(longest, now - before), now
 
     watcher = asyncio.create_task(watch())
@@ -182,7 +185,7 @@ async def test_ten_thousand_topics_leave_the_loop_its_turns(
     }
     await app(scope, receive, send)
     watcher.cancel()
-    assert longest < (time.perf_counter() - begun) / 10
+    assert longest < (time.thread_time() - begun) / 10
 
 
 # --- write latency and entry sizes

@@ -1,10 +1,10 @@
 """Resource groups: rates that several namespaces have in common."""
 
-import asyncio
 from typing import Any
 
 from magnetar.broker.topics.limits.rates import Limit
 from tests.doors.admin.processes import Processes
+from tests.waiting import until
 
 GROUPS = "/admin/v2/resourcegroups"
 NS = "/admin/v2/namespaces/public/default"
@@ -50,8 +50,6 @@ async def test_each_process_takes_its_part_of_a_rate_and_follows_changes(
         return [process.catalog.shared.group_limits("gold")[0] for process in two.all]
 
     await ask(two.front, "PUT", f"{GROUPS}/gold", {"publishRateInMsgs": 100})
-    await asyncio.sleep(0.05)
-    assert [each.messages for each in limits()] == [50, 50]
+    await until(lambda: [each.messages for each in limits()] == [50, 50])
     await ask(two.front, "PUT", f"{GROUPS}/gold", {"publishRateInMsgs": -1})
-    await asyncio.sleep(0.05)
-    assert not any(each.any for each in limits())
+    await until(lambda: not any(each.any for each in limits()))

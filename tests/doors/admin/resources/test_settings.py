@@ -1,9 +1,9 @@
 """brokers/configuration: what can be changed while the broker runs, over HTTP."""
 
-import asyncio
 from typing import Any
 
 from tests.doors.admin.processes import Processes
+from tests.waiting import until
 
 C = "/admin/v2/brokers/configuration"
 
@@ -16,8 +16,11 @@ async def test_a_setting_is_listed_set_shown_and_unset(ask: Any, two: Processes)
     for method, value in (("POST", "17"), ("PUT", "18")):
         path = f"{C}/dispatch_entries_max/{value}"
         assert (await ask(two.front, method, path)).status == 204
-        await asyncio.sleep(0.05)
-        assert [each.context.config.dispatch_entries_max for each in two.all] == [int(value)] * 2
+        await until(
+            lambda wanted=[int(value)] * 2: (
+                [each.context.config.dispatch_entries_max for each in two.all] == wanted
+            )
+        )
         runtime = (await ask(two.front, "GET", f"{C}/runtime")).json
         assert runtime["dispatch_entries_max"] == runtime["dispatcherMaxReadBatchSize"] == value
     assert (await ask(two.front, "GET", f"{C}/values")).json["dispatch_entries_max"] == "18"

@@ -116,13 +116,18 @@ class Checkpoints:
         metrics.gauge(
             "magnetar_cursors_unwritten",
             "Cursors that changed and are not durable yet as they are.",
-            lambda: len(self._changed) + self._under_way,
+            lambda: self.unwritten,
         )
         metrics.gauge(
             "magnetar_cursors_unsaved",
             "Cursors that changed since they were saved in the metadata.",
             lambda: len(self._unsaved),
         )
+
+    @property
+    def unwritten(self) -> int:
+        """How many changes of cursors are not durable yet."""
+        return len(self._changed) + self._under_way
 
     def cursor_of(self, subscription: Subscription) -> int | None:
         """Return the number that names a subscription's cursor on disk; None: it has none."""
