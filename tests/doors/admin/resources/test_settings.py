@@ -1,5 +1,6 @@
 """brokers/configuration: what can be changed while the broker runs, over HTTP."""
 
+from functools import partial
 from typing import Any
 
 from tests.doors.admin.processes import Processes
@@ -13,14 +14,14 @@ async def test_a_setting_is_listed_set_shown_and_unset(ask: Any, two: Processes)
         process.context.settings.watch()
     assert "dispatch_entries_max" in (await ask(two.front, "GET", C)).json
     assert (await ask(two.front, "GET", f"{C}/values")).json == {}
+
+    def both_have(value: int) -> bool:
+        return [each.context.config.dispatch_entries_max for each in two.all] == [value] * 2
+
     for method, value in (("POST", "17"), ("PUT", "18")):
         path = f"{C}/dispatch_entries_max/{value}"
         assert (await ask(two.front, method, path)).status == 204
-        await until(
-            lambda wanted=[int(value)] * 2: (
-                [each.context.config.dispatch_entries_max for each in two.all] == wanted
-            )
-        )
+        await until(partial(both_have, int(value)))
         runtime = (await ask(two.front, "GET", f"{C}/runtime")).json
         assert runtime["dispatch_entries_max"] == runtime["dispatcherMaxReadBatchSize"] == value
     assert (await ask(two.front, "GET", f"{C}/values")).json["dispatch_entries_max"] == "18"
