@@ -235,7 +235,7 @@ def consume(load: Load) -> dict[str, Any]:
     reading = Reading(sock, load.batch)
     start, cpu = time.monotonic(), cpu_s()
     say_measuring()
-    sock.sendall(b"".join(_flow(number, PERMITS) for number in range(load.topics)))
+    sock.sendall(b"".join(flow(number, PERMITS) for number in range(load.topics)))
     while reading.received < load.messages:
         reading.take(receive_some(sock))
     return {
@@ -286,11 +286,12 @@ class Reading:
         frames = [command_frame(api.BaseCommand(type=api.BaseCommand.ACK, ack=ack))]
         self._since_flow[consumer_id] = self._since_flow.get(consumer_id, 0) + messages
         if self._since_flow[consumer_id] >= PERMITS // 2:
-            frames.append(_flow(consumer_id, self._since_flow.pop(consumer_id)))
+            frames.append(flow(consumer_id, self._since_flow.pop(consumer_id)))
         return frames
 
 
-def _flow(consumer_id: int, permits: int) -> bytes:
+def flow(consumer_id: int, permits: int) -> bytes:
+    """Return the frame that grants a consumer permits."""
     return command_frame(
         api.BaseCommand(
             type=api.BaseCommand.FLOW,

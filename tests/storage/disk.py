@@ -94,6 +94,15 @@ class SimulatedFile:
         self._disk.step("read", self._path)
         return bytes(self._inode.data[offset : offset + size])
 
+    def preadv(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+        data = self.pread(sum(map(len, buffers)), offset)
+        at = 0
+        for buffer in buffers:
+            piece = data[at : at + len(buffer)]
+            buffer[: len(piece)] = piece
+            at += len(piece)
+        return at
+
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
         data = b"".join(buffers)
         self._disk.step("write", self._path)

@@ -29,7 +29,9 @@ async def test_what_is_stored_is_told_by_ledger() -> None:
 async def test_an_entry_is_brought_into_memory_before_it_is_read() -> None:
     stored = (await flushed(SimulatedDisk())).ledgers.stored
     assert stored.read_cached(1, 7, 3, 1 << 20) is None
-    await stored.bring(1, 7)
+    brought = await stored.read(1, 7, 3, 1 << 20)
+    assert brought is not None
+    assert brought.count == 3
     run = stored.read_cached(1, 7, 3, 1 << 20)
     assert run is not None
     assert [bytes(run.body(row)) for row in range(3)] == [body_of(1, 7 + row) for row in range(3)]
@@ -41,16 +43,16 @@ async def test_what_another_process_has_written_is_found_when_it_is_asked_for() 
     reader = (await flushed(disk, worker=1, ledger=2)).ledgers.stored
     await flushed(disk, worker=0, ledger=1)
     assert reader.end(1) == 0
-    await reader.bring(1, 0)
+    await reader.read(1, 0, 1, 1)
     assert reader.read_cached(1, 0, 1, 1) is not None
 
 
 async def test_an_entry_that_nobody_wrote_is_not_there() -> None:
     stored = (await flushed(SimulatedDisk())).ledgers.stored
     with pytest.raises(LedgerNotFoundError):
-        await stored.bring(1, 50)
+        await stored.read(1, 50, 1, 1)
     with pytest.raises(LedgerNotFoundError):
-        await stored.bring(3, 0)
+        await stored.read(3, 0, 1, 1)
 
 
 async def test_a_loss_that_was_reported_is_a_gap_from_then_on() -> None:
@@ -60,5 +62,5 @@ async def test_a_loss_that_was_reported_is_a_gap_from_then_on() -> None:
     assert stored.quarantined() == [gap]
     assert stored.lost_end(1) == 60
     with pytest.raises(QuarantinedError) as lost:
-        await stored.bring(1, 55)
+        await stored.read(1, 55, 1, 1)
     assert lost.value.last == 59

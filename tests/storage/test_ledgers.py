@@ -449,7 +449,7 @@ async def test_reads_that_fail_are_repeated_before_they_count_as_damage() -> Non
     rig.create(1)
     rig.append((1, 10))
     await rig.ledgers.flush()
-    fails = 4
+    fails = 2
 
     def fail(step: int, what: str, path: str) -> int | None:
         nonlocal fails

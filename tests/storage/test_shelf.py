@@ -9,18 +9,11 @@ from magnetar.broker.storage.block import Block
 from magnetar.broker.storage.errors import QuarantinedError
 from magnetar.broker.storage.index import Place
 from magnetar.broker.storage.quarantine import Quarantine
-from magnetar.broker.storage.shelf import READ_BYTES, SEQUENCES_MAX, Handles, Shelf, cut
+from magnetar.broker.storage.segment import BlockIndex
+from magnetar.broker.storage.shelf import Handles, Shelf, cut
 from tests.storage.disk import SimulatedDisk
 from tests.storage.rig import DATA, run_of
 from tests.storage.test_segment import FOLDER, written
-
-
-class CountedDisk(SimulatedDisk):
-    """A disk that knows how many files are open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened: set[str] = set()
 
 
 def test_a_file_is_not_closed_under_its_reader(tmp_path: Path) -> None:
@@ -59,66 +52,68 @@ def shelf_on(disk: SimulatedDisk, cache_bytes: int) -> Shelf:
     return Shelf(disk, FOLDER, Quarantine(disk, DATA / "quarantine"), cache_bytes)
 
 
+def load(shelf: Shelf, place: Place, first: int, last: int | None = None) -> BlockIndex:
+    """Load blocks of an extent and keep them."""
+    index = shelf.load_index(place)
+    shelf.keep_index(place, index)
+    brought = shelf.load(place, index, first, first if last is None else last)
+    for number, each in enumerate(brought, first):
+        shelf.cache.keep((place.table.name, index.offsets[number]), each, 0.0)
+    return index
+
+
 def test_what_was_loaded_is_served_from_memory() -> None:
     disk = SimulatedDisk()
     table = written(disk)
     shelf = shelf_on(disk, 10 << 20)
     place = Place(table, 3)
-    assert shelf.read_cached(place, 5, 10, 1 << 20) is None
-    shelf.keep(place, shelf.load(place, 5))
+    assert shelf.read_cached(place, 5, 10, 1 << 20, 0.0) is None
+    load(shelf, place, 0)
     steps = disk.steps
-    run = shelf.read_cached(place, 5, 10, 1 << 20)
+    run = shelf.read_cached(place, 5, 10, 1 << 20, 0.0)
     assert run is not None
     assert run.count == 10
     assert disk.steps == steps
 
 
+def test_neighbouring_blocks_come_with_one_read_and_have_memory_of_their_own() -> None:
+    disk = SimulatedDisk()
+    place = Place(written(disk, entries=4_000), 1)
+    shelf = shelf_on(disk, 10 << 20)
+    index = shelf.load_index(place)
+    steps = disk.steps
+    brought = shelf.load(place, index, 1, 4)
+    assert disk.steps == steps + 1
+    assert [each.block.first_entry for each in brought] == list(index.firsts[1:5])
+    assert len({id(each.slab.memory) for each in brought}) == 4
+
+
 def test_the_block_cache_and_the_index_cache_keep_their_bounds() -> None:
     disk = SimulatedDisk()
     table = written(disk, ledgers=8)
-    shelf = shelf_on(disk, 300_000)
+    shelf = shelf_on(disk, 600_000)
     for row in range(8):
-        place = Place(table, row)
-        shelf.keep(place, shelf.load(place, 0))
-        assert shelf.cached_bytes <= 600_000
-    assert shelf.cached_bytes == sum(
-        len(found.run.rows) + len(found.run.buffer) for found in shelf._blocks.values()
-    )
+        load(shelf, Place(table, row), 0)
+        assert shelf.cache.bytes <= 600_000
+    assert len(shelf.cache) > 1
     shelf.forget(table.name)
-    assert shelf.cached_bytes == 0
+    assert shelf.cache.bytes == 0
     assert shelf._index_items == 0
 
 
-def test_blocks_behind_come_along_in_a_sequence_and_not_at_random() -> None:
+def test_a_file_that_ends_early_is_damage_though_the_memory_held_the_block_before() -> None:
     disk = SimulatedDisk()
-    place = Place(written(disk, entries=4_000), 1)
+    table = written(disk)
     shelf = shelf_on(disk, 10 << 20)
-    index = shelf.load(place, 0).places
-    firsts = index.firsts
-    assert len(shelf.load(place, 0).blocks) > 1, "the start of an extent begins a sequence"
-
-    shelf = shelf_on(disk, 10 << 20)
-    for number in (4, 2, 4):
-        assert len(shelf.load(place, firsts[number]).blocks) == 1
-    going_on = shelf.load(place, firsts[5])
-    assert going_on.first_block == 5
-    together = len(going_on.blocks)
-    assert together > 1
-    assert sum(index.sizes[5 : 5 + together]) <= READ_BYTES < sum(index.sizes[5 : 6 + together])
-    shelf.forget(place.table.name)
-    assert not shelf._sequences
-
-
-def test_only_so_many_sequences_are_remembered() -> None:
-    disk = SimulatedDisk()
-    place = Place(written(disk, entries=4_000), 1)
-    shelf = shelf_on(disk, 10 << 20)
-    firsts = shelf.load(place, 0).places.firsts
-    shelf.load(place, firsts[2])
-    for number in range(2 * SEQUENCES_MAX):
-        shelf._sequences["another", number] = None
-    assert len(shelf.load(place, firsts[3]).blocks) == 1
-    assert len(shelf._sequences) <= SEQUENCES_MAX + 1
+    place = Place(table, 1)
+    index = load(shelf, place, 1)
+    whole = bytearray(disk.names[str(FOLDER / table.name)].data)
+    shelf.cache.drop_log(table.name)
+    assert shelf._buffers.free_bytes, "the same memory will be used again"
+    disk.replace(FOLDER / table.name, whole[: index.offsets[1] + index.sizes[1] // 2])
+    load(shelf, place, 1)
+    with pytest.raises(QuarantinedError):
+        shelf.read_cached(place, index.firsts[1] + index.counts[1] - 1, 1, 1, 0.0)
 
 
 def test_a_lost_block_is_named_with_all_its_entries() -> None:
@@ -126,13 +121,14 @@ def test_a_lost_block_is_named_with_all_its_entries() -> None:
     table = written(disk)
     shelf = shelf_on(disk, 10 << 20)
     place = Place(table, 1)
-    index = shelf.load(place, 0).places
+    index = shelf.load_index(place)
     content = bytearray(disk.names[str(FOLDER / table.name)].data)
     content[index.offsets[1]] ^= 1
     disk.replace(FOLDER / table.name, content)
-    shelf.keep(place, shelf.load(place, index.firsts[1]))
+    load(shelf, place, 0, 1)
+    assert shelf.read_cached(place, index.firsts[1] - 1, 10, 1 << 20, 0.0) is not None
     with pytest.raises(QuarantinedError) as lost:
-        shelf.read_cached(place, index.firsts[1] + 1, 10, 1 << 20)
+        shelf.read_cached(place, index.firsts[1] + 1, 10, 1 << 20, 0.0)
     assert lost.value.first == index.firsts[1] + 1
     assert lost.value.last == index.firsts[1] + index.counts[1] - 1
     (report,) = shelf._quarantine.reports()

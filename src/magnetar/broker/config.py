@@ -84,8 +84,14 @@ class BrokerConfig:
     """Entries not yet in an entry log. Half of it starts a flush, all of it pauses publishing."""
     flush_interval_s: float = live(600.0, 1, 86_400)
     """Flush at least this often while there is anything to flush."""
-    read_cache_bytes_max: int = live(64 * MIB, 1 * MIB, 64 * GIB, divided=True)
+    read_cache_bytes_max: int = live(128 * MIB, 1 * MIB, 64 * GIB, divided=True)
     """Blocks read back from entry logs, for consumers that catch up."""
+    read_cache_ttl_ms: float = live(
+        1_000.0, 100, 600_000, pulsar="managedLedgerCacheEvictionTimeThresholdMillis"
+    )
+    """A block that nobody has used for so long leaves the read cache."""
+    read_ahead_entries: int = live(100, 1, 5_000, pulsar="dbStorage_readAheadCacheBatchSize")
+    """A consumer that reads old entries in order has at least so many brought along at first."""
     reclaim_interval_s: float = setting(10.0, 0.05, 86_400)
     """How often entry logs are checked for space to give back."""
     ledger_entries_max: int = live(250_000, 1, 2**31, pulsar="managedLedgerMaxEntriesPerLedger")

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 Buffer = bytes | bytearray | memoryview
 
-BUFFERS_PER_WRITE_MAX = 1024
+BUFFERS_PER_CALL_MAX = 1024
 """Buffers in one system call (IOV_MAX on Linux and macOS)."""
 
 COPY_BYTES = 1 << 20
@@ -55,6 +55,10 @@ class File(Protocol):
 
     def pread(self, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only at the end of the file."""
+        ...
+
+    def preadv(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+        """Fill buffers one after the other from `offset`; return how many bytes there were."""
         ...
 
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
@@ -162,9 +166,23 @@ class DiskFile:
             missing -= len(data)
         return b"".join(pieces)
 
+    def preadv(self, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+        left = [memoryview(buffer) for buffer in buffers]
+        start = offset
+        while left:
+            count = os.preadv(self._fd, left[:BUFFERS_PER_CALL_MAX], offset)
+            if not count:
+                break
+            offset += count
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if count:
+                left[0] = left[0][count:]
+        return offset - start
+
     def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
-        for first in range(0, len(buffers), BUFFERS_PER_WRITE_MAX):
-            offset = self._write_some(list(buffers[first : first + BUFFERS_PER_WRITE_MAX]), offset)
+        for first in range(0, len(buffers), BUFFERS_PER_CALL_MAX):
+            offset = self._write_some(list(buffers[first : first + BUFFERS_PER_CALL_MAX]), offset)
 
     def _write_some(self, buffers: list[Buffer], offset: int) -> int:
         """Write at most one call's worth of buffers, however often the kernel writes short."""

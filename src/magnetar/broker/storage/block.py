@@ -40,6 +40,7 @@ from magnetar.broker.run import (
 )
 from magnetar.broker.storage.cache import (
     FIRST_ROW_MASK,
+    OFFSET_AND_LENGTH,
     PLACE_SHIFT,
     Generation,
     Tail,
@@ -52,8 +53,6 @@ MAGIC = 0x3142474D
 MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 HEADER = struct.Struct("<IIQQQIIII")
 HEADER_SIZE = HEADER.size
-OFFSET_AND_LENGTH = struct.Struct("<II")
-"""The first two fields of a row."""
 CHECKED_FROM = 8
 ALIGNMENT = 8
 

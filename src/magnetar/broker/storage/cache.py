@@ -19,11 +19,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from struct import Struct
 
 from magnetar.broker.run import LENGTH, ROW_SIZE, Run
 from magnetar.broker.storage.record import Kind, Part
 from magnetar.broker.storage.slab import Slab, SlabPool
 
+OFFSET_AND_LENGTH = Struct("<II")
+"""The first two fields of a row."""
 PLACE_SHIFT = 24
 FIRST_ROW_MASK = (1 << PLACE_SHIFT) - 1
 ROWS_PER_RECORD_MAX = FIRST_ROW_MASK
@@ -203,6 +206,14 @@ def within(run: Run, bytes_max: int) -> Run:
     if ends[-1] <= bytes_max:
         return run
     return run.slice(0, max(1, bisect_right(ends, bytes_max)))
+
+
+def span_bytes(run: Run) -> int:
+    """Return how many bytes lie between the start of a run's first body and the end of its last."""
+    (first, _), (last, size) = (
+        OFFSET_AND_LENGTH.unpack_from(run.rows, at) for at in (0, len(run.rows) - ROW_SIZE)
+    )
+    return int(last + size - first)
 
 
 def words(rows: memoryview) -> "array[int]":

@@ -17,12 +17,14 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
+from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.files import Files
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.run import Run
 from magnetar.broker.storage.block import together
 from magnetar.broker.storage.cache import Generation
+from magnetar.broker.storage.cold_reads import ColdReads
 from magnetar.broker.storage.errors import (
     EMPTY_LEDGER,
     REST_OF_LEDGER,
@@ -33,9 +35,10 @@ from magnetar.broker.storage.errors import (
     StorageError,
 )
 from magnetar.broker.storage.flush import write_generation
-from magnetar.broker.storage.index import Extents, Place
+from magnetar.broker.storage.index import Extents
 from magnetar.broker.storage.pools import Pools
 from magnetar.broker.storage.quarantine import Quarantine
+from magnetar.broker.storage.read_cache import CacheFigures
 from magnetar.broker.storage.reclaim import Reclaimed, Reclaimer
 from magnetar.broker.storage.repair import load_logs
 from magnetar.broker.storage.segment import LogDamagedError, LogFolder, LogName, Table
@@ -54,12 +57,13 @@ READ_ATTEMPTS_MAX = 3
 class EntryLogs:
     """Finds, reads, adds and gives back what lies in entry logs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - built in one place
         self,
         config: BrokerConfig,
         files: Files,
         metrics: Metrics,
         pools: Pools,
+        clock: Clock,
         new_salt: Callable[[], int],
     ) -> None:
         """Know no log yet; `load` and `look_again` find them."""
@@ -75,6 +79,7 @@ class EntryLogs:
         self.extents = Extents()
         self._shelf = Shelf(files, self._folder, self.quarantine, config.read_cache_bytes_max)
         self._count(metrics)
+        self._cold = ColdReads(self._shelf, pools, config, clock, self._cold_reads)
 
     def _count(self, metrics: Metrics) -> None:
         self._written = metrics.counter(
@@ -117,6 +122,7 @@ class EntryLogs:
 
     def close(self) -> None:
         """Let go of all files."""
+        self._cold.stop()
         self._shelf.close()
 
     # --- what there is
@@ -124,11 +130,30 @@ class EntryLogs:
     @property
     def cached_bytes(self) -> int:
         """Bytes of entry logs in memory."""
-        return self._shelf.cached_bytes
+        return self._shelf.cache.bytes
 
-    def limit_cache(self, bytes_max: int) -> None:
-        """Keep at most so many bytes in memory from now on."""
-        self._shelf.limit_cache(bytes_max)
+    @property
+    def cached_entries(self) -> int:
+        """How many entries of entry logs are in memory."""
+        return self._shelf.cache.entries
+
+    @property
+    def cache_bytes_max(self) -> int:
+        """How many bytes of entry logs may be in memory."""
+        return self._shelf.cache.bytes_max
+
+    @property
+    def figures(self) -> CacheFigures:
+        """What became of reads, by entries and bytes."""
+        return self._shelf.figures
+
+    def settings_changed(self) -> None:
+        """Let hold what the config says now, where it is not read each time."""
+        self._cold.settings_changed()
+
+    def drop(self, ledgers: Iterable[int]) -> None:
+        """Let go of what is in memory of ledgers that nobody will read again."""
+        self._shelf.cache.drop_ledgers(frozenset(ledgers).__contains__)
 
     def ledgers(self) -> list[int]:
         """Return the ledgers that something is stored of."""
@@ -223,7 +248,7 @@ class EntryLogs:
     # --- reading
 
     def read_cached(self, ledger: int, entry: int, entries_max: int, bytes_max: int) -> Run | None:
-        """Return entries from `entry` on that are in the read cache; None: `bring` them there.
+        """Return entries from `entry` on that are in the read cache; None: `read` finds them.
 
         Raises:
             QuarantinedError: the entry is lost; it says how far the loss goes.
@@ -231,12 +256,10 @@ class EntryLogs:
         place = self.extents.find(ledger, entry)
         if place is None:
             return None
-        return self._shelf.read_cached(place, entry, entries_max, bytes_max)
+        return self._cold.read_cached(place, entry, entries_max, bytes_max)
 
-    async def bring(self, ledger: int, entry: int) -> None:
-        """Bring the block of an entry, and some behind it, into the read cache.
-
-        Another process may move the entry meanwhile: read, and bring again if need be.
+    async def read(self, ledger: int, entry: int, entries_max: int, bytes_max: int) -> Run | None:
+        """Return entries from `entry` on; None: another process has moved them, look again.
 
         Raises:
             QuarantinedError: the entry is lost; it says how far the loss goes.
@@ -250,22 +273,10 @@ class EntryLogs:
         if place is None:
             raise self._not_there(ledger, entry)
         try:
-            await self._load(place, entry)
+            return await self._cold.read(place, entry, entries_max, bytes_max)
         except FileNotFoundError:
             await self._refresh()  # another process has rewritten this log
-
-    async def _load(self, place: Place, entry: int) -> None:
-        self._cold_reads.value += 1
-        try:
-            loaded = await self._pools.read(self._shelf.load, place, entry)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            given_up = await self._pools.read(self._shelf.count_failed_read, place, entry)
-            if given_up is None:
-                raise StorageError(f"{place.table.name} could not be read: {error}") from error
-            loaded = given_up
-        self._shelf.keep(place, loaded)
+            return None
 
     def _not_there(self, ledger: int, entry: int) -> StorageError:
         after = self.extents.next_first(ledger, entry)
@@ -301,6 +312,7 @@ class EntryLogs:
         Raises:
             StorageError: the disk did not let us. Nothing that is needed is gone.
         """
+        self._shelf.cache.drop_ledgers(is_dropped)
         reclaimer = Reclaimer(self.logs, self.extents, self._shelf, self._reclaims)
         lock = self._config.data / LOCK_OF_RECLAIM
         try:

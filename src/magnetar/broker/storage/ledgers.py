@@ -22,7 +22,7 @@ import logging
 import secrets
 from asyncio import AbstractEventLoop, Future
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -37,6 +37,7 @@ from magnetar.broker.storage.cache import (
     CachedRecord,
     Generation,
     Tail,
+    span_bytes,
 )
 from magnetar.broker.storage.commit import Committer
 from magnetar.broker.storage.entry_logs import READ_ATTEMPTS_MAX, EntryLogs
@@ -169,7 +170,7 @@ class Ledgers:
         self._new_salt = new_salt
         self._pools = pools or Pools.threads(loop)
         self._journals = config.data / JOURNAL_FOLDER
-        self.stored = EntryLogs(config, files, metrics, self._pools, new_salt)
+        self.stored = EntryLogs(config, files, metrics, self._pools, clock, new_salt)
         """What is flushed, by this process and by all others."""
         self._pool = SlabPool(min(SLAB_BYTES, config.write_cache_bytes_max // SLABS_PER_CACHE))
         self._generation = Generation()
@@ -316,7 +317,7 @@ class Ledgers:
         if self._committer is not None:
             self._committer.window_s = config.journal_window_ms / 1000
             self._committer.window_bytes = config.journal_window_bytes
-        self.stored.limit_cache(config.read_cache_bytes_max)
+        self.stored.settings_changed()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = self._loop.call_later(config.flush_interval_s, self._flush_soon)
@@ -460,6 +461,10 @@ class Ledgers:
         """Take note that the metadata knows where a ledger ends, or that it is dropped."""
         self._open.discard(ledger)
         self._flushed.pop(ledger, None)
+
+    def forget(self, ledgers: Iterable[int]) -> None:
+        """Let go of what the read cache has of ledgers that nobody will read again."""
+        self.stored.drop(ledgers)
 
     def carry(self, ends: Mapping[int, int]) -> None:
         """Take over what was flushed of ledgers whose end the metadata does not know yet."""
@@ -761,17 +766,21 @@ class Ledgers:
             run = self._read_memory(ledger, entry, entries_max, bytes_max)
             if run is not None:
                 return run
-            await self.stored.bring(ledger, entry)
-        run = self._read_memory(ledger, entry, entries_max, bytes_max)
-        if run is None:
-            raise StorageError(f"ledger {ledger}: entry {entry} could not be read")
-        return run
+            run = await self.stored.read(ledger, entry, entries_max, bytes_max)
+            if run is not None:
+                return run
+        raise StorageError(f"ledger {ledger}: entry {entry} could not be read")
 
     def _read_memory(self, ledger: int, entry: int, entries_max: int, bytes_max: int) -> Run | None:
         run = self._generation.read(ledger, entry, entries_max, bytes_max)
         if run is None and self._frozen is not None:
             run = self._frozen.read(ledger, entry, entries_max, bytes_max)
-        return run or self.stored.read_cached(ledger, entry, entries_max, bytes_max)
+        if run is None:
+            return self.stored.read_cached(ledger, entry, entries_max, bytes_max)
+        figures = self.stored.figures
+        figures.hits += run.count
+        figures.hit_bytes += span_bytes(run)
+        return run
 
     # --- space
 

@@ -476,6 +476,7 @@ class Log:
         if dropped:
             await self._chain.drop(dropped, self._epoch)
             self._forget(set(dropped))
+            self._ledgers.forget(dropped)
         return dropped
 
     def _forget(self, ledgers: set[int]) -> None:

@@ -1,13 +1,11 @@
 """The shelf: reads from entry logs, verified, through bounded caches.
 
-    ledger, entry ─▶ Extents ─▶ block index (LRU) ─▶ block (LRU, by bytes) ─▶ Run
+    ledger, entry ─▶ Extents ─▶ block index (LRU) ─▶ block (`read_cache`) ─▶ Run
                                       └──── file handles (LRU) ───┘
 
-The look-ups run on the event loop; what touches the disk (`load_*`, `read_*`) runs on a
-pool thread, and returns what the loop then adds. Every block is checked when it is read.
-A read brings the blocks behind the one asked for along, up to a bound, if it looks like one
-of a sequence: at the start of an extent, or where an earlier read ended. So does Linux. Delayed
-entries come due in any order; for them, blocks behind would only push others out of the cache.
+The look-ups run on the event loop; what touches the disk (`load_*`) runs on a pool thread, and
+returns what the loop then adds. Every block is checked once, on the thread that reads it. How
+many blocks a read brings is up to `read_ahead`; each comes in a buffer of its own.
 
 Damage is reported as exact ranges of entries; the file stays where it is, and a copy of
 the damaged bytes goes to the quarantine.
@@ -22,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from magnetar.broker.entry import EntryId
 from magnetar.broker.files import File, Files
@@ -34,6 +31,9 @@ from magnetar.broker.storage.errors import Gap, LedgerEnd, QuarantinedError
 from magnetar.broker.storage.flush import CopiedBlock
 from magnetar.broker.storage.index import Place
 from magnetar.broker.storage.quarantine import Quarantine
+from magnetar.broker.storage.read_ahead import ReadAhead
+from magnetar.broker.storage.read_buffers import ReadBuffers
+from magnetar.broker.storage.read_cache import Brought, CacheFigures, Key, ReadCache
 from magnetar.broker.storage.segment import (
     BlockIndex,
     LogDamagedError,
@@ -44,6 +44,7 @@ from magnetar.broker.storage.segment import (
     read_summary,
     rebuild_table,
 )
+from magnetar.broker.storage.slab import Slab
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,9 @@ HANDLES_MAX = 64
 """Entry logs held open at once."""
 INDEX_ITEMS_MAX = 200_000
 """Blocks whose place is remembered; about 24 bytes each."""
-READ_BYTES = 1 << 20
-"""How much a cold read of a sequence brings: the block asked for and those behind it."""
-SEQUENCES_MAX = 64
-"""Sequences that are remembered. More would take reads at random for parts of one."""
 FAILED_READS_MAX = 3
 """After so many failing reads of one block it counts as damaged."""
+FAILED_TOO_OFTEN = f"{FAILED_READS_MAX} reads failed"
 
 
 class Handles:
@@ -112,14 +110,6 @@ class Handles:
             file.close()
 
 
-class Loaded(NamedTuple):
-    """What one cold read brought."""
-
-    places: BlockIndex
-    first_block: int
-    blocks: list[Block]
-
-
 class Shelf:
     """The entry logs of a data folder, for reading."""
 
@@ -129,76 +119,66 @@ class Shelf:
         self._files = files
         self._folder = folder
         self._quarantine = quarantine
-        self._cache_bytes_max = cache_bytes_max
         self._handles = Handles(files, folder)
         self._indexes: OrderedDict[tuple[str, int], BlockIndex] = OrderedDict()
         self._index_items = 0
-        self._blocks: OrderedDict[tuple[str, int], Block] = OrderedDict()
-        self._block_bytes = 0
-        self._failed_reads: dict[tuple[str, int], int] = {}
-        self._sequences: OrderedDict[tuple[str, int], None] = OrderedDict()
-        """Where sequences would go on: the log, and the offset of the block after the last one."""
-
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes in the read cache."""
-        return self._block_bytes
+        self._buffers = ReadBuffers()
+        self.figures = CacheFigures()
+        self.cache = ReadCache(cache_bytes_max, self._buffers, self.figures)
+        self.ahead = ReadAhead()
+        self._failed_reads: dict[Key, int] = {}
 
     # --- on the event loop
 
-    def read_cached(self, place: Place, entry: int, entries_max: int, bytes_max: int) -> Run | None:
+    def index(self, place: Place) -> BlockIndex | None:
+        """Return where the blocks of an extent lie; None: `load_index` knows."""
+        key = (place.table.name, place.row)
+        found = self._indexes.get(key)
+        if found is not None:
+            self._indexes.move_to_end(key)
+        return found
+
+    def keep_index(self, place: Place, index: BlockIndex) -> None:
+        """Add a block index that was loaded."""
+        key = (place.table.name, place.row)
+        if key not in self._indexes:
+            self._index_items += len(index.firsts)
+        self._indexes[key] = index
+        while self._index_items > INDEX_ITEMS_MAX and len(self._indexes) > 1:
+            _, old = self._indexes.popitem(last=False)
+            self._index_items -= len(old.firsts)
+
+    def read_cached(
+        self, place: Place, entry: int, entries_max: int, bytes_max: int, now_s: float
+    ) -> Run | None:
         """Return entries from `entry` on, out of one cached block; None if it is not cached.
 
         Raises:
             QuarantinedError: the entry is damaged.
         """
-        index = self._indexes.get((place.table.name, place.row))
+        index = self.index(place)
         if index is None:
             return None
-        self._indexes.move_to_end((place.table.name, place.row))
-        number = _block_of(index, place, entry)
-        key = (place.table.name, index.offsets[number])
-        found = self._blocks.get(key)
+        number = block_of(index, place, entry)
+        found = self.cache.get((place.table.name, index.offsets[number]), now_s)
         if found is None:
             return None
-        self._blocks.move_to_end(key)
         return cut(found, place.table.ledgers[place.row], entry, entries_max, bytes_max)
 
-    def keep(self, place: Place, loaded: Loaded) -> None:
-        """Add what a cold read brought to the caches."""
-        key = (place.table.name, place.row)
-        if key not in self._indexes:
-            self._index_items += len(loaded.places.firsts)
-        self._indexes[key] = loaded.places
-        while self._index_items > INDEX_ITEMS_MAX and len(self._indexes) > 1:
-            _, index = self._indexes.popitem(last=False)
-            self._index_items -= len(index.firsts)
-        for number, each in enumerate(loaded.blocks, loaded.first_block):
-            where = (place.table.name, loaded.places.offsets[number])
-            if where not in self._blocks:
-                self._block_bytes += _bytes(each)
-            self._blocks[where] = each
-        self._drop_oldest()
-
-    def limit_cache(self, bytes_max: int) -> None:
-        """Keep at most so many bytes of blocks from now on."""
-        self._cache_bytes_max = bytes_max
-        self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        while self._block_bytes > self._cache_bytes_max and len(self._blocks) > 1:
-            _, old = self._blocks.popitem(last=False)
-            self._block_bytes -= _bytes(old)
+    def expire(self, before_s: float) -> float | None:
+        """Drop blocks not used since; return when the oldest of the rest was, if any is left."""
+        oldest_s = self.cache.expire(before_s)
+        if oldest_s is None:
+            self._buffers.clear()
+        return oldest_s
 
     def forget(self, name: str) -> None:
         """Forget a log that is gone."""
         self._handles.forget(name)
         for key in [key for key in self._indexes if key[0] == name]:
             self._index_items -= len(self._indexes.pop(key).firsts)
-        for key in [key for key in self._sequences if key[0] == name]:
-            self._sequences.pop(key, None)
-        for key in [key for key in self._blocks if key[0] == name]:
-            self._block_bytes -= _bytes(self._blocks.pop(key))
+        self.ahead.drop_log(name)
+        self.cache.drop_log(name)
 
     def close(self) -> None:
         """Close all files."""
@@ -232,38 +212,31 @@ class Shelf:
             except LogDamagedError:
                 return self._rebuilt(file, place)[0]
 
-    def load(self, place: Place, entry: int) -> Loaded:
-        """Read and check the block that holds an entry, and in a sequence some behind it."""
+    def load_index(self, place: Place) -> BlockIndex:
+        """Read where the blocks of an extent lie."""
         with self._handles.use(place.table.name) as file:
-            index = self._index(file, place)
-            first = last = _block_of(index, place, entry)
-            start = index.offsets[first]
-            sequence = first == 0 or self._goes_on(place.table.name, start)
-            while (
-                sequence
-                and last + 1 < len(index.firsts)
-                and index.offsets[last + 1] + index.sizes[last + 1] - start <= READ_BYTES
-            ):
-                last += 1
-            size = index.offsets[last] + index.sizes[last] - start
+            return self._index(file, place)
+
+    def load(self, place: Place, index: BlockIndex, first: int, last: int) -> list[Brought]:
+        """Read neighbouring blocks at once, and check each; fewer than asked for if need be."""
+        numbers = range(first, last + 1)
+        slabs = [self._buffers.take(index.sizes[number]) for number in numbers]
+        with self._handles.use(place.table.name) as file:
             try:
-                data = memoryview(file.pread(size, start))
+                left = _fill(file, slabs, index, numbers)
             except OSError:
                 if last == first:
                     raise
-                data, last = memoryview(file.pread(index.sizes[first], start)), first
-            if last + 1 < len(index.firsts):
-                self._sequences[place.table.name, index.offsets[last + 1]] = None
-            numbers = range(first, last + 1)
-            return Loaded(
-                index, first, [self._check(data, start, place, index, each) for each in numbers]
-            )
-
-    def _goes_on(self, name: str, offset: int) -> bool:
-        """Return whether an earlier read ended where this one begins."""
-        while len(self._sequences) > SEQUENCES_MAX:
-            self._sequences.popitem(last=False)
-        return self._sequences.pop((name, offset), False) is None
+                numbers = range(first, first + 1)
+                left = _fill(file, slabs, index, numbers)
+        ledger = place.table.ledgers[place.row]
+        found: list[Brought] = []
+        for number, slab in zip(numbers, slabs, strict=False):
+            size = index.sizes[number]
+            piece = slab.view[: max(0, min(size, left))]
+            left -= size
+            found.append(Brought(ledger, self._check(piece, place, index, number), slab))
+        return found
 
     def copies(self, place: Place) -> list[Callable[[], CopiedBlock]]:
         """Return how to read each block of an extent, to write it somewhere else.
@@ -286,23 +259,24 @@ class Shelf:
 
         return [partial(read, number) for number in range(len(index.firsts))]
 
-    def count_failed_read(self, place: Place, entry: int) -> Loaded | None:
-        """Count a read that failed; after a few, return its block as damaged."""
-        reason = f"{FAILED_READS_MAX} reads failed"
-        try:
-            with self._handles.use(place.table.name) as file:
-                index = self._index(file, place)
-        except OSError:
-            if self._fails_too_often((place.table.name, place.table.index_at)):
-                ledger = place.table.ledgers[place.row]
-                raise QuarantinedError(ledger, entry, place.end - 1, reason) from None
-            return None
-        number = _block_of(index, place, entry)
+    def count_failed_index(self, place: Place, entry: int) -> None:
+        """Count a read of an index that failed.
+
+        Raises:
+            QuarantinedError: it has failed too often.
+        """
+        if self._fails_too_often((place.table.name, place.table.index_at)):
+            ledger = place.table.ledgers[place.row]
+            raise QuarantinedError(ledger, entry, place.end - 1, FAILED_TOO_OFTEN)
+
+    def count_failed_read(self, place: Place, index: BlockIndex, number: int) -> Brought | None:
+        """Count a read of a block that failed; after a few, return it as damaged."""
         if not self._fails_too_often((place.table.name, index.offsets[number])):
             return None
-        return Loaded(index, number, [self._lost(place, index, number, b"", reason)])
+        lost = self._lost(place, index, number, b"", FAILED_TOO_OFTEN)
+        return Brought(place.table.ledgers[place.row], lost, Slab(0))
 
-    def _fails_too_often(self, where: tuple[str, int]) -> bool:
+    def _fails_too_often(self, where: Key) -> bool:
         self._failed_reads[where] = self._failed_reads.get(where, 0) + 1
         return self._failed_reads[where] >= FAILED_READS_MAX
 
@@ -332,11 +306,7 @@ class Shelf:
             raise QuarantinedError(wanted[0], wanted[1], wanted[2] - 1, "no block of it is left")
         return total, index
 
-    def _check(
-        self, data: memoryview, start: int, place: Place, index: BlockIndex, number: int
-    ) -> Block:
-        at = index.offsets[number] - start
-        piece = data[at : at + index.sizes[number]]
+    def _check(self, piece: memoryview, place: Place, index: BlockIndex, number: int) -> Block:
         ledger = place.table.ledgers[place.row]
         try:
             found = block.decode(
@@ -377,7 +347,15 @@ class Shelf:
         )
 
 
-def _block_of(index: BlockIndex, place: Place, entry: int) -> int:
+def _fill(file: File, slabs: Sequence[Slab], index: BlockIndex, numbers: Sequence[int]) -> int:
+    """Read neighbouring blocks into a buffer each; return how many bytes there were."""
+    pieces = [
+        slab.view[: index.sizes[number]] for slab, number in zip(slabs, numbers, strict=False)
+    ]
+    return file.preadv(pieces, index.offsets[numbers[0]])
+
+
+def block_of(index: BlockIndex, place: Place, entry: int) -> int:
     """Return the number of the block within its extent that holds an entry.
 
     Raises:
@@ -406,7 +384,3 @@ def cut(found: Block, ledger: int, entry: int, entries_max: int, bytes_max: int)
             break
     skipped = entry - found.first_entry
     return within(found.run.slice(skipped, min(end - entry, entries_max)), bytes_max)
-
-
-def _bytes(found: Block) -> int:
-    return len(found.run.rows) + len(found.run.buffer)
