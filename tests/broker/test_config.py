@@ -10,8 +10,8 @@ from tests.tidy.settings_page import descriptions, page
 
 
 def test_a_value_out_of_bounds_is_refused_with_its_name_and_the_bounds() -> None:
-    with pytest.raises(ConfigError, match=r"journal_window_ms is 5, allowed: 0 to 2"):
-        BrokerConfig(data=Path("data"), journal_window_ms=5)
+    with pytest.raises(ConfigError, match=r"journal_window_ms is 25, allowed: 0 to 20"):
+        BrokerConfig(data=Path("data"), journal_window_ms=25)
 
 
 def test_bounds_and_values_are_written_as_a_person_would() -> None:

@@ -30,7 +30,9 @@ retention_time_min = 10080
 
 Those marked live may be changed while the broker runs, by `magnetar config set` or admin REST
 (`brokers/configuration`, also under Pulsar's name where one is given): durable, and the same in
-all processes within a second. Rates of the whole broker are divided among its processes.
+all processes within a second. Rates of the whole broker are divided among its processes. Under
+Pulsar's name its unit holds: `managedLedgerCacheSizeMB` 64 is `read_cache_bytes_max` 67108864. How
+far a program may turn them at once: [knobs](../knobs.md).
 
 | setting | default | allowed | live | what it does |
 |---|---|---|---|---|

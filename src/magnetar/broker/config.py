@@ -27,8 +27,14 @@ def setting(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
-def live(
-    default: Any, low: float = 0, high: float = 1, *, pulsar: str = "", divided: bool = False
+def live(  # noqa: PLR0913 - what may be said of one
+    default: Any,
+    low: float = 0,
+    high: float = 1,
+    *,
+    pulsar: str = "",
+    pulsar_unit: float = 1,
+    divided: bool = False,
 ) -> Any:
     """Declare a setting that may change while the broker runs.
 
@@ -36,10 +42,13 @@ def live(
         default: Its default.
         low: The lowest value allowed; switches have no bounds.
         high: The highest.
-        pulsar: What Pulsar calls a setting of the same meaning and unit.
+        pulsar: What Pulsar, or its bookie, calls a setting of the same meaning.
+        pulsar_unit: How many of our units one of its is.
         divided: It holds for the data folder, and each process has an equal part.
     """
-    metadata: dict[str, Any] = {"live": True, "pulsar": pulsar, "divided": divided}
+    metadata: dict[str, Any] = {
+        "live": True, "pulsar": pulsar, "pulsar_unit": pulsar_unit, "divided": divided
+    }  # fmt: skip
     if not isinstance(default, bool):
         metadata |= {"low": low, "high": high}
     return field(default=default, metadata=metadata)
@@ -49,7 +58,8 @@ def live_one_of(default: str, *others: str) -> Any:
     """Declare a setting that is one of some words, and may change while the broker runs."""
     words = (default, *others)
     return field(
-        default=default, metadata={"live": True, "pulsar": "", "divided": False, "words": words}
+        default=default,
+        metadata={"live": True, "pulsar": "", "pulsar_unit": 1, "divided": False, "words": words},
     )
 
 
@@ -68,9 +78,11 @@ class BrokerConfig:
     """The name of the cluster, as admin REST and metrics show it."""
 
     # --- journal: group commit
-    journal_window_ms: float = live(0.0, 0, 2)
+    journal_window_ms: float = live(0.0, 0, 20, pulsar="journalMaxGroupWaitMSec")
     """Wait this long for more entries before a sync; 0: sync as soon as the last one ended."""
-    journal_window_bytes: int = live(1 * MIB, 4 * KIB, 1 * MIB)
+    journal_window_bytes: int = live(
+        1 * MIB, 16 * KIB, 4 * MIB, pulsar="journalBufferedWritesThreshold"
+    )
     """A group this large does not wait for the window to end."""
     journal_file_bytes: int = setting(64 * MIB, 1 * MIB, 1 * GIB)
     """Size of one preallocated journal file."""
@@ -80,11 +92,17 @@ class BrokerConfig:
     """Publishing pauses while more than this waits for a sync."""
 
     # --- write cache and entry logs
-    write_cache_bytes_max: int = live(128 * MIB, 4 * MIB, 64 * GIB, divided=True)
+    write_cache_bytes_max: int = live(
+        128 * MIB, 4 * MIB, 64 * GIB, divided=True,
+        pulsar="dbStorage_writeCacheMaxSizeMb", pulsar_unit=MIB,
+    )  # fmt: skip
     """Entries not yet in an entry log. Half of it starts a flush, all of it pauses publishing."""
-    flush_interval_s: float = live(600.0, 1, 86_400)
+    flush_interval_s: float = live(600.0, 0.1, 86_400)
     """Flush at least this often while there is anything to flush."""
-    read_cache_bytes_max: int = live(128 * MIB, 1 * MIB, 64 * GIB, divided=True)
+    read_cache_bytes_max: int = live(
+        128 * MIB, 1 * MIB, 64 * GIB, divided=True,
+        pulsar="managedLedgerCacheSizeMB", pulsar_unit=MIB,
+    )  # fmt: skip
     """Blocks read back from entry logs, for consumers that catch up."""
     read_cache_ttl_ms: float = live(
         1_000.0, 100, 600_000, pulsar="managedLedgerCacheEvictionTimeThresholdMillis"
@@ -96,9 +114,15 @@ class BrokerConfig:
     """How often entry logs are checked for space to give back."""
     ledger_entries_max: int = live(250_000, 1, 2**31, pulsar="managedLedgerMaxEntriesPerLedger")
     """A ledger is sealed when it has so many entries. Only sealed ledgers can be trimmed."""
-    ledger_bytes_max: int = live(256 * MIB, 64 * KIB, 16 * GIB)
+    ledger_bytes_max: int = live(
+        256 * MIB, 64 * KIB, 16 * GIB,
+        pulsar="managedLedgerMaxSizePerLedgerMbytes", pulsar_unit=MIB,
+    )  # fmt: skip
     """... or so many bytes,"""
-    ledger_age_s_max: float = live(4 * 3600.0, 1, 30 * 86_400)
+    ledger_age_s_max: float = live(
+        4 * 3600.0, 1, 30 * 86_400,
+        pulsar="managedLedgerMaxLedgerRolloverTimeMinutes", pulsar_unit=60,
+    )  # fmt: skip
     """... or is so old."""
 
     # --- disk watermark
@@ -122,6 +146,8 @@ class BrokerConfig:
     """How many entries one subscription reads ahead at once."""
     dispatch_bytes_max: int = live(1 * MIB, 4 * KIB, 64 * MIB, pulsar="dispatcherMaxReadSizeBytes")
     """How much one subscription reads ahead at once."""
+    round_robin_entries_max: int = live(64, 1, 200, pulsar="dispatcherMaxRoundRobinBatchSize")
+    """Shared: so many neighbours go to one consumer before it is the next one's turn."""
     failover_delay_s: float = live(1.0, 0, 60)
     """A new active consumer of a Failover subscription waits so long for the old one to settle."""
     key_shared_consistent_hashing: bool = True

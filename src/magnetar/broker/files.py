@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -314,3 +315,17 @@ class DiskFiles:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
+
+
+def memory_bytes() -> int:
+    """Return the memory that this process may use at most; 0: it cannot be told.
+
+    That of the machine, or less where a container's limit is set (control groups, version 2).
+    """
+    try:
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+    with suppress(OSError, ValueError):  # the file is not there, or says "max"
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+    return max(found, 0)

@@ -47,7 +47,7 @@ from magnetar.broker.doors.certificates import CertificateError, Certificates, T
 from magnetar.broker.doors.listener import Entrance, Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.doors.websocket.door import WebSocketDoor
-from magnetar.broker.files import DiskFiles, Files
+from magnetar.broker.files import DiskFiles, Files, memory_bytes
 from magnetar.broker.logs import log_to_stderr
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.holdings import load_facts
@@ -71,6 +71,7 @@ from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.spill import SpillFolder
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.topics.limits.policies import RULING
 from magnetar.broker.transactions.coordinator import Coordinator
 from magnetar.broker.transactions.figures import Figures
 from magnetar.broker.wire.pulsar.opened import open_body
@@ -145,7 +146,9 @@ class Node:
         self._parts.push_async_callback(self._store.close)
         if first:
             await prepare(self._store, config.cluster)
-        self._settings = LiveSettings(self._store, config)
+        self._settings = LiveSettings(
+            self._store, config, clock=self._clock, memory_bytes=memory_bytes()
+        )
         await self._settings.load()
         self._ledgers = Ledgers(config, self._files, self._clock, self._metrics, self._loop)
         spilled = SpillFolder(self._files, config.data / "spill" / str(config.worker))
@@ -199,9 +202,10 @@ class Node:
         await self._catalog.start()
         self._parts.push_async_callback(self._catalog.stop)
         self._settings.when_changed = self._settings_changed
+        self._settings.read_back = self._ledgers.settings_in_use
         self._parts.callback(self._settings.watch())
         await self._settings.load()  # another process may have changed one while we recovered
-        self._settings_changed()
+        self._settings_changed(RULING)
         store = self._store
         port, participants = self._port()
         access = await self._access(port)
@@ -321,9 +325,10 @@ class Node:
         self._parts.push_async_callback(certificates.stop)
         return certificates
 
-    def _settings_changed(self) -> None:
+    def _settings_changed(self, names: frozenset[str]) -> None:
         self._ledgers.settings_changed()
-        self._catalog.settings_changed()
+        if names & RULING:
+            self._catalog.settings_changed()
 
     def _complaint(self) -> str:
         reason = self._catalog.trouble.reason

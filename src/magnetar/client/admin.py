@@ -11,7 +11,7 @@ Topic arguments may be long (`persistent://public/default/orders`) or short (`or
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from magnetar.client.credentials import Credentials
@@ -365,14 +365,34 @@ class Admin(Rest):
         which = "values" if changed else "runtime"
         return dict(self.json("GET", f"/admin/v2/brokers/configuration/{which}") or {})
 
-    def set_setting(self, name: str, value: str) -> None:
-        """Change a setting of the running broker, for good and in all its processes."""
-        path = f"/admin/v2/brokers/configuration/{_quoted(name)}/{_quoted(value)}"
-        self.json("POST", path)
+    def set_setting(self, name: str, value: str, *, operator: bool = False) -> None:
+        """Change a setting of the running broker, for good and in all its processes.
 
-    def unset_setting(self, name: str) -> None:
-        """Let what the broker was started with hold again."""
-        self.json("DELETE", f"/admin/v2/brokers/configuration/{_quoted(name)}")
+        Args:
+            name: The setting.
+            value: Its new value.
+            operator: On behalf of a program that runs the broker, which is held to small steps.
+                What people set is kept below it. Pulsar knows no such thing.
+        """
+        path = f"/admin/v2/brokers/configuration/{_quoted(name)}/{_quoted(value)}"
+        self.json("POST", path, query=_by(operator=operator))
+
+    def unset_setting(self, name: str, *, operator: bool = False) -> None:
+        """Let what the broker was started with hold again; or what people set, see above."""
+        path = f"/admin/v2/brokers/configuration/{_quoted(name)}"
+        self.json("DELETE", path, query=_by(operator=operator))
+
+    def knobs(self) -> list[dict[str, Any]]:
+        """Return all live settings of a Magnetar broker, with everything known of each."""
+        return list(self.json("GET", "/admin/v2/brokers/configuration/knobs") or [])
+
+    def knob(self, name: str) -> dict[str, Any]:
+        """Return one of them."""
+        return dict(self.json("GET", f"/admin/v2/brokers/configuration/knobs/{_quoted(name)}"))
+
+    def hand_back(self) -> None:
+        """Let everything that people set hold again: forget what an operator set."""
+        self.json("DELETE", "/admin/v2/brokers/configuration", query=_by(operator=True))
 
     # --- subscriptions ----------------------------------------------------------------------
 
@@ -547,3 +567,7 @@ def _subscription(topic: str, subscription: str) -> str:
 
 def _strings(answer: Json) -> list[str]:
     return [str(each) for each in answer or ()]
+
+
+def _by(*, operator: bool) -> dict[str, str]:
+    return {"by": "operator"} if operator else {}

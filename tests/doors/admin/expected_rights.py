@@ -108,6 +108,7 @@ def _table() -> Iterable[tuple[str, Expected]]:
         broker-stats/topics
         brokers brokers/backlog-quota-check brokers/configuration brokers/configuration/runtime
         brokers/configuration/values brokers/configuration/{name}
+        brokers/configuration/knobs brokers/configuration/knobs/{name}
         brokers/configuration/{name}/{value} brokers/internal-configuration brokers/leaderBroker
         brokers/{cluster} brokers/{cluster}/{broker}/ownedNamespaces
         clusters/{cluster} clusters/{cluster}/failureDomains

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from magnetar.broker.config import BrokerConfig
+from magnetar.broker.config import LIVE, BrokerConfig
 from magnetar.broker.metadata.policies import Policies
 from magnetar.broker.topics.limits.backlog import Quota, QuotaPolicy, Retention
-from magnetar.broker.topics.limits.policies import overlaid, rules_of
+from magnetar.broker.topics.limits.policies import RULING, overlaid, rules_of
 
 
 def config(**settings: Any) -> BrokerConfig:
@@ -105,3 +105,18 @@ def test_idle_topics_stay_unless_it_is_switched_on() -> None:
     }
     rules = rules_of(config(), policies(inactive_topic_policies=inactive))
     assert (rules.delete_inactive_after_s, rules.delete_inactive_with_subscriptions) == (5, True)
+
+
+def test_topics_are_told_of_every_live_setting_that_rules_are_made_of() -> None:
+    read = set[str]()
+
+    class Watched(BrokerConfig):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    watched = Watched(data=Path("data"))
+    read.clear()
+    rules_of(watched, Policies())
+    rates = {name for name in LIVE if "_rate_" in name}
+    assert read & set(LIVE) | rates == RULING

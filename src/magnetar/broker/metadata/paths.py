@@ -15,7 +15,9 @@
     pages/<cursor>/<ledger>/<page>           bytes: acknowledged entries ahead of the mark
     sequences/<topic>/<producer>             JSON: what deduplication must not forget
     resource-groups/<name>                   JSON: rates that namespaces have in common
-    settings/<name>                          JSON: a setting that was changed while it runs
+    settings/<name>                          JSON: a setting that people changed while it runs
+    operated/<name>                          JSON: the same, changed by an operator
+    changes/settings                         nothing: its version tells who was faster
     live/<topic>                             nothing: a topic in some process's memory only
     placement/<kind>/<scope>/<name>          JSON: where things should be (see `placement`)
     transactions/<coordinator>/<number>      JSON: one that is not over; what belongs to it lies
@@ -51,6 +53,8 @@ HELD = "held/"
 SYNCED = "synced/"
 RESOURCE_GROUPS = "resource-groups/"
 SETTINGS = "settings/"
+OPERATED = "operated/"
+SETTINGS_CHANGED = "changes/settings"
 LIVE = "live/"
 PLACEMENT = "placement/"
 LEDGER_COUNTER = "counters/ledger"

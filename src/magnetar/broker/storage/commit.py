@@ -49,7 +49,11 @@ class Committer:
         """How long to wait for more before a commit, or until so much waits. Both may change."""
         self.window_bytes = window_bytes
         self._waiting: deque[CachedRecord] = deque()
+        self._submitted_bytes = 0
+        self._taken_bytes = 0
         self._wake = threading.Event()
+        self._gathering = False
+        """The thread waits for the window: it need not hear of every record."""
         self._halted = False
         self._stopping = False
         self._scheduled = False
@@ -61,8 +65,9 @@ class Committer:
     def submit(self, record: CachedRecord) -> None:
         """Make a record durable, after all that were submitted before."""
         self._waiting.append(record)
+        self._submitted_bytes += record.size
         if self._thread is not None:
-            if not self._wake.is_set():
+            if not self._wake.is_set() and (not self._gathering or self._enough):
                 self._wake.set()
         elif not self._scheduled:
             self._scheduled = True
@@ -72,6 +77,7 @@ class Committer:
         """After a failure: return what still waits, and let the thread go on."""
         records = list(self._waiting)
         self._waiting.clear()
+        self._taken_bytes = self._submitted_bytes
         self._halted = False
         self._wake.set()
         return records
@@ -101,14 +107,22 @@ class Committer:
             logger.exception("the journal thread ended; this process can write nothing any more")
             raise
 
+    @property
+    def _enough(self) -> bool:
+        """Whether so much waits that the window need not end."""
+        return self._submitted_bytes - self._taken_bytes >= self.window_bytes
+
     def _gather(self) -> None:
         """Wait for the window, or until enough bytes wait."""
         deadline = self._clock.monotonic() + self.window_s
-        while (left := deadline - self._clock.monotonic()) > 0:
-            if sum(record.size for record in tuple(self._waiting)) >= self.window_bytes:
-                return
+        self._wake.clear()
+        self._gathering = True
+        while not self._enough and (left := deadline - self._clock.monotonic()) > 0:
+            # Woken early: there is enough, somebody stops us, or a record came as we cleared.
+            if not self._wake.wait(left) or self._stopping:
+                break
             self._wake.clear()
-            self._wake.wait(left)
+        self._gathering = False
 
     def _tell_loop(
         self, records: Sequence[CachedRecord], error: JournalError | None, seconds: float
@@ -120,6 +134,7 @@ class Committer:
     def _commit(self, tell: Done) -> None:
         waiting = self._waiting
         records = [waiting.popleft() for _ in range(len(waiting))]
+        self._taken_bytes += sum(record.size for record in records)
         done = 0
         while done < len(records):
             started = self._clock.monotonic()

@@ -325,6 +325,16 @@ class Ledgers:
             self._flush_soon()
         self._call_if_clear()
 
+    def settings_in_use(self) -> dict[str, bool | int | float | str]:
+        """Return what of the live settings is in use here, where the config is not read anew."""
+        found: dict[str, bool | int | float | str] = {
+            "read_cache_bytes_max": self.stored.cache_bytes_max
+        }
+        if self._committer is not None:
+            found["journal_window_ms"] = round(self._committer.window_s * 1000, 9)
+            found["journal_window_bytes"] = self._committer.window_bytes
+        return found
+
     async def stop(self) -> None:
         """Flush, then close.
 

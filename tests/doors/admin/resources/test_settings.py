@@ -3,10 +3,15 @@
 from functools import partial
 from typing import Any
 
-from tests.doors.admin.processes import Processes
+from tests.doors.admin.processes import Process, Processes
 from tests.waiting import until
 
 C = "/admin/v2/brokers/configuration"
+
+
+def apply(process: Process, _: frozenset[str]) -> None:
+    """Let a process take over what has changed, as its node does."""
+    process.ledgers.settings_changed()
 
 
 async def test_a_setting_is_listed_set_shown_and_unset(ask: Any, two: Processes) -> None:
@@ -31,7 +36,7 @@ async def test_a_setting_is_listed_set_shown_and_unset(ask: Any, two: Processes)
 
 async def test_a_setting_that_cannot_be_is_refused(ask: Any, one: Processes) -> None:
     for path, reason in (
-        ("journal_window_ms/20", "allowed: 0 to 2"),
+        ("journal_window_ms/20.5", "allowed: 0 to 20"),
         ("journal_file_bytes/20", "read at the start only"),
         ("loadFactor/3", "there is no live setting 'loadFactor'"),
     ):
@@ -39,3 +44,41 @@ async def test_a_setting_that_cannot_be_is_refused(ask: Any, one: Processes) -> 
         assert answer.status == 412
         assert reason in answer.reason
     assert (await ask(one.front, "DELETE", f"{C}/loadFactor")).status == 412
+    for path, reason in (
+        ("offload_threshold_bytes/20", "tiered storage is not built yet"),
+        ("dispatch_entries_max/5?by=somebody", "expected hand or operator"),
+        ("dispatch_entries_max/2000?by=operator", "an operator may set 1 to 1000"),
+        ("disk_used_percent_warn/99", "above disk_used_percent_readonly"),
+    ):
+        answer = await ask(one.front, "POST", f"{C}/{path}")
+        assert answer.status == 412
+        assert reason in answer.reason
+    assert (await ask(one.front, "DELETE", C)).status == 412
+    assert (await ask(one.front, "GET", f"{C}/knobs/loadFactor")).status == 404
+
+
+async def test_a_knob_is_read_back_as_each_process_runs_with_it(ask: Any, two: Processes) -> None:
+    for process in two.all:
+        process.context.settings.watch()
+        process.context.settings.read_back = process.ledgers.settings_in_use
+        process.context.settings.when_changed = partial(apply, process)
+    assert (await ask(two.front, "POST", f"{C}/journal_window_ms/1.5")).status == 204
+    assert (await ask(two.front, "POST", f"{C}/journal_window_ms/2?by=operator")).status == 204
+    await until(lambda: all(each.context.config.journal_window_ms == 2 for each in two.all))
+    knob = (await ask(two.front, "GET", f"{C}/knobs/journal_window_ms")).json
+    assert knob["processes"] == [{"process": 0, "value": 2.0}, {"process": 1, "value": 2.0}]
+    assert (knob["unit"], knob["low"], knob["high"]) == ("ms", 0, 20)
+    assert knob["reach"] == {
+        "low": 0, "high": 2, "add": 1, "times": 2, "dividedBy": 2, "intervalS": 1,
+    }  # fmt: skip
+    assert (knob["hand"]["value"], knob["operator"]["value"]) == (1.5, 2.0)
+    all_knobs = (await ask(two.front, "GET", f"{C}/knobs")).json
+    assert knob in all_knobs
+    assert (
+        next(each for each in all_knobs if each["name"] == "offload_threshold_bytes")["apply"] == ""
+    )
+    assert (await ask(two.front, "DELETE", f"{C}?by=operator")).status == 204
+    knob = (await ask(two.front, "GET", f"{C}/knobs/journal_window_ms")).json
+    assert (knob["value"], knob["operator"]) == (1.5, None)
+    tenant = (await ask(two.front, "GET", f"{C}/knobs/tenant_publish_rate_bytes_max")).json
+    assert tenant["apply"] == "PUT /admin/v2/resourcegroups/{group}"

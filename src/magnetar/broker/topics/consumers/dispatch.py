@@ -27,9 +27,6 @@ SLOTS = 65_536
 POINTS_PER_CONSUMER = 100
 """More points split the slots more evenly; 100 is Pulsar's number."""
 _SPLIT_MIN = 2
-CHUNK_ENTRIES_MAX = 64
-"""Shared: at most this many neighbours go to one consumer before it is the next one's turn."""
-
 _POINTS = struct.Struct(f"<{POINTS_PER_CONSUMER}H")
 _SPREAD = 0x9E37_79B1
 """2^32 divided by the golden ratio: Knuth's multiplier, spreads neighbouring sequence ids."""
@@ -92,13 +89,14 @@ def active_consumer(candidates: Sequence[Candidate], topic: str, partition: int)
 
 
 def assign_shared(
-    messages: Sequence[int], slots: Sequence[Slot], turn: int
+    messages: Sequence[int], slots: Sequence[Slot], turn: int, chunk_max: int = 64
 ) -> tuple[list[Assignment], int, int]:
     """Deal rows to consumers in turn, the best priority that has room first.
 
     `messages[i]` is the number of messages in row `i`; `turn` counts how often anybody was
-    served. Returns the assignments, the new turn and how many rows, from the first on, found
-    room; the others stay in the backlog.
+    served; `chunk_max` neighbours go to one consumer before it is the next one's turn. Returns
+    the assignments, the new turn and how many rows, from the first on, found room; the others
+    stay in the backlog.
     """
     sums = [0, *accumulate(messages)]
     total = len(messages)
@@ -107,7 +105,7 @@ def assign_shared(
     for priority in sorted({slot.priority for slot in slots}):
         ring = [[slot.consumer, slot.permits] for slot in slots if slot.priority == priority]
         ring = [each for each in ring if each[1] > 0]
-        chunk = max(1, min(CHUNK_ENTRIES_MAX, -(-(total - at) // max(len(ring), 1))))
+        chunk = max(1, min(chunk_max, -(-(total - at) // max(len(ring), 1))))
         while at < total and ring:
             each = ring[turn % len(ring)]
             # The first row at which the permits are used up is still sent: a batch is whole.

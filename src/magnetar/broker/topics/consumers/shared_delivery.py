@@ -209,7 +209,12 @@ class SharedDelivery(Delivery):
         if not rows:
             return 0
         rows = self._within_rate(portion, rows)
-        assigned, self._turn, taken = assign_shared(portion.message_counts(rows), slots, self._turn)
+        assigned, self._turn, taken = assign_shared(
+            portion.message_counts(rows),
+            slots,
+            self._turn,
+            self._account.ground.config.round_robin_entries_max,
+        )
         for each in assigned:
             mine: Sequence[int] = each.rows
             if rows != range(portion.run.count):

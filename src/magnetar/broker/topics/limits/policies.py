@@ -97,6 +97,18 @@ INACTIVE_S = 60
 """How long a topic has to be idle before it is deleted, where that is on; Pulsar's default."""
 
 
+RULING = frozenset(
+    {
+        "auto_subscription_creation", "auto_topic_creation", "auto_topic_partitions",
+        "compaction_threshold_bytes", "delete_inactive_topics", "dispatch_rate_bytes_max",
+        "dispatch_rate_messages_max", "publish_rate_bytes_max", "publish_rate_messages_max",
+        "schema_required", "schema_strategy", "schema_updates_allowed",
+        "unacked_messages_per_consumer_max", "unacked_messages_per_subscription_max",
+    }
+)  # fmt: skip
+"""Live settings that rules are made of, or the rates of the broker: topics must be told."""
+
+
 def rules_of(config: BrokerConfig, namespace: Policies, topic: Policies | None = None) -> Rules:
     """Return what holds in a namespace; or for a topic that says something itself."""
     policies = namespace if topic is None else overlaid(namespace, topic)
