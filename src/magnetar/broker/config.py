@@ -197,6 +197,16 @@ class BrokerConfig:
     broker_entry_metadata: bool = False
     """Tell clients that ask for it when the broker took a message, and its index in the topic."""
 
+    # --- metrics
+    metrics_of_topics: bool = live(True, pulsar="exposeTopicLevelMetricsInPrometheus")
+    """Show each topic by itself in /metrics; off: namespaces."""
+    metrics_of_producers: bool = live(True, pulsar="exposeProducerLevelMetricsInPrometheus")
+    """With topics: producers, too, while a process has at most 1,000 clients."""
+    metrics_of_consumers: bool = live(True, pulsar="exposeConsumerLevelMetricsInPrometheus")
+    """With topics: consumers, too, while a process has at most 1,000 clients."""
+    metrics_of_bundles: bool = live(False, pulsar="exposeBundlesMetricsInPrometheus")
+    """Show sums of bundles, too."""
+
     # --- rates of the whole broker
     publish_rate_messages_max: int = live(
         0, 0, 2**31, pulsar="brokerPublisherThrottlingMaxMessageRate"

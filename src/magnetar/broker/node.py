@@ -48,6 +48,7 @@ from magnetar.broker.doors.listener import Entrance, Listener
 from magnetar.broker.doors.pulsar.door import PulsarDoor
 from magnetar.broker.doors.websocket.door import WebSocketDoor
 from magnetar.broker.files import DiskFiles, Files, memory_bytes
+from magnetar.broker.host import Host
 from magnetar.broker.logs import log_to_stderr
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.holdings import load_facts
@@ -241,6 +242,7 @@ class Node:
             version=magnetar.__version__,
             access=access,
             coordinator=coordinator,
+            host=Host(self._files, self._clock),
             complaint=self._complaint,
         )
         websockets = WebSocketDoor(

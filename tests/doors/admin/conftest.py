@@ -14,6 +14,8 @@ from magnetar.broker.clock import ManualClock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.context import Context
 from magnetar.broker.doors.admin.http.siblings import Siblings
+from magnetar.broker.files import DiskFiles
+from magnetar.broker.host import Host
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.memory import MemoryStore
@@ -127,6 +129,7 @@ def new_context() -> Callable[..., Context]:
             "config": config,
             "metrics": Metrics(),
             "clock": ManualClock(),
+            "host": Host(DiskFiles(), ManualClock()),
             "address": ADDRESS,
             "version": "0.0.1",
         }

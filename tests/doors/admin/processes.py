@@ -19,6 +19,7 @@ from magnetar.broker.doors.admin.http.server import HttpServer
 from magnetar.broker.doors.admin.http.siblings import Siblings
 from magnetar.broker.entry import EntryFlags, EntryId
 from magnetar.broker.files import DiskFiles
+from magnetar.broker.host import Host
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.memory import MemoryStore
@@ -215,6 +216,7 @@ async def _start(
         config=config,
         metrics=metrics,
         clock=clock,
+        host=Host(DiskFiles(), clock),
         address=Address("pulsar://localhost:6650", "http://localhost:8080"),
         version="0.0.1",
     )

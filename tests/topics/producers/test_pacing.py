@@ -51,6 +51,7 @@ async def test_a_producer_that_is_too_fast_waits_until_its_debt_is_paid(core: Co
     await client.send(*map(str, range(50)), first_sequence_id=1)
     assert waits[0] == 0.0  # be ready
     assert 0.3 < waits[-1] < 0.51
+    assert (await core.catalog.topic(T)).stats()["publishRateLimitedTimes"] >= 1
 
 
 async def test_a_rate_of_one_topic_concerns_no_other(core: Core) -> None:
@@ -59,7 +60,9 @@ async def test_a_rate_of_one_topic_concerns_no_other(core: Core) -> None:
     await set_on_topic(core, publish_rate={"standalone": PublishRate(messages_max=1)})
     await client.send(*map(str, range(50)), first_sequence_id=1)
     assert waits == []
-    assert (await core.catalog.topic(TopicName.parse("other"))).inlet.gate is None
+    other = await core.catalog.topic(TopicName.parse("other"))
+    assert other.inlet.gate is None
+    assert other.stats()["publishRateLimitedTimes"] == 0
 
 
 async def test_producers_are_at_ease_when_the_rate_is_lifted(core: Core) -> None:

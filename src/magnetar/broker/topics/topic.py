@@ -68,6 +68,7 @@ from magnetar.broker.topics.surroundings import Surroundings
 from magnetar.broker.topics.topic_stats import (
     COMPACTION_CURSOR,
     compaction_cursor_stats,
+    entry_rates,
     internal_stats,
     internal_stats_in_memory,
     spans_of,
@@ -525,6 +526,13 @@ class Topic:
         shown["ownerBroker"] = self._around.address_of(self.name)
         shown["quarantinedRanges"] = len(self._gaps())
         return shown
+
+    def entry_rates(self) -> tuple[float, ...]:
+        """Return entries stored, entries delivered and moves of mark-delete, all per second."""
+        figures = [
+            each.figures for each in self.subscriptions.values() if isinstance(each, Subscription)
+        ]
+        return entry_rates(self.inlet, figures, self._around.clock.monotonic())
 
     async def internal_stats(self) -> dict[str, Any]:
         """Return the ledgers and cursors, under Pulsar's names; in memory there are no ledgers."""

@@ -17,6 +17,7 @@ from magnetar.broker.topics.figures import ACCESS_NAMES, Rate
 from magnetar.broker.topics.limits.backlog import Span, backlog_bytes
 from magnetar.broker.topics.producers.access_modes import Producers
 from magnetar.broker.topics.producers.producer import Inlet, OpenProducer
+from magnetar.broker.topics.subscriptions.subscription_stats import Figures
 
 Json = dict[str, Any]
 
@@ -60,6 +61,7 @@ def topic_stats(
         "msgOutCounter": _sum(shown, "msgOutCounter"),
         "averageMsgSize": inlet.bytes_in / inlet.messages_in if inlet.messages_in else 0.0,
         "msgChunkPublished": inlet.chunks_in > 0,
+        "publishRateLimitedTimes": inlet.throttled,
         "storageSize": 0 if log is None else log.bytes_total,
         "backlogSize": behind,
         "offloadedStorageSize": 0,
@@ -86,6 +88,17 @@ def _transaction_counts(buffer: TransactionBuffer | None) -> Json:
         "abortedTxnCount": 0 if buffer is None else buffer.aborted_total,
         "committedTxnCount": 0 if buffer is None else buffer.committed_total,
     }
+
+
+def entry_rates(inlet: Inlet, figures: Iterable[Figures], now_s: float) -> tuple[float, ...]:
+    """Return entries stored, entries delivered and moves of mark-delete, all per second."""
+    delivered = advances = 0
+    for each in figures:
+        delivered += each.entries_out
+        advances += each.advances
+    if inlet.entry_rates is None:
+        inlet.entry_rates = Rate(now_s, inlet.entries_in, delivered, advances)
+    return inlet.entry_rates.read(now_s, inlet.entries_in, delivered, advances)
 
 
 def producer_stats(producer: OpenProducer, clock: Clock) -> Json:

@@ -18,6 +18,7 @@ from magnetar.broker.doors.admin.bundles import Bundles
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.http.siblings import Siblings
 from magnetar.broker.doors.admin.routes import ADMIN
+from magnetar.broker.host import Host
 from magnetar.broker.metadata.facts import NotEmptyError
 from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.namespaces import Namespaces
@@ -66,6 +67,8 @@ class Context:
     """Who may do what; None: log-in is off, and everybody may do everything."""
     coordinator: Coordinator | None = None
     """Of transactions; None: there are none."""
+    host: Host
+    """The machine."""
     complaint: Callable[[], str] = field(default=_well)
     """Returns why this process cannot do its work at the moment; empty: it can."""
 

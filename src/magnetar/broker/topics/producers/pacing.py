@@ -143,4 +143,5 @@ def pace(meters: Meters, producer: OpenProducer, messages: int, size_bytes: int)
     meters.take(messages, size_bytes)
     debt_s = meters.debt_s()
     if debt_s > 0 and producer.throttle is not None:
+        producer.inlet.throttled += 1
         producer.throttle(debt_s)

@@ -81,6 +81,7 @@ class Inlet:
         "bytes_in",
         "chunks_in",
         "entries_in",
+        "entry_rates",
         "gate",
         "held",
         "join",
@@ -93,6 +94,7 @@ class Inlet:
         "refusal",
         "sequences",
         "tally",
+        "throttled",
         "transactions",
         "wake",
     )
@@ -125,7 +127,10 @@ class Inlet:
         self.bytes_in = 0
         self.chunks_in = 0
         self.last_publish_ms = 0
+        self.throttled = 0
+        """How often a producer was kept waiting because of a rate."""
         self.rate: Rate | None = None
+        self.entry_rates: Rate | None = None
         self.tally: Tally | None = None
         """None: nothing was stored since the topic was loaded."""
 

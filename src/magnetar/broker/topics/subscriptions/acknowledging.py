@@ -92,6 +92,7 @@ class Acknowledging:
             consumer.acked += self._acknowledge_each(consumer, ids)
         if self.cursor.mark_delete != mark:
             self.figures.last_advanced_ms = consumer.last_acked_ms
+            self.figures.advances += 1
         self._note_change()
         # Somebody may have been blocked, a slot may be free, or this was the last entry.
         self.wake()

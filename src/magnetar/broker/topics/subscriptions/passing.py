@@ -102,6 +102,7 @@ class Passing(Acknowledging):
             self.cursor.consumed = consumed
         if self.cursor.mark_delete != mark:
             self.figures.last_advanced_ms = self.ground.clock.wall_ms()
+            self.figures.advances += 1
         self._note_change()
         self.wake()
         return new

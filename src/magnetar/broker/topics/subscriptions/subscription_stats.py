@@ -25,6 +25,7 @@ class Figures:
     """What a subscription counted since it was loaded."""
 
     __slots__ = (
+        "advances",
         "bytes_out",
         "entries_out",
         "expired",
@@ -48,6 +49,8 @@ class Figures:
         self.expired = 0
         self.gaps_passed = 0
         self.gap_entries = 0
+        self.advances = 0
+        """How often mark-delete moved."""
         self.last_acked_ms = 0
         self.last_advanced_ms = 0
         self.last_expired_ms = 0

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from magnetar.broker.doors.admin.http.siblings import SiblingDownError
+from magnetar.broker.doors.admin.http.together import Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -64,22 +65,28 @@ def name_of(block: str) -> str:
     return block[len(_FAMILY) :].split(" ", 1)[0]
 
 
-async def merged(texts: Sequence[AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
-    """Merge texts whose families are sorted by name. One that breaks off is dropped from there."""
+async def merged(
+    texts: Sequence[AsyncIterator[bytes]], totals: Totals | None = None
+) -> AsyncIterator[bytes]:
+    """Merge texts whose families are sorted by name. One that breaks off is dropped from there.
+
+    What processes say about the whole broker is added up in `totals`; without, it stays apart.
+    """
     readers = [_Reader(text) for text in texts]
     for reader in readers:
         await reader.advance()
     while readers := [reader for reader in readers if reader.name]:
         name = min(reader.name for reader in readers)
-        first = True
-        for reader in readers:
-            if reader.name == name:
-                if first:
-                    yield bytes(reader.head)
-                    first = False
-                async for piece in reader.samples():
-                    yield piece
-                await reader.advance()
+        mine = [reader for reader in readers if reader.name == name]
+        head = bytes(mine[0].head)
+        yield head
+        addition = None if totals is None else totals.family(name, head)
+        for reader in mine:
+            async for piece in reader.samples():
+                yield piece if addition is None else addition.take(piece)
+            await reader.advance()
+        if addition is not None:
+            yield addition.result()
 
 
 class _Reader:

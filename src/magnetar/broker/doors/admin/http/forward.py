@@ -38,6 +38,7 @@ from magnetar.broker.doors.admin.http.siblings import (
     passed_on,
     reason_in,
 )
+from magnetar.broker.doors.admin.http.together import Totals
 from magnetar.broker.doors.admin.http.tunnel import Tunnels
 from magnetar.broker.doors.admin.routes import ADMIN, topic_of
 from magnetar.broker.doors.certificates import Certificates
@@ -61,6 +62,7 @@ class Forward:
     def __init__(self, siblings: Siblings) -> None:
         self._siblings = siblings
         self._scrape = asyncio.Lock()
+        self._totals = Totals()
         self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,7 +159,8 @@ class Forward:
         if not exchanges:
             raise Refusal(503, "no broker process answers; they are probably being restarted")
         return StreamingResponse(
-            merged([exchange.body() for exchange in exchanges]), media_type=CONTENT_TYPE
+            merged([exchange.body() for exchange in exchanges], self._totals),
+            media_type=CONTENT_TYPE,
         )
 
     async def _ill(self, path: str) -> list[str]:
