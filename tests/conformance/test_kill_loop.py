@@ -156,7 +156,11 @@ def test_nothing_acknowledged_is_lost_however_often_the_broker_is_killed(
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)
     logger.warning("seed %d, %d kills", seed, KILLS)
-    moments = random.Random(seed)
+    campaign(broker, KILLS, random.Random(seed))
+
+
+def campaign(broker: BrokerProcess, kills: int, moments: random.Random) -> None:
+    """Kill a broker so many times under load, and check what came of it; it is stopped then."""
     with Admin(broker.ports.admin_url) as admin:
         admin.create_namespace("public/once")
         admin.set_policy("public/once", "deduplication", value=True)
@@ -168,7 +172,7 @@ def test_nothing_acknowledged_is_lost_however_often_the_broker_is_killed(
     for stream in streams:
         stream.start()
     restarts = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         time.sleep(moments.uniform(0.05, 0.8))
         broker.kill()
         restarts.append(broker.start())
@@ -177,7 +181,7 @@ def test_nothing_acknowledged_is_lost_however_often_the_broker_is_killed(
     sent = [stream.sent for stream in streams]
     logger.warning("slowest restart %.2f s, sent %s", max(restarts, default=0), sent)
     for stream in streams:
-        check(stream, stream.stored(client))
+        check(stream, stream.stored(client), kills)
     assert not stored_twice(streams[1].stored(client)), "deduplication let something through"
     client.close()
     assert broker.stop() == 0, broker.log_end()
@@ -190,12 +194,12 @@ def complaints(broker: BrokerProcess) -> list[str]:
     return [line for line in lines if " ERROR magnetar.broker.storage" in line]
 
 
-def check(stream: Stream, stored: list[int]) -> None:
+def check(stream: Stream, stored: list[int], kills: int) -> None:
     """Ask everything that holds for any topic."""
     assert stream.acknowledged, "nothing was acknowledged, so nothing was tested"
     assert not lost(stream.acknowledged, stored), "acknowledged, and not in the log"
     assert not out_of_order(stored)
-    assert len(stored_twice(stored)) <= KILLS * PENDING_MAX
+    assert len(stored_twice(stored)) <= kills * PENDING_MAX
     for name, received in stream.received.items():
         assert not lost(stream.acknowledged, received), f"acknowledged, and never came to {name}"
         assert not phantoms(stream.sent, received), name

@@ -714,3 +714,16 @@ async def test_reading_a_long_backlog_does_not_grow_memory(tmp_path: Path) -> No
 def test_the_folders_are_those_that_the_data_folder_names() -> None:
     assert ledgers_module.JOURNAL_FOLDER == "journal"
     assert ENTRIES_FOLDER == "entries"
+
+
+async def test_a_flush_is_not_put_off_by_who_changes_settings_all_the_time() -> None:
+    rig = await started()
+    rig.config.flush_interval_s = 0.2
+    rig.create(1)
+    rig.append((1, 1))
+    await rig.settle()
+    for _ in range(40):
+        rig.ledgers.settings_changed()
+        await asyncio.sleep(0.01)
+    assert rig.ledgers.stored.end(1) == 1
+    await rig.ledgers.stop()

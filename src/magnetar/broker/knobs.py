@@ -155,6 +155,7 @@ ELSEWHERE = tuple(
 
 ABSENT: Mapping[str, str] = {
     "offload_threshold_bytes": "tiered storage is not built yet: nothing is moved to a lower tier",
+    "broker_processes": "the number of processes is chosen at the start, by --workers",
     "stored_compression": "batches are stored as they came: let producers compress",
 }
 """Knobs that there will be, and why there is nothing to turn yet. They are refused by name."""

@@ -193,6 +193,8 @@ class Ledgers:
         self._flush_lock = asyncio.Lock()
         self._flush_task: asyncio.Task[None] | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_timed_s = 0.0
+        """When the timer was started, in the loop's time."""
         self._stopped = False
         self._count(metrics)
 
@@ -319,8 +321,11 @@ class Ledgers:
             self._committer.window_bytes = config.journal_window_bytes
         self.stored.settings_changed()
         if self._flush_timer is not None:
+            # From when it was started: who changes settings all the time must not put it off.
             self._flush_timer.cancel()
-            self._flush_timer = self._loop.call_later(config.flush_interval_s, self._flush_soon)
+            self._flush_timer = self._loop.call_at(
+                self._flush_timed_s + config.flush_interval_s, self._flush_soon
+            )
         if self._half_full:
             self._flush_soon()
         self._call_if_clear()
@@ -576,6 +581,7 @@ class Ledgers:
         self._generation.submitted += 1
         if self._flush_timer is None:
             delay = self._config.flush_interval_s
+            self._flush_timed_s = self._loop.time()
             self._flush_timer = self._loop.call_later(delay, self._flush_soon)
         assert self._committer is not None
         self._committer.submit(record)

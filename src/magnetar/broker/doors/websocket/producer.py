@@ -67,7 +67,6 @@ class ProducerSession:
             service.config.message_bytes_max + FRAME_OVERHEAD_MAX - SEND_BYTES_MAX
         )
         self._message_bytes_max = service.config.message_bytes_max
-        self._pending_bytes_max = service.config.pending_publish_bytes_per_connection_max
         self._outbox: Outbox | None = None
         self._batches: dict[Lane, Batch] = {}
         self._timers: dict[Lane, asyncio.TimerHandle] = {}
@@ -78,6 +77,10 @@ class ProducerSession:
         self._partitioned = False
         self._at = 0
         """The lane of messages without a key."""
+
+    @property
+    def _pending_bytes_max(self) -> int:
+        return self._service.config.pending_publish_bytes_per_connection_max
 
     async def open(self) -> None:
         """Open a producer on the topic, or on each of its partitions."""

@@ -52,8 +52,7 @@ class Surviving:
     __slots__ = (
         "_at",
         "_busy",
-        "_bytes_max",
-        "_entries_max",
+        "_config",
         "_held",
         "_loop",
         "_lost",
@@ -65,8 +64,7 @@ class Surviving:
     def __init__(self, view: View, ground: Ground, wake: Callable[[], None]) -> None:
         self.view = view
         self._loop = ground.loop
-        self._bytes_max = ground.config.dispatch_bytes_max
-        self._entries_max = ground.config.dispatch_entries_max
+        self._config = ground.config
         self._wake = wake
         self._busy = False
         self._place: int | None = None
@@ -90,7 +88,9 @@ class Surviving:
             return PAST
         if self._lost >= place:
             return LOST
-        held = self.view.read_cached(place, self._entries_max, self._bytes_max)
+        held = self.view.read_cached(
+            place, self._config.dispatch_entries_max, self._config.dispatch_bytes_max
+        )
         if held is None:
             self._start(position)
             return None
@@ -133,7 +133,9 @@ class Surviving:
             if self._place is None:
                 self._place = await self.view.find(position)
             if self._place < self.view.places:
-                self._held = await self.view.read(self._place, self._entries_max, self._bytes_max)
+                self._held = await self.view.read(
+                    self._place, self._config.dispatch_entries_max, self._config.dispatch_bytes_max
+                )
                 self._at = 0
         except QuarantinedError as error:
             self._lost = error.last
