@@ -27,7 +27,8 @@ from pathlib import Path
 
 from magnetar.broker.files import File, Files
 from magnetar.broker.storage.cache import CachedRecord, Generation
-from magnetar.broker.storage.record import HEADER_SIZE, finish, mark, start
+from magnetar.broker.storage.packing import finish
+from magnetar.broker.storage.record import HEADER_SIZE, mark, start
 
 logger = logging.getLogger(__name__)
 

@@ -50,6 +50,7 @@ from magnetar.broker.storage.errors import (
     StorageFullError,
 )
 from magnetar.broker.storage.journal import NO_ROOM, Journal, JournalError, file_number
+from magnetar.broker.storage.packing import lay
 from magnetar.broker.storage.pools import Pools
 from magnetar.broker.storage.record import (
     HEADER_SIZE,
@@ -57,7 +58,6 @@ from magnetar.broker.storage.record import (
     Kind,
     Part,
     aligned,
-    encode_directory,
 )
 from magnetar.broker.storage.recovery import Recovery, Restored
 from magnetar.broker.storage.segment import Table
@@ -389,33 +389,27 @@ class Ledgers:
             if part[0] not in writers:
                 raise LedgerSealedError(f"ledger {part[0]} is not open for writing here")
         generation = self._generation
-        low, high = run.body_span()
-        directory = encode_directory(parts)
-        rows = run.rows
-        rows_at = HEADER_SIZE + len(directory)
-        body_at = rows_at + len(rows)
-        used = body_at + high - low
-        size = aligned(used)
-        assert size <= RECORD_SIZE_MAX
         slab = self._slab
-        if slab is None or slab.size - slab.used < size:
-            slab = self._slab = self._new_slab(size)
+        if slab is None:
+            slab = self._slab = self._new_slab(HEADER_SIZE)
         start = slab.used
+        laid = lay(slab.view, start, parts, run.rows, run.buffer, run.base)
+        size, directory_size, low, body_size = laid
+        assert size <= RECORD_SIZE_MAX
+        if slab.size - start < size:
+            slab = self._slab = self._new_slab(size)
+            start = 0
+            lay(slab.view, start, parts, run.rows, run.buffer, run.base)
         view = slab.view
-        view[start + HEADER_SIZE : start + rows_at] = directory
-        view[start + rows_at : start + body_at] = rows
-        view[start + body_at : start + used] = run.buffer[low:high]
-        if size > used:
-            view[start + used : start + size] = bytes(size - used)
         slab.used = start + size
 
         record = CachedRecord(generation, view, start, size, Kind.RUN, token, parts)
-        record.directory_size = len(directory)
-        record.rows_at = start + rows_at
-        record.row_count = len(rows) // ROW_SIZE
+        record.directory_size = directory_size
+        record.rows_at = rows_at = start + HEADER_SIZE + directory_size
+        record.row_count = run.count
         record.base = run.base + low
-        record.body_at = start + body_at
-        record.body_size = high - low
+        record.body_at = rows_at + run.count * ROW_SIZE
+        record.body_size = body_size
         place = len(generation.records) << PLACE_SHIFT
         generation.records.append(record)
         for ledger, first_entry, first_row, entries, _ in parts:

@@ -52,6 +52,27 @@ class Tables(NamedTuple):
     """Of the whole file."""
 
 
+def header(worker: int, number: int, salt: int) -> bytes:
+    """Return what a log begins with."""
+    crc = crc32c(HEADER.pack(MAGIC, VERSION, 0, worker, number, salt))
+    return HEADER.pack(MAGIC, VERSION, crc, worker, number, salt)
+
+
+def trailer(  # noqa: PLR0913, PLR0917 - its fields
+    index_at: int,
+    extents_at: int,
+    blocks: int,
+    extents: int,
+    tables_crc: int,
+    file_crc: int,
+    heads: bytes,
+    salt: int,
+) -> bytes:
+    """Return what a log ends with."""
+    fields = index_at, extents_at, blocks, extents, tables_crc, file_crc, heads, salt, VERSION
+    return TRAILER.pack(*fields, crc32c(TRAILER.pack(*fields, 0, MAGIC)), MAGIC)
+
+
 class Pages:
     """The bytes of one entry log. Blocks come in order of (ledger, first entry)."""
 
@@ -72,8 +93,7 @@ class Pages:
         self._sum = EMPTY_LEDGER
         self.gathered = 0
         """Bytes made and not taken yet."""
-        header = HEADER.pack(MAGIC, VERSION, 0, worker, number, salt)
-        self._put(HEADER.pack(MAGIC, VERSION, crc32c(header), worker, number, salt))
+        self._put(header(worker, number, salt))
 
     @property
     def size(self) -> int:
@@ -111,14 +131,14 @@ class Pages:
             self._first_block = len(self._index)
         self._sum = block.together(self._sum, summary)
         at = self.size
-        header, padding = block.encode(self._salt, ledger, first, rows, bodies, keep_body_crc)
-        self._put(header)
+        head, padding = block.encode(self._salt, ledger, first, rows, bodies, keep_body_crc)
+        self._put(head)
         self._put(rows)
         for body in bodies:
             self._put(body)
         if padding:
             self._put(padding)
-        self._new_heads += header
+        self._new_heads += head
         self._index.append(INDEX_ITEM.pack(first, at, count, self.size - at))
 
     def take(self) -> list[Bytes]:
@@ -142,13 +162,12 @@ class Pages:
         self._put(extents)
         pieces = self.take()
         extents_at = index_at + len(index)
-        fields = (
+        last = trailer(
             index_at, extents_at, len(self._index), len(self._extents),
-            crc32c(extents, crc32c(index)), self._crc, self._heads.digest(), self._salt, VERSION,
+            crc32c(extents, crc32c(index)), self._crc, self._heads.digest(), self._salt,
         )  # fmt: skip
-        trailer = TRAILER.pack(*fields, 0, MAGIC)
-        pieces.append(TRAILER.pack(*fields, crc32c(trailer), MAGIC))
-        return Tables(index_at, extents_at, extents, self._position + TRAILER.size), pieces
+        pieces.append(last)
+        return Tables(index_at, extents_at, extents, self._position + len(last)), pieces
 
     def _put(self, data: Bytes) -> None:
         """Add bytes behind those that were added before."""

@@ -39,11 +39,12 @@ import struct
 from array import array
 from collections.abc import Sequence
 from enum import IntEnum
+from operator import add
 from typing import NamedTuple
 
 from crc32c import crc32c
 
-from magnetar.broker.run import ROW_SIZE, Bytes, Run
+from magnetar.broker.run import LENGTH, OFFSET, ROW_SIZE, Bytes, Run
 
 MAGIC = 0x314A474D
 """`MGJ1` as it lies in the file."""
@@ -158,6 +159,56 @@ def encode_directory(parts: Sequence[Part]) -> bytes:
         names.append(producer)
     text = "".join(names).encode("utf-8", "surrogatepass")
     return array("Q", words).tobytes() + text + bytes(-len(text) % ALIGNMENT)
+
+
+class Laid(NamedTuple):
+    """Where a run lies in the memory of its record."""
+
+    size: int
+    """Of the record, header and padding included."""
+    directory: int
+    low: int
+    """Where in the run's buffer the record's body begins."""
+    body: int
+
+
+def lay(  # noqa: PLR0913, PLR0917 - a run, taken apart, and where it is to lie
+    view: memoryview,
+    at: int,
+    parts: Sequence[Part],
+    rows: memoryview,
+    buffer: memoryview,
+    base: int,
+) -> Laid:
+    """Write a run's record, but for its header, into `view` from `at` on.
+
+    Where there is no room, nothing is written: the caller sees from the size, and comes again.
+
+    Raises:
+        ValueError: there are no rows, or one points outside of the run's buffer.
+    """
+    if not rows:
+        raise ValueError("a record of no rows")
+    # Columns of a copy are cut out in C; a strided view is read item by item.
+    words = array("I")
+    words.frombytes(rows)
+    step = ROW_SIZE // 4
+    offsets, lengths = words[OFFSET::step], words[LENGTH::step]
+    low, high = min(offsets) - base, max(map(add, offsets, lengths)) - base
+    if low < 0 or high > len(buffer):
+        raise ValueError("a row points outside of its run")
+    directory = encode_directory(parts)
+    rows_at = at + HEADER_SIZE + len(directory)
+    body_at = rows_at + len(rows)
+    used = body_at + high - low
+    laid = Laid(aligned(used - at), len(directory), low, high - low)
+    end = at + laid.size
+    if at >= 0 and end <= len(view):
+        view[at + HEADER_SIZE : rows_at] = directory
+        view[rows_at:body_at] = rows
+        view[body_at:used] = buffer[low:high]
+        view[used:end] = bytes(end - used)
+    return laid
 
 
 def decode_directory(header: Header, record: memoryview) -> list[Part]:

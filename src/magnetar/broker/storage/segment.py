@@ -35,6 +35,7 @@ from magnetar.broker.run import Bytes
 from magnetar.broker.storage import block
 from magnetar.broker.storage.cache import Generation
 from magnetar.broker.storage.errors import EMPTY_LEDGER, FormatError, LedgerEnd
+from magnetar.broker.storage.packing import Pages
 from magnetar.broker.storage.pages import (
     EXTENT,
     EXTENT_FIELDS,
@@ -44,7 +45,6 @@ from magnetar.broker.storage.pages import (
     TRAILER,
     VERSION,
     WRITE_BYTES,
-    Pages,
 )
 
 SUFFIX = ".log"
