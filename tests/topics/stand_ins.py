@@ -122,6 +122,22 @@ class ScriptedLog:
         self.written.append((entries, size_bytes, publish_first_ms, publish_last_ms))
         self.ready = self.entry < self.entries_max
 
+    def take(
+        self,
+        entries: int,
+        messages: int,
+        size_bytes: int,
+        publish_first_ms: int,
+        publish_last_ms: int,
+        now_s: float,
+    ) -> tuple[int, int, int] | None:
+        if not self.ready:
+            return None
+        place = (*self.reserve(entries), self.next_index)
+        self.next_index += messages
+        self.wrote(entries, size_bytes, publish_first_ms, publish_last_ms)
+        return place
+
     def committed(self, ledger: int, end_entry: int) -> None:
         self.end = (ledger, end_entry)
 

@@ -36,8 +36,13 @@ def test_sizes_are_counted_as_a_plain_loop_would(sizes: list[int]) -> None:
     assert sizes_of(tally) == expected
     one_by_one = Tally()
     for size in sizes:
-        one_by_one.size(size)
+        assert one_by_one.alike(1, size, size)
     assert one_by_one.counts == tally.counts
+    at_once = Tally()
+    if not at_once.alike(len(sizes), min(sizes), max(sizes)):
+        assert not any(at_once.counts)
+        at_once.sizes(sizes)
+    assert at_once.counts == tally.counts
     tally.take_back(sizes)
     assert not any(tally.counts)
 

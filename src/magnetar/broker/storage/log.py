@@ -265,11 +265,52 @@ class Log:
             and self._clock.monotonic() - current.opened_s < config.ledger_age_s_max
         ):
             return  # more than half of it is left, which is the usual thing
+        self._look_ahead(current)
+
+    def _look_ahead(self, current: _Link) -> None:
+        """Fetch the next ledger while there is room in this one; switch to it when there is not."""
         left = self._room_left(current)
         if left <= 1 / FETCH_AHEAD and self._next is None:
             self._fetch_ahead()
         if left <= 0 and self._next is not None:
             self._switch()
+
+    def take(  # noqa: PLR0913, PLR0917 - what `reserve` and `wrote` are told, at once
+        self,
+        entries: int,
+        messages: int,
+        size_bytes: int,
+        publish_first_ms: int,
+        publish_last_ms: int,
+        now_s: float,
+    ) -> tuple[int, int, int] | None:
+        """Reserve entry ids and indexes for rows, and count them, in one step.
+
+        Returns ledger, first entry id and first index; None: not `ready`, open first.
+        """
+        link, config = self._current, self._config
+        if link is None:
+            return None
+        first, size = link.appended, link.bytes
+        entries_max, bytes_max = config.ledger_entries_max, config.ledger_bytes_max
+        if first >= entries_max or size >= bytes_max:
+            return None
+        if not first or publish_first_ms < link.first_publish_ms:
+            link.first_publish_ms = publish_first_ms
+        link.last_publish_ms = max(link.last_publish_ms, publish_last_ms)
+        index = self.next_index
+        self.next_index = next_index = index + messages
+        link.appended = end = first + entries
+        link.bytes = size = size + size_bytes
+        ledger = link.ledger
+        self._pending.append((ledger, end, next_index))
+        if (
+            end * 2 >= entries_max
+            or size * 2 >= bytes_max
+            or now_s - link.opened_s >= config.ledger_age_s_max
+        ):
+            self._look_ahead(link)
+        return ledger, first, index
 
     def committed(self, ledger: int, end_entry: int) -> None:
         """Take note that a ledger is durable up to `end_entry`."""

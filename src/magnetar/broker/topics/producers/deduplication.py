@@ -19,12 +19,11 @@ journal. As in Pulsar's message deduplication, apart from the forgetting.
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from itertools import islice
-from operator import lt
 from typing import NamedTuple
 
 from magnetar.broker.entry import EntryFlags
 from magnetar.broker.run import FLAGS, HIGHEST_SEQUENCE_ID, SEQUENCE_ID, Run
+from magnetar.broker.topics.producers.positions import rising
 
 _PIECE = EntryFlags.CHUNK.value
 _LAST_PIECE = EntryFlags.LAST_CHUNK.value
@@ -73,24 +72,13 @@ class Sequences:
 
     def judge(self, name: str, run: Run) -> list[Verdict]:
         """Judge rows of one producer, in order, and count the new ones as pushed."""
+        highest = rising(run.rows, self._pushed.get(name, NO_SEQUENCE))
+        if highest is not None:
+            self._pushed[name] = highest
+            return [Verdict(Judgement.NEW, 0, run.count, highest)]
         first = run.i64(SEQUENCE_ID).tolist()
         last = run.i64(HIGHEST_SEQUENCE_ID).tolist()
         flags = run.u32(FLAGS).tolist()
-        pushed = self._pushed.get(name, NO_SEQUENCE)
-        # Nearly every run is like this: nothing chunked, nothing sent twice.
-        if run.count == 1:
-            if first[0] > pushed and not flags[0] & _PIECE:
-                highest = self._pushed[name] = max(last[0], first[0])
-                return [Verdict(Judgement.NEW, 0, 1, highest)]
-        elif (
-            first[0] > pushed
-            and all(map(lt, last, islice(first, 1, None)))
-            and all(map(lt, first, islice(first, 1, None)))
-            and not any(each & _PIECE for each in set(flags))
-        ):
-            highest = max(last[-1], first[-1])
-            self._pushed[name] = highest
-            return [Verdict(Judgement.NEW, 0, run.count, highest)]
         return self._judge_rows(name, first, last, flags)
 
     def stored(self, name: str, highest: int) -> None:

@@ -46,6 +46,15 @@ class AppendLog(Protocol):
     def wrote(
         self, entries: int, size_bytes: int, publish_first_ms: int, publish_last_ms: int
     ) -> None: ...
+    def take(  # noqa: PLR0913, PLR0917 - what `reserve` and `wrote` are told, at once
+        self,
+        entries: int,
+        messages: int,
+        size_bytes: int,
+        publish_first_ms: int,
+        publish_last_ms: int,
+        now_s: float,
+    ) -> tuple[int, int, int] | None: ...
     def committed(self, ledger: int, end_entry: int) -> None: ...
 
 

@@ -18,9 +18,7 @@ No object per entry anywhere; a handful per run.
 
 import asyncio
 import logging
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Protocol, cast
 
 from magnetar.broker.clock import Clock
@@ -35,17 +33,14 @@ from magnetar.broker.port import (
     ServiceNotReadyError,
     TopicTerminatedError,
 )
-from magnetar.broker.run import (
-    FLAGS,
-    LENGTH,
-    PRODUCER,
-    Run,
-)
+from magnetar.broker.run import FLAGS, LENGTH, Run
 from magnetar.broker.storage.record import Part
 from magnetar.broker.topics.limits.gate import Gate
 from magnetar.broker.topics.producers.deduplication import NO_SEQUENCE, Judgement, Sequences
 from magnetar.broker.topics.producers.holding import Holding
+from magnetar.broker.topics.producers.measuring import CHUNK, Place, Taken
 from magnetar.broker.topics.producers.pacing import pace
+from magnetar.broker.topics.producers.positions import gathered, stamp, stamped
 from magnetar.broker.topics.producers.producer import (
     NOT_STORED,
     AppendLog,
@@ -53,22 +48,8 @@ from magnetar.broker.topics.producers.producer import (
     OpenProducer,
 )
 from magnetar.broker.topics.producers.reports import Awaited, Report
-from magnetar.broker.topics.producers.rows import (
-    CHUNK,
-    Columns,
-    Rows,
-    Taken,
-    by_slot,
-    number_rows,
-    stamped,
-    transactions_of,
-)
-from magnetar.broker.topics.producers.tally import (
-    SIZE_BOUNDS_BYTES,
-    SIZES_FROM,
-    Tally,
-    latency_bucket,
-)
+from magnetar.broker.topics.producers.rows import Rows, number_rows, transactions_of
+from magnetar.broker.topics.producers.tally import Tally, latency_bucket
 
 logger = logging.getLogger(__name__)
 
@@ -128,13 +109,25 @@ class Publisher:
         """Store a run, as `port.Port.publish` says."""
         if not run.count:
             return True
-        slots = run.u32(PRODUCER).tolist()
-        first = slots[0]
-        if slots.count(first) == len(slots):
-            report = Report(run, done)
-            self._take(report, Rows(_opened(producers, first), first, 0, run))
-        else:
-            report = self._take_mixed(*by_slot(run, slots), producers, done)
+        moved, groups = gathered(run.rows)
+        if moved is not None:
+            run = Run(moved, run.buffer, run.base, run.transactions)
+        report = Report(run, done)
+        now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
+        plain = run.transactions is None and self.refusal is None
+        places: list[Place] = []
+        for taken in groups:
+            slot, first_row, count = taken[:3]
+            producer = _opened(producers, slot)
+            if plain and _is_plain(producer):
+                place = self._store_plain(report, producer, taken, now_ms, now_s)
+                if place is not None:
+                    places.append(place)
+                    continue
+            rows = run if count == run.count else run.slice(first_row, count)
+            self._take(report, Rows(producer, slot, first_row, rows))
+        if places:
+            stamp(run.rows, places, now_ms)
         self._runs.value += 1
         self.send_off(report)
         return not self.congested
@@ -151,85 +144,30 @@ class Publisher:
         else:
             self._ledgers.call_when_clear(callback)
 
-    def _take_mixed(
-        self, run: Run, slots: list[int], producers: Sequence[Producer | None], done: PublishDone
-    ) -> Report:
-        """Decide about the rows of several producers, which come one after the other."""
-        report = Report(run, done)
-        columns: Columns | None = None
-        at, count = 0, len(slots)
-        while at < count:
-            slot = slots[at]
-            producer = _opened(producers, slot)
-            end = at + 1
-            if end < count and slots[end] == slot:
-                end = bisect_right(slots, slot, end)
-            if run.transactions is None and self._is_plain(producer):
-                # Producers that do not batch, over many topics: most groups are a few rows. Looking
-                # into the columns once costs a third of making a run of each group.
-                if columns is None:
-                    columns = Columns(run, self._clock.wall_ms())
-                self._store_some(report, columns, range(at, end), slot, producer)
-                at = end
-                continue
-            if columns is not None:
-                columns.stamp(at)
-            self._take(report, Rows(producer, slot, at, run.slice(at, end - at)))
-            at = end
-        if columns is not None:
-            columns.stamp(count)
-            self._entries.value += columns.taken
-            self._bytes.value += columns.taken_bytes
-        return report
+    def _store_plain(
+        self, report: Report, producer: OpenProducer, taken: Taken, now_ms: int, now_s: float
+    ) -> Place | None:
+        """Store rows that are simply appended, and say where; None: no ledger is open.
 
-    def _is_plain(self, producer: OpenProducer) -> bool:
-        """Return whether rows of a producer are simply appended: nothing to refuse or look up."""
-        inlet = producer.inlet
-        return (
-            producer.refusal is None
-            and producer.ready
-            and not producer.closed
-            and inlet.refusal is None
-            and inlet.sequences is None
-            and inlet.gate is None
-            and inlet.log is not None
-            and not inlet.held
-            and inlet.log.ready
-            and self.refusal is None
-        )
-
-    def _store_some(
-        self, report: Report, columns: Columns, rows: range, slot: int, producer: OpenProducer
-    ) -> None:
-        """Do for a few rows what `_store` does for many."""
+        Producers that do not batch, over many topics, make of each row a group: so this does
+        at once what `_store` does for the others.
+        """
         inlet = producer.inlet
         log, tally = inlet.log, inlet.tally
         assert log is not None
+        slot, first_row, count, messages, size_bytes, first_ms, last_ms, chunks, low, high = taken
+        place = log.take(count, messages, size_bytes, first_ms, last_ms, now_s)
+        if place is None:
+            return None
+        ledger, entry, index = place
         if tally is None:
             tally = inlet.tally = Tally()
-        at, count = rows.start, len(rows)
-        index = log.next_index
-        if count == 1:
-            messages, size_bytes = columns.messages[at], columns.sizes[at]
-            first_ms = last_ms = columns.times_ms[at]
-            chunks = 1 if columns.flags[at] & CHUNK else 0
-            tally.counts[SIZES_FROM + bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
-            columns.indexes.append(index)
-            log.next_index = index + messages
-        else:
-            end = rows.stop
-            counts, sizes = columns.messages[at:end], columns.sizes[at:end]
-            times_ms = columns.times_ms[at:end]
-            messages, size_bytes = sum(counts), sum(sizes)
-            first_ms, last_ms = min(times_ms), max(times_ms)
-            chunks = sum(1 for flags in columns.flags[at:end] if flags & CHUNK)
-            tally.sizes(sizes)
-            columns.indexes += accumulate(counts[:-1], initial=index)
-            log.next_index = index + messages
-        ledger, entry = log.reserve(count)
-        report.parts.append(Part(ledger, entry, at, count, ""))
-        report.stored.append(len(report.groups))
-        report.groups.append(Group(slot, at, count, ledger, entry))
+        if not tally.alike(count, low, high):
+            tally.sizes(report.run.u32(LENGTH)[first_row : first_row + count].tolist())
+        report.parts.append(Part(ledger, entry, first_row, count, ""))
+        groups = report.groups
+        report.stored.append(len(groups))
+        groups.append(Group(slot, first_row, count, ledger, entry))
         report.counted.append(producer)
         producer.pending += 1
         producer.messages_in += messages
@@ -237,13 +175,13 @@ class Publisher:
         inlet.entries_in += count
         inlet.messages_in += messages
         inlet.bytes_in += size_bytes
-        inlet.last_publish_ms = columns.now_ms
+        inlet.last_publish_ms = now_ms
         if chunks:
             producer.chunks_in += chunks
             inlet.chunks_in += chunks
-        columns.taken += count
-        columns.taken_bytes += size_bytes
-        log.wrote(count, size_bytes, first_ms, last_ms)
+        self._entries.value += count
+        self._bytes.value += size_bytes
+        return first_row, count, index
 
     # --- one group ----------------------------------------------------------------------
 
@@ -314,7 +252,7 @@ class Publisher:
             self.refuse(report, rows, error)
             return
         now_ms = self._clock.wall_ms()
-        self._count_in(stamped(run, inlet.messages_in, now_ms), producer, now_ms)
+        self._count_in(stamped(run.rows, inlet.messages_in, now_ms), producer, now_ms)
         if inlet.offer is not None:
             inlet.offer(run)
         report.groups.append(Group(slot, first_row, run.count, NOT_STORED, NOT_STORED))
@@ -384,14 +322,12 @@ class Publisher:
         producer, slot, first_row, run = rows
         now_ms = self._clock.wall_ms()
         count = run.count
-        taken = stamped(run, log.next_index, now_ms)
+        taken = stamped(run.rows, log.next_index, now_ms)
         log.next_index += taken.messages
         tally = producer.inlet.tally
         if tally is None:
             tally = producer.inlet.tally = Tally()
-        if count == 1:
-            tally.size(taken.size_bytes)
-        else:
+        if not tally.alike(count, taken.smallest, taken.largest):
             tally.sizes(run.u32(LENGTH).tolist())
         ledger, entry = log.reserve(count)
         if run.transactions is not None and producer.inlet.transactions is not None:
@@ -410,7 +346,7 @@ class Publisher:
         return count, taken.size_bytes, taken.publish_first_ms, taken.publish_last_ms
 
     def _count_in(self, taken: Taken, producer: OpenProducer, now_ms: int) -> None:
-        entries, messages, size_bytes, _, _, chunks = taken
+        _, _, entries, messages, size_bytes, _, _, chunks, _, _ = taken
         inlet = producer.inlet
         inlet.count(entries, messages, size_bytes, now_ms)
         producer.messages_in += messages
@@ -538,6 +474,21 @@ def _count_latency(entries: Mapping[Inlet, int], took_s: float) -> None:
 
 def _ignore(reason: str) -> None:
     """Stand in for `on_failure` until somebody listens."""
+
+
+def _is_plain(producer: OpenProducer) -> bool:
+    """Return whether rows of a producer are simply appended: nothing to refuse or look up."""
+    inlet = producer.inlet
+    return (
+        producer.refusal is None
+        and producer.ready
+        and not producer.closed
+        and inlet.refusal is None
+        and inlet.sequences is None
+        and inlet.gate is None
+        and inlet.log is not None
+        and not inlet.held
+    )
 
 
 def _opened(producers: Sequence[Producer | None], slot: int) -> OpenProducer:

@@ -10,7 +10,7 @@ topic and commit. What is shown is what came in the last whole minute, as in Pul
 Pulsar's `ManagedLedgerMBeanImpl`.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 LATENCY_BOUNDS_MS = (0.5, 1, 5, 10, 20, 50, 100, 200, 1000)
@@ -40,18 +40,22 @@ class Tally:
         counts[bucket] += entries
         counts[LATENCY_SUM] += round(seconds * 1e6) * entries
 
-    def size(self, size_bytes: int) -> None:
-        """Count one entry."""
-        self.counts[SIZES_FROM + bisect_left(SIZE_BOUNDS_BYTES, size_bytes)] += 1
+    def alike(self, entries: int, smallest: int, largest: int) -> bool:
+        """Count entries if they fall into one bucket; False: count their `sizes`."""
+        low = bisect_left(SIZE_BOUNDS_BYTES, smallest)
+        if smallest != largest and low != bisect_left(SIZE_BOUNDS_BYTES, largest):
+            return False
+        self.counts[SIZES_FROM + low] += entries
+        return True
 
     def sizes(self, sizes: Sequence[int]) -> None:
         """Count some entries."""
-        low = bisect_left(SIZE_BOUNDS_BYTES, min(sizes))
-        if low == bisect_left(SIZE_BOUNDS_BYTES, max(sizes)):
-            self.counts[SIZES_FROM + low] += len(sizes)
-            return
-        for size_bytes in sizes:
-            self.size(size_bytes)
+        ordered = sorted(sizes)
+        before = 0
+        for bucket, bound in enumerate((*SIZE_BOUNDS_BYTES, ordered[-1])):
+            upto = bisect_right(ordered, bound, before)
+            self.counts[SIZES_FROM + bucket] += upto - before
+            before = upto
 
     def take_back(self, sizes: Sequence[int]) -> None:
         """Uncount entries that were not stored after all."""
