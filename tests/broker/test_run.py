@@ -1,6 +1,8 @@
 """A run describes its entries by packed rows."""
 
+import gc
 import struct
+from array import array
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from magnetar.broker.entry import EntryFlags
 from magnetar.broker.run import (
     BROKER_TIME,
+    DELIVER_AT,
     FIRST_INDEX,
+    FLAGS,
     LENGTH,
     MESSAGES,
     ROW,
@@ -110,3 +114,47 @@ def test_a_run_over_read_only_rows_cannot_be_stamped() -> None:
 
 def test_flags_leave_the_low_byte_to_the_format_of_the_body() -> None:
     assert all(flag.value & 0xFF == 0 for flag in EntryFlags)
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 50), st.sampled_from([1, 1, 1, 7]), st.sampled_from([0, 0, 1 << 9]),
+        st.sampled_from([0, 0, 0, 1 << 40]),
+    ),
+    min_size=1,
+    max_size=40,
+)  # fmt: skip
+
+
+@given(ROWS, st.data())
+def test_what_is_known_of_a_run_is_what_its_rows_say(
+    rows: list[tuple[int, int, int, int]], data: st.DataObject
+) -> None:
+    run, bodies = make_run([size for size, *_ in rows])
+    run.u32(MESSAGES)[:] = memoryview(array("I", [messages for _, messages, *_ in rows]))
+    run.u32(FLAGS)[:] = memoryview(array("I", [flags for *_, flags, _ in rows]))
+    run.i64(DELIVER_AT)[:] = memoryview(array("q", [at for *_, at in rows]))
+    first = data.draw(st.integers(0, run.count - 1))
+    count = data.draw(st.integers(0, run.count - first))
+    part = run.slice(0, run.count).slice(first, count)
+    assert part.whole is run
+    assert part.facts is run.facts, "found out once for all parts"
+    assert run.facts.single == all(messages == 1 for _, messages, *_ in rows)
+    assert run.facts.timed == any(at for *_, at in rows)
+    assert run.facts.flags == {flags for *_, flags, _ in rows}
+    assert part.size_of(0, count) == sum(map(len, bodies[first : first + count]))
+
+
+def test_a_run_does_not_keep_itself_alive() -> None:
+    memory = bytearray(100)
+    run = Run(bytes(ROW_SIZE), memory)
+    part = run.slice(0, 1)
+    assert not part.facts.single
+    with pytest.raises(BufferError):
+        memory.append(1)
+    gc.disable()
+    try:
+        del run, part
+        memory.append(1)  # which nobody sees, without any help of the collector
+    finally:
+        gc.enable()

@@ -63,3 +63,26 @@ def test_a_limit_of_bytes_lets_at_least_one_entry_through() -> None:
     assert [within(run, limit).count for limit in (0, 5, 9, 10, 14, 15, 99)] == [
         1, 1, 1, 2, 2, 3, 3,
     ]  # fmt: skip
+
+
+def test_who_reads_the_same_chunk_shares_what_is_known_of_it() -> None:
+    generation = filled()
+    first, second = generation.read(1, 0, 2, 1 << 20), generation.read(1, 1, 9, 1 << 20)
+    assert first is not None
+    assert second is not None
+    assert first.whole is second.whole
+    other = generation.read(1, 3, 9, 1 << 20)
+    assert other is not None
+    assert other.whole is not first.whole
+
+
+def test_a_chunk_that_failed_is_not_remembered_in_place_of_the_one_that_follows() -> None:
+    generation = filled()
+    assert generation.read(1, 4, 9, 1 << 20) is not None
+    generation.records[-1].durable = False
+    generation.drop_undurable()
+    assert generation.read(1, 4, 9, 1 << 20) is None
+    cached(generation, run_of([b"sent again"]), Part(1, 4, 0, 1, ""))
+    run = generation.read(1, 4, 9, 1 << 20)
+    assert run is not None
+    assert bytes(run.body(0)) == b"sent again"

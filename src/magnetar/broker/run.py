@@ -25,6 +25,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from operator import add
+from typing import NamedTuple
 
 from magnetar.broker.entry import Envelope, TransactionId
 
@@ -35,6 +36,7 @@ ROW = struct.Struct("<8I6q")
 ROW_SIZE = ROW.size
 _U32_PER_ROW = ROW_SIZE // 4
 _I64_PER_ROW = ROW_SIZE // 8
+_ONE = array("I", (1,)).tobytes()
 
 # Column numbers for `Run.u32`: words of 4 bytes from the start of the row ...
 OFFSET, LENGTH, CHECKSUM, MESSAGES, KEY_HASH, FLAGS, PRODUCER, TRANSACTION = range(8)
@@ -42,6 +44,19 @@ RESERVED = TRANSACTION
 """What the column is called where entries are in no transaction: in a compacted ledger."""
 # ... and for `Run.i64`: words of 8 bytes from the start of the row.
 SEQUENCE_ID, HIGHEST_SEQUENCE_ID, PUBLISH_TIME, DELIVER_AT, FIRST_INDEX, BROKER_TIME = range(4, 10)
+
+
+class Facts(NamedTuple):
+    """What the rows of a run are like, found out once for all who read parts of it."""
+
+    single: bool
+    """Every entry is one message."""
+    timed: bool
+    """Some have a time before which they are not to be delivered."""
+    flags: frozenset[int]
+    """Every combination of flags that occurs."""
+    ends: "array[int]"
+    """Bytes of bodies before each row, and in all."""
 
 
 class Run:
@@ -52,14 +67,16 @@ class Run:
     then. A run that the log hands out may be kept as long as its reader likes.
     """
 
-    __slots__ = ("base", "buffer", "count", "rows", "transactions")
+    __slots__ = ("_facts", "_whole", "base", "buffer", "count", "first", "rows", "transactions")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the last two are for `slice`
         self,
         rows: Bytes,
         buffer: Bytes,
         base: int = 0,
         transactions: Sequence[TransactionId] | None = None,
+        whole: "Run | None" = None,
+        first: int = 0,
     ) -> None:
         self.rows = memoryview(rows)
         self.buffer = memoryview(buffer)
@@ -68,6 +85,10 @@ class Run:
         self.transactions = transactions
         """What the column `TRANSACTION` counts, from 1, until the topic puts numbers of its own
         there. None: no row is in a transaction, or that was done."""
+        self._whole = whole
+        self.first = first
+        """Where this run begins in the one that it is a part of: see `whole`."""
+        self._facts: Facts | None = None
 
     def u32(self, column: int) -> memoryview:
         """Return one 4-byte column as a view that can be listed, summed or assigned."""
@@ -94,7 +115,28 @@ class Run:
     def slice(self, first: int, count: int) -> "Run":
         """Return neighbouring rows as a run over the same buffer."""
         rows = self.rows[first * ROW_SIZE : (first + count) * ROW_SIZE]
-        return Run(rows, self.buffer, self.base, self.transactions)
+        return Run(
+            rows, self.buffer, self.base, self.transactions, self._whole or self, self.first + first
+        )
+
+    @property
+    def whole(self) -> "Run":
+        """The run that this one is a part of, from row `first` on; else itself."""
+        return self._whole or self
+
+    @property
+    def facts(self) -> Facts:
+        """What the rows of `whole` are like. Only for runs that nobody changes any more."""
+        if self._whole is not None:
+            return self._whole.facts
+        if self._facts is None:
+            self._facts = _look_at(self.rows)
+        return self._facts
+
+    def size_of(self, first: int, count: int) -> int:
+        """Return how many bytes the bodies of neighbouring rows have, as `facts` knows."""
+        ends, first = self.facts.ends, self.first + first
+        return ends[first + count] - ends[first]
 
     def select(self, rows: Sequence[int]) -> "Run":
         """Return the given rows, in that order, as a run over the same buffer. Copies rows."""
@@ -133,3 +175,18 @@ class Run:
         self.i64(FIRST_INDEX)[:] = memoryview(indexes)
         self.i64(BROKER_TIME)[:] = memoryview(array("q", (broker_time_ms,)) * self.count)
         return next_index
+
+
+def _look_at(rows: memoryview) -> Facts:
+    # Columns of a copy are cut out and compared in C.
+    words = array("I")
+    words.frombytes(rows)
+    count = len(rows) // ROW_SIZE
+    times = 2 * DELIVER_AT
+    flags = words[FLAGS::_U32_PER_ROW]
+    return Facts(
+        words[MESSAGES::_U32_PER_ROW].tobytes() == _ONE * count,
+        any(words[half::_U32_PER_ROW].tobytes().strip(b"\0") for half in (times, times + 1)),
+        frozenset(flags[:1] if flags.tobytes() == flags[:1].tobytes() * count else flags),
+        array("Q", accumulate(words[LENGTH::_U32_PER_ROW], initial=0)),
+    )

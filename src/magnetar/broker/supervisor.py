@@ -41,6 +41,14 @@ for broken disks, far above the seconds that a replay takes."""
 DRAIN_TIMEOUT_S = 30.0
 """How long a worker may take to flush and leave before it is killed."""
 
+ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+}
+"""For the C library of GNU systems: memory up to these sizes is used again, not given back to the
+system and fetched anew for every delivery. That took a third of the CPU of a consumer that catches
+up; see mallopt(3). What the environment says already goes before it."""
+
 RESTART_DELAY_FIRST_S = 0.1
 RESTART_DELAY_MAX_S = 5.0
 RESTARTS_PER_MINUTE_MAX = 10
@@ -165,6 +173,7 @@ class Supervisor:
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(), *worker.start.inherit_fds),
                 stdin=asyncio.subprocess.DEVNULL,
+                env=ALLOCATOR | os.environ,
             )
         worker.channel = await Channel.over(ours)
         worker.channel.send({"start": _as_json(worker.start)})

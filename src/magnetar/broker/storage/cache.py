@@ -91,7 +91,7 @@ class CachedRecord:
 class Tail:
     """The entries of one ledger in one generation."""
 
-    __slots__ = ("end", "firsts", "ledger", "places")
+    __slots__ = ("end", "firsts", "ledger", "places", "recent")
 
     def __init__(self, ledger: int, end: int) -> None:
         self.ledger = ledger
@@ -99,6 +99,8 @@ class Tail:
         self.places = array("Q")
         self.end = end
         """The entry id after the last one, durable or not."""
+        self.recent: tuple[int, Run] | None = None
+        """The chunk that was read last, as a run: all who follow share what is known of it."""
 
     def count(self, chunk: int) -> int:
         """Return how many entries a chunk holds."""
@@ -156,13 +158,18 @@ class Generation:
         if chunk < 0:
             return None
         skipped = entry - tail.firsts[chunk]
-        count = tail.count(chunk) - skipped
-        place = tail.places[chunk]
-        record = self.records[place >> PLACE_SHIFT]
-        if count <= 0 or not record.durable:
+        recent = tail.recent
+        if recent is None or recent[0] != chunk:
+            place = tail.places[chunk]
+            record = self.records[place >> PLACE_SHIFT]
+            if not record.durable:
+                return None
+            recent = tail.recent = chunk, record.run(place & FIRST_ROW_MASK, tail.count(chunk))
+        run = recent[1]
+        count = min(run.count - skipped, entries_max)
+        if count <= 0:
             return None
-        run = record.run((place & FIRST_ROW_MASK) + skipped, min(count, entries_max))
-        return within(run, bytes_max)
+        return within(run.slice(skipped, count) if count < run.count else run, bytes_max)
 
     def drop_undurable(self) -> dict[int, int]:
         """Forget every record that is not durable; return the end of each ledger it touched.
@@ -182,6 +189,7 @@ class Generation:
 
     def _cut_tail(self, ledger: int, records_kept: int) -> int:
         tail = self.tails[ledger]
+        tail.recent = None
         while tail.places and tail.places[-1] >> PLACE_SHIFT >= records_kept:
             tail.places.pop()
             tail.end = tail.firsts.pop()

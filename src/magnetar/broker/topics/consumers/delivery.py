@@ -12,9 +12,8 @@ Every entry between mark-delete and the read position is in exactly one place: a
 its time (`delayed`). One pass looks at a bounded number of entries and then gives way.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, groupby
+from itertools import groupby
 from typing import Protocol
 
 from magnetar.broker.entry import EARLIEST, EntryId
@@ -28,7 +27,15 @@ from magnetar.broker.topics.consumers.redelivery import NOTHING
 from magnetar.broker.topics.cursors.cursor import Cursor
 from magnetar.broker.topics.cursors.entry_set import runs_of_zeros
 from magnetar.broker.topics.cursors.held_acks import HeldAcknowledgements
-from magnetar.broker.topics.cursors.reading import NEW, Ground, Log, Portion, Reading, Timer
+from magnetar.broker.topics.cursors.reading import (
+    NEW,
+    Ground,
+    Log,
+    Portion,
+    Reading,
+    Timer,
+    fitting,
+)
 from magnetar.broker.topics.limits.rates import Meters
 
 
@@ -240,7 +247,7 @@ class Delivery:
         if throttle is None:
             return rows
         messages, size = throttle.room()
-        count, _ = fitting(portion.message_counts(rows), max(messages, 1))
+        count, _ = portion.fitting(rows, max(messages, 1))
         lengths = portion.run.u32(LENGTH).tolist()
         by_size, _ = fitting([lengths[row] for row in rows], max(size, 1))
         return rows[: min(count, by_size)]
@@ -283,11 +290,7 @@ class Delivery:
         ack_sets = portion.ack_sets
         if ack_sets:
             ack_sets = {row: words for row, words in ack_sets.items() if row in rows}
-        if len(rows) == run.count:
-            size = run.body_bytes()
-        else:
-            lengths = run.u32(LENGTH).tolist()
-            size = sum([lengths[row] for row in rows])
+        size = portion.size_of(rows)
         consumer.permits -= messages
         consumer.messages_out += messages
         consumer.entries_out += len(rows)
@@ -310,16 +313,3 @@ def neighbours(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
     for _, group in groupby(enumerate(rows), lambda pair: pair[1] - pair[0]):
         members = [row for _, row in group]
         yield members[0], len(members)
-
-
-def fitting(messages: Sequence[int], permits: int) -> tuple[int, int]:
-    """Return how many entries, and messages in them, `permits` are enough for.
-
-    The entry that uses the last permit up is still sent: a batch is never split.
-    """
-    total = sum(messages)
-    if total <= permits:
-        return len(messages), total
-    sums = list(accumulate(messages))
-    count = bisect_left(sums, permits) + 1
-    return count, sums[count - 1]

@@ -14,7 +14,7 @@ from magnetar.broker.entry import EntryFlags, EntryId
 from magnetar.broker.run import FLAGS, KEY_HASH, SEQUENCE_ID, Run
 from magnetar.broker.topics.consumers.consumer import OpenConsumer
 from magnetar.broker.topics.consumers.delayed import Spill
-from magnetar.broker.topics.consumers.delivery import Account, fitting
+from magnetar.broker.topics.consumers.delivery import Account
 from magnetar.broker.topics.consumers.dispatch import (
     SLOTS,
     Assignment,
@@ -88,7 +88,7 @@ class KeyedDelivery(SharedDelivery):
             self._keyed.unwait(position.ledger, entry)
         if portion.rows:
             slower = self._within_rate(portion, portion.rows)
-            fits, messages = fitting(portion.message_counts(slower), slot.permits)
+            fits, messages = portion.fitting(slower, slot.permits)
             rows = slower[:fits]
             for row in rows:
                 keyed_slot = self._keyed.unwait(position.ledger, position.entry + row)

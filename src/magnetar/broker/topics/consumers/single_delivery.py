@@ -22,7 +22,7 @@ from magnetar.broker.port import SubscriptionType
 from magnetar.broker.run import FIRST_INDEX, MESSAGES
 from magnetar.broker.topics.compaction.surviving import PAST, End, Surviving
 from magnetar.broker.topics.consumers.consumer import OpenConsumer
-from magnetar.broker.topics.consumers.delivery import Account, Delivery, fitting, neighbours
+from magnetar.broker.topics.consumers.delivery import Account, Delivery, neighbours
 from magnetar.broker.topics.consumers.dispatch import (
     Candidate,
     Owners,
@@ -210,7 +210,7 @@ class SingleDelivery(Delivery):
         if not rows:
             return
         slower = self._within_rate(portion, rows)
-        count, messages = fitting(portion.message_counts(slower), consumer.permits)
+        count, messages = portion.fitting(slower, consumer.permits)
         if count < len(rows):
             self.read_position = EntryId(ledger, first + rows[count])
             rows = rows[:count]

@@ -9,13 +9,15 @@ they do not throw each other's away.
 """
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryFlags, EntryId
-from magnetar.broker.run import DELIVER_AT, FLAGS, MESSAGES, Run
+from magnetar.broker.run import DELIVER_AT, FLAGS, LENGTH, MESSAGES, Run
 from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.cursors.cursor import Cursor, Ledgers, ones
 from magnetar.broker.topics.cursors.entry_set import runs_of_zeros
@@ -177,9 +179,10 @@ class Portion:
     ) -> None:
         self.at = at
         self.run = run
-        self.counts: list[int] = run.u32(MESSAGES).tolist()
+        single = run.facts.single
+        self.counts: list[int] = [1] * run.count if single else run.u32(MESSAGES).tolist()
         """Messages in each row of the run."""
-        self.single = sum(self.counts) == run.count
+        self.single = single or sum(self.counts) == run.count
         """Every row is one message."""
         self.messages = self.counts
         """Messages in each row of the run that are not acknowledged."""
@@ -218,7 +221,7 @@ class Portion:
     @property
     def special(self) -> bool:
         """Whether there are rows that may have to be left out: `leave_out_unseen` knows."""
-        return any(each & _SPECIAL for each in set(self.run.u32(FLAGS).tolist()))
+        return any(each & _SPECIAL for each in self.run.facts.flags)
 
     def leave_out_unseen(self, hidden: Collection[int]) -> list[int]:
         """Take out the rows that are never delivered, and return them: markers and `hidden`."""
@@ -237,16 +240,43 @@ class Portion:
 
     def later(self, now_wall_ms: int) -> list[tuple[int, int]]:
         """Take out the rows whose time has not come; return them with their time, wall ms."""
-        times = self.run.i64(DELIVER_AT).tolist()
-        if not any(times):
+        if not self.run.facts.timed:
             return []
+        times = self.run.i64(DELIVER_AT).tolist()
         found = [(row, times[row]) for row in self.rows if times[row] > now_wall_ms]
         if found:
             self.rows = [row for row in self.rows if times[row] <= now_wall_ms]
         return found
+
+    def fitting(self, rows: Sequence[int], permits: int) -> tuple[int, int]:
+        """Return how many of some rows, and messages in them, `permits` are enough for."""
+        if self.single and self.messages is self.counts:
+            count = min(len(rows), max(permits, 1))
+            return count, count
+        return fitting(self.message_counts(rows), permits)
+
+    def size_of(self, rows: Sequence[int]) -> int:
+        """Return how many bytes the bodies of some rows have."""
+        if isinstance(rows, range) and rows.step == 1:
+            return self.run.size_of(rows.start, len(rows))
+        lengths = self.run.u32(LENGTH).tolist()
+        return sum([lengths[row] for row in rows])
 
     def message_counts(self, rows: Sequence[int]) -> list[int]:
         """Return how many messages each of some rows still is."""
         if rows == range(self.run.count):
             return self.messages
         return [self.messages[row] for row in rows]
+
+
+def fitting(messages: Sequence[int], permits: int) -> tuple[int, int]:
+    """Return how many entries, and messages in them, `permits` are enough for.
+
+    The entry that uses the last permit up is still sent: a batch is never split.
+    """
+    total = sum(messages)
+    if total <= permits:
+        return len(messages), total
+    sums = list(accumulate(messages))
+    count = bisect_left(sums, permits) + 1
+    return count, sums[count - 1]
