@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnetar.broker.topics.consumers.delivery import fitting, neighbours
+from magnetar.broker.topics.consumers.delivery import neighbours
+from magnetar.broker.topics.cursors.reading import fitting
 
 
 @given(st.sets(st.integers(0, 40)))
