@@ -20,6 +20,27 @@ def test_a_broker_that_is_not_well_is_a_failure(run: Any, admin: Any) -> None:
     assert "the disk is full" in done.err
 
 
+def test_the_processes_are_shown_as_they_are_and_as_they_are_after_a_change(
+    run: Any, admin: Any
+) -> None:
+    one = {"number": 0, "pid": 4711, "serving": True, "shares": 1024, "serviceUrl": "pulsar://h:1"}
+    two = [one | {"shares": 512}, one | {"number": 1, "pid": 4712, "shares": 512}]
+    admin.answers |= {"processes": [one], "scale": two}
+    lines = run("brokers", "processes").out.splitlines()
+    assert lines[1].split() == ["0", "4711", "True", "1,024", "pulsar://h:1"]
+    assert len(run("brokers", "scale", "2").out.splitlines()) == 3
+    assert json.loads(run("brokers", "scale", "2", "-o", "json").out) == two
+
+
+def test_a_number_of_processes_that_cannot_be_is_a_failure_that_says_so(
+    run: Any, admin: Any
+) -> None:
+    admin.answers["scale"] = AdminError(412, "0 broker processes, allowed: 1 to 64")
+    done = run("brokers", "scale", "0")
+    assert done.code == 1
+    assert "allowed: 1 to 64" in done.err
+
+
 def test_the_load_is_shown_for_people_and_for_programs(run: Any, admin: Any) -> None:
     admin.answers["load_report"] = {"numTopics": 2000, "msgRateIn": 1.25, "bundles": []}
     text = run("brokers", "load").out

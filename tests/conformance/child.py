@@ -35,9 +35,13 @@ class Child(BrokerProcess):
         *,
         workers: int = 1,
         before: Sequence[str] = (),
+        room: int = 1,
     ) -> None:
-        """Prepare it; `before` is what starts it, such as a shell that sets a limit first."""
-        super().__init__(folder, free_ports(workers), workers)
+        """Prepare it; `before` is what starts it, such as a shell that sets a limit first.
+
+        There are ports for `room` workers, if there may be more of them later.
+        """
+        super().__init__(folder, free_ports(max(workers, room)), workers)
         self.data = folder / "data"
         told = folder / "magnetar.toml"
         lines = [f"{name} = {value}" for name, value in (settings or {}).items()]

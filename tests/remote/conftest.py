@@ -54,6 +54,12 @@ class NameOwnership:
     def worker_of(self, topic: TopicName) -> int:
         return 0 if self.mine(topic) else SIBLING
 
+    async def settled(self, topic: TopicName) -> None:
+        """Return at once: nothing moves here."""
+
+    async def look(self) -> None:
+        """Find out nothing new."""
+
 
 @dataclass
 class ProducerEars:

@@ -19,6 +19,7 @@ ERRORS = [
         port.NamespaceNotFoundError,
         port.SchemaNotFoundError,
         port.InvalidSchemaError,
+        port.TopicMovedError,  # where to is a field of CLOSE_PRODUCER, not of an error
     }
 ]
 

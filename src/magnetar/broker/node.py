@@ -28,15 +28,18 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 import magnetar
 from magnetar.broker import compiled
 from magnetar.broker.access.audit import Audit
 from magnetar.broker.access.authorize import Access, Grantor
 from magnetar.broker.access.settings import check_settings
-from magnetar.broker.channel import Channel
+from magnetar.broker.channel import Channel, Conversation, RefusedError
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.config import BrokerConfig, ConfigError
 from magnetar.broker.doors.admin.app import serve_admin
@@ -50,16 +53,19 @@ from magnetar.broker.doors.websocket.door import WebSocketDoor
 from magnetar.broker.files import DiskFiles, Files, memory_bytes
 from magnetar.broker.host import Host
 from magnetar.broker.logs import log_to_stderr
+from magnetar.broker.metadata import assignments
+from magnetar.broker.metadata.assignments import Known
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.holdings import load_facts
 from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.namespaces import Namespaces
 from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.placement import Placement
-from magnetar.broker.metadata.sqlite import SqliteStore
+from magnetar.broker.metadata.sqlite import POLL_INTERVAL_S, SqliteStore
 from magnetar.broker.metadata.store import StoreError
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
+from magnetar.broker.moving import Moving, change_from, known_from
 from magnetar.broker.ownership import Address, Ownership
 from magnetar.broker.port import Participants, Port
 from magnetar.broker.pulse import Pulse
@@ -72,6 +78,7 @@ from magnetar.broker.storage.ledgers import Ledgers
 from magnetar.broker.storage.spill import SpillFolder
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
+from magnetar.broker.topics.handover import HandOverError
 from magnetar.broker.topics.limits.policies import RULING
 from magnetar.broker.transactions.coordinator import Coordinator
 from magnetar.broker.transactions.figures import Figures
@@ -81,6 +88,15 @@ logger = logging.getLogger(__name__)
 
 DRAIN_S = 3.0
 """How long clients may take to hear good-bye before their connections are cut."""
+
+PASSING_TIMEOUT_S = 1.0
+"""For sockets that were sent before the message that tells of them."""
+
+SCALE_TIMEOUT_S = 600.0
+"""How long a change of the number of processes may take. What it waits for has limits itself."""
+
+WORKERS_MAX = 1024
+"""No worker has this number, or a higher one."""
 
 GC_THRESHOLD = (50_000, 20, 50)
 """The hot paths make no cycles. The collector's defaults would look through the heap 70 times as
@@ -111,6 +127,8 @@ class Node:
                 for name, addresses in start["listeners"].items()
             },
         )
+        self._alone = bool(start["alone"])
+        self._passing = _passing(start["passing_fd"])
         self._siblings: Sequence[str] = start["siblings"]
         self._admin_sockets: Sequence[str] = start["admin_sockets"]
         self._pulsar_sockets = _sockets(start["pulsar_fds"])
@@ -142,11 +160,13 @@ class Node:
             self._files,
             must_exist=holds_entries(config.data, self._files),
             verify=first,
-            poll_interval_s=0.2 if config.workers > 1 else None,
+            poll_interval_s=_poll_interval_s(config.workers),
         )
         self._parts.push_async_callback(self._store.close)
         if first:
             await prepare(self._store, config.cluster)
+        if first and self._alone:
+            await assignments.begin(self._store, config.workers)
         self._settings = LiveSettings(
             self._store, config, clock=self._clock, memory_bytes=memory_bytes()
         )
@@ -172,7 +192,7 @@ class Node:
         self._parts.push_async_callback(self._ledgers.stop)
         await self._catalog.recover(recovered)
         stock = Stock(self._store, self._ledgers, config.worker)
-        await stock.take(recovered, config.workers)
+        await stock.take(recovered, config.workers if self._alone else WORKERS_MAX)
         self._parts.push_async_callback(stock.stop)
         logger.info(
             "worker %d replayed %.1f MiB of journal in %.2f s",
@@ -190,6 +210,8 @@ class Node:
     def _journals_to_replay(self) -> list[int]:
         """Return whose journals fall to this worker: its own, and orphans go to the first."""
         config = self._config
+        if not self._alone:  # whoever wrote others may be writing them
+            return [config.worker]
         if config.worker or not self._files.exists(config.data / "journal"):
             return [config.worker]
         names = self._files.list(config.data / "journal")
@@ -200,6 +222,10 @@ class Node:
         """Open the doors."""
         config = self._config
         await self._ledgers.stored.look_again()  # the others have recovered, too
+        self._reclaim_for(config.workers)
+        self._moving = Moving(self._catalog, self._ownership, self._store, self._metrics)
+        await self._moving.start()
+        self._parts.push_async_callback(self._moving.stop)
         await self._catalog.start()
         self._parts.push_async_callback(self._catalog.stop)
         self._settings.when_changed = self._settings_changed
@@ -225,6 +251,8 @@ class Node:
         )
         await coordinator.start()
         self._parts.push_async_callback(coordinator.stop)
+        self._coordinator = coordinator
+        self._processes = Siblings(self._admin_sockets, own=config.worker)
         context = Context(
             catalog=self._catalog,
             partitions=Partitions(store),
@@ -234,7 +262,7 @@ class Node:
             settings=self._settings,
             placement=Placement(store),
             ownership=self._ownership,
-            siblings=Siblings(self._admin_sockets, own=config.worker),
+            siblings=self._processes,
             config=config,
             metrics=self._metrics,
             clock=self._clock,
@@ -244,6 +272,8 @@ class Node:
             coordinator=coordinator,
             host=Host(self._files, self._clock),
             complaint=self._complaint,
+            moves=self._moving,
+            ask_supervisor=self._ask_supervisor,
         )
         websockets = WebSocketDoor(
             port,
@@ -276,6 +306,7 @@ class Node:
             handshakes_per_host_max=None if access is None else config.strangers_per_address_max,
         )
         listener.start()
+        self._listener = listener
         self._parts.push_async_callback(listener.drain, DRAIN_S)
         pulse = Pulse(self._loop, self._clock, self._metrics)
         pulse.start()
@@ -339,10 +370,8 @@ class Node:
     def _port(self) -> tuple[Port, Participants]:
         """Return what the doors ask, and where topics take part in transactions.
 
-        That is the log of this process, and what its siblings own.
+        That is the log of this process, and what its siblings own. There may be some later.
         """
-        if not self._siblings:
-            return self._catalog, self._catalog
         remote = Remote(
             self._siblings,
             self._config,
@@ -352,8 +381,93 @@ class Node:
             version=magnetar.__version__,
         )
         self._parts.push_async_callback(remote.stop)
+        self._remote = remote
         front = Front(self._catalog, remote, self._ownership)
         return front, AllParticipants(self._catalog, remote, self._ownership)
+
+    # --- the supervisor talks to us
+
+    async def talk(self, channel: Channel, stop: asyncio.Event) -> None:
+        """Do what the supervisor says, until it says stop or is gone."""
+        conversation = Conversation(channel, self._answer, partial(self._heard, stop))
+        self._conversation: Conversation = conversation
+        self._moving.announce = lambda known: conversation.tell(_told(known))
+        listening = asyncio.create_task(conversation.listen())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({listening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (listening, stopped):
+            task.cancel()
+        await asyncio.gather(listening, stopped, return_exceptions=True)
+
+    async def greeting(self) -> Mapping[str, Any]:
+        """Return what the supervisor hears when this process serves."""
+        found = await assignments.load(self._store)
+        greeting = {"ready": True, "kernels": compiled.described()}
+        return {**greeting, **(_told(found) if found else {})}
+
+    def _heard(self, stop: asyncio.Event, news: Mapping[str, Any]) -> None:
+        if "table" in news:
+            self._moving.heard(known_from(news))
+        elif "stop" in news:
+            stop.set()
+
+    async def _ask_supervisor(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._conversation.ask(question, SCALE_TIMEOUT_S)
+
+    async def _answer(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Do what the supervisor asks for (see `scaling`).
+
+        Raises:
+            RefusedError: it cannot be done.
+        """
+        try:
+            match question["do"]:
+                case "let_go":
+                    await self._ledgers.let_go()
+                case "meet":
+                    await self._meet(question)
+                case "give":
+                    return {"given": await self._moving.give(change_from(question))}
+                case other:
+                    raise RefusedError(f"nobody knows how to {other!r}")
+        except (HandOverError, StorageError, StoreError) as error:
+            raise RefusedError(f"worker {self._config.worker}: {error}") from error
+        return {}
+
+    async def _meet(self, told: Mapping[str, Any]) -> None:
+        """Take note of which processes there are from now on."""
+        config = dict(told["config"])
+        workers = config.pop("workers")
+        self._settings.divide(workers, config)
+        self._store.poll(_poll_interval_s(workers))
+        self._ownership.meet(
+            [Address(*each) for each in told["addresses"]],
+            {
+                name: [Address(*each) for each in addresses]
+                for name, addresses in told["listeners"].items()
+            },
+        )
+        self._remote.meet(told["siblings"])
+        self._processes.meet(told["admin_sockets"])
+        self._listener.add(self._passed(told["secure"]))
+        self._reclaim_for(workers)
+        self._settings_changed(RULING)
+        self._catalog.meet(workers)
+        await self._coordinator.meet(workers)
+
+    def _passed(self, secure: Sequence[bool]) -> list[Entrance]:
+        """Return the sockets that come beside a message, each with TLS or without."""
+        if not secure:
+            return []
+        _, fds, _, _ = socket.recv_fds(self._passing, 1, len(secure))
+        both = list(zip(_sockets(fds), secure, strict=True))
+        return [Entrance([each], secure=with_tls, proxied=self._proxied) for each, with_tls in both]
+
+    def _reclaim_for(self, workers: int) -> None:
+        """Give back the space of logs that we wrote; the first process, also those of the gone."""
+        worker = self._config.worker
+        gone = range(workers, WORKERS_MAX) if worker == 0 else ()
+        self._ledgers.stored.reclaim_for([worker, *gone])
 
     async def stop(self) -> None:
         """Drain and close, the last opened first."""
@@ -378,20 +492,28 @@ async def live(channel: Channel) -> int:
         following = await channel.receive()
         if following and "serve" in following:
             await node.serve()
-            channel.send({"ready": True, "kernels": compiled.described()})
-            await _until_told(channel, stop)
+            channel.send(await node.greeting())
+            await node.talk(channel, stop)
     finally:
         await node.stop()
     return 0
 
 
-async def _until_told(channel: Channel, stop: asyncio.Event) -> None:
-    """Wait for a stop message, the end of the channel, or SIGTERM."""
-    told = asyncio.create_task(channel.receive())
-    signalled = asyncio.create_task(stop.wait())
-    await asyncio.wait({told, signalled}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (told, signalled):
-        task.cancel()
+def _told(known: Known) -> Mapping[str, Any]:
+    """Return a table as it goes over a channel."""
+    return {"table": msgspec.to_builtins(known.table), "version": known.version}
+
+
+def _poll_interval_s(workers: int) -> float | None:
+    """Return how often changes by other processes are looked for; None: there are none."""
+    return POLL_INTERVAL_S if workers > 1 else None
+
+
+def _passing(fd: int) -> socket.socket:
+    """Return where further sockets come from."""
+    sock = socket.socket(fileno=fd)
+    sock.settimeout(PASSING_TIMEOUT_S)
+    return sock
 
 
 async def run(fd: int) -> int:

@@ -40,6 +40,15 @@ class ServiceNotReadyError(PortError):
     """The topic is being loaded or moved, or lives elsewhere: look it up again, then retry."""
 
 
+class TopicMovedError(ServiceNotReadyError):
+    """The topic is served by another process from now on."""
+
+    def __init__(self, message: str, url: str = "", url_tls: str = "") -> None:
+        super().__init__(message)
+        self.url, self.url_tls = url, url_tls
+        """Where that is; empty: look it up."""
+
+
 class PersistenceError(PortError):
     """The log could not write. Nothing was acknowledged; the client may send again."""
 
@@ -217,6 +226,17 @@ class ThrottledEvents(Protocol):
         """
 
 
+@runtime_checkable
+class MovingEvents(Protocol):
+    """What the events of a producer or a consumer have besides, if its door can make it wait."""
+
+    def moving(self) -> None:
+        """Take nothing more from this client: its topic moves. `closed` follows.
+
+        What was taken before is still reported.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class ProducerRequest:
     """What a client asks for when it opens a producer."""
@@ -239,6 +259,8 @@ class ProducerRequest:
     """In whose name it is opened, for a port that passes the request on. Opaque here."""
     owner: str = ""
     """Whose it is. Only what is the same one's takes the place of a producer of the same name."""
+    passed_on: bool = False
+    """By another process, which takes this one for the owner. It is not passed on again."""
 
 
 class Producer(Protocol):
@@ -362,6 +384,8 @@ class SubscribeRequest:
     client_version: str = ""
     caller: str = ""
     """In whose name it is opened, for a port that passes the request on. Opaque here."""
+    passed_on: bool = False
+    """As in `ProducerRequest`."""
 
 
 class Acknowledged(NamedTuple):

@@ -1,11 +1,13 @@
 """`magnetar brokers`: the broker itself, through admin REST."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from magnetar.cli.verb import Asked, Noun, pass_asked
+
+PROCESS_COLUMNS = ("number", "pid", "serving", "shares", "serviceUrl")
 
 
 @click.group(cls=Noun)
@@ -20,6 +22,29 @@ def list_brokers(asked: Asked) -> None:
     with asked.admin() as admin:
         found = admin.brokers()
     asked.show_names(found)
+
+
+@brokers.command("processes")
+@pass_asked
+def processes(asked: Asked) -> None:
+    """List the processes of the broker, and how many of the 1,024 shares of topics each has."""
+    with asked.admin() as admin:
+        found = admin.processes()
+    _show_processes(asked, found)
+
+
+@brokers.command("scale")
+@click.argument("count", type=int)
+@pass_asked
+def scale(asked: Asked, count: int) -> None:
+    """Let the broker have COUNT processes from now on, while it serves.
+
+    Topics move without being copied, and clients follow them by themselves. A restart begins with
+    as many as --workers says.
+    """
+    with asked.admin() as admin:
+        found = admin.scale(count)
+    _show_processes(asked, found)
 
 
 @brokers.command("health")
@@ -79,6 +104,12 @@ def _latency_text(told: Mapping[str, Mapping[str, float | None]]) -> str:
 
 def _milliseconds(seconds: float | None) -> str:
     return f"{'-' if seconds is None else format(1000 * seconds, '.3f'):>10}"
+
+
+def _show_processes(asked: Asked, found: Sequence[Mapping[str, Any]]) -> None:
+    # A process id is a name, not an amount: no commas.
+    rows = found if asked.json else [{**each, "pid": str(each.get("pid", ""))} for each in found]
+    asked.show(rows, PROCESS_COLUMNS)
 
 
 def _load_text(told: Mapping[str, Any]) -> str:

@@ -75,6 +75,16 @@ class Admin(Rest):
     def brokers(self) -> list[str]:
         return _strings(self.json("GET", "/admin/v2/brokers"))
 
+    def processes(self) -> list[Json]:
+        """Return the processes of the broker, by number. Not in Pulsar."""
+        found: list[Json] = self.json("GET", "/admin/v2/brokers/processes")
+        return found
+
+    def scale(self, processes: int) -> list[Json]:
+        """Change how many processes there are; return them. Not in Pulsar."""
+        found: list[Json] = self.json("POST", f"/admin/v2/brokers/processes/{processes}")
+        return found
+
     def load_report(self) -> Json:
         """Return what the broker carries: rates, counts and bundles, of all its processes."""
         return self.json("GET", "/admin/v2/broker-stats/load-report")

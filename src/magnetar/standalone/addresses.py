@@ -39,44 +39,50 @@ Sockets = Sequence[socket.socket]
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
-    """Bound sockets, by what they serve."""
+class Shared:
+    """Bound sockets that all processes have in common, by what they serve."""
 
-    shared: Sockets
-    shared_tls: Sockets
-    private: Sequence[Sockets]
-    """Per worker; empty when there is only one, or look-ups do not lead there."""
-    private_tls: Sequence[Sockets]
-    sibling: Sequence[socket.socket]
-    """Per worker; empty when there is only one."""
+    plain: Sockets
+    secure: Sockets
     http: Sockets
     https: Sockets
 
 
-def bind_all(options: StandaloneOptions, sibling_paths: Sequence[str], held: ExitStack) -> Bound:
-    """Open every listening socket; `held` closes them.
+def bind_shared(options: StandaloneOptions, held: ExitStack) -> Shared:
+    """Open the ports of the broker as a whole; `held` closes them.
 
     Raises:
         AddressError: an address is not ours, or a port is taken.
     """
-
-    def bind(wanted: bool, port: int) -> Sockets:
-        if not wanted:
-            return []
-        found = listen_on(options.listen, port + options.port_offset)
-        return [held.enter_context(each) for each in found]
-
     plain, secure = options.plain, options.tls is not None
-    alone = range(options.workers if _leads_to_owners(options) else 0)
-    return Bound(
-        shared=bind(plain, PULSAR_PORT),
-        shared_tls=bind(secure, PULSAR_TLS_PORT),
-        private=[bind(plain, PRIVATE_PULSAR_PORT + worker) for worker in alone],
-        private_tls=[bind(secure, PRIVATE_PULSAR_TLS_PORT + worker) for worker in alone],
-        sibling=[held.enter_context(_bind_path(path)) for path in sibling_paths],
-        http=bind(plain, HTTP_PORT),
-        https=bind(secure, HTTPS_PORT),
+    return Shared(
+        plain=_bind_port(options, PULSAR_PORT, held, wanted=plain),
+        secure=_bind_port(options, PULSAR_TLS_PORT, held, wanted=secure),
+        http=_bind_port(options, HTTP_PORT, held, wanted=plain),
+        https=_bind_port(options, HTTPS_PORT, held, wanted=secure),
     )
+
+
+def bind_private(
+    options: StandaloneOptions, worker: int, held: ExitStack
+) -> tuple[Sockets, Sockets]:
+    """Open the ports of one worker, without and with TLS; `held` closes them.
+
+    Raises:
+        AddressError: an address is not ours, or a port is taken.
+    """
+    plain, secure = options.plain, options.tls is not None
+    return (
+        _bind_port(options, PRIVATE_PULSAR_PORT + worker, held, wanted=plain),
+        _bind_port(options, PRIVATE_PULSAR_TLS_PORT + worker, held, wanted=secure),
+    )
+
+
+def _bind_port(options: StandaloneOptions, port: int, held: ExitStack, *, wanted: bool) -> Sockets:
+    if not wanted:
+        return []
+    found = listen_on(options.listen, port + options.port_offset)
+    return [held.enter_context(each) for each in found]
 
 
 def _leads_to_owners(options: StandaloneOptions) -> bool:
@@ -132,8 +138,12 @@ def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socke
     return sock
 
 
-def _bind_path(path: str) -> socket.socket:
-    """Return a Unix socket at the path; one that an earlier program left there is replaced."""
+def bind_path(path: str) -> socket.socket:
+    """Return a Unix socket at the path; one that an earlier program left there is replaced.
+
+    Raises:
+        AddressError: it cannot be there.
+    """
     with suppress(FileNotFoundError):
         Path(path).unlink()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

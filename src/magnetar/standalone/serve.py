@@ -11,26 +11,20 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from magnetar.broker.clock import SystemClock
-from magnetar.broker.config import DIVIDED, BrokerConfig, ConfigError, share_of
+from magnetar.broker.config import ConfigError
 from magnetar.broker.doors.certificates import CertificateError, Certificates
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.logs import log_to_stderr
+from magnetar.broker.scaling import Scaling
 from magnetar.broker.storage.folder import DataFolder, FolderError
-from magnetar.broker.supervisor import StartError, Supervisor, WorkerStart
-from magnetar.standalone.addresses import (
-    Bound,
-    advertised,
-    bind_all,
-    http_hosts,
-    shared_address,
-    worker_addresses,
-)
+from magnetar.broker.supervisor import StartError, Supervisor
+from magnetar.standalone.addresses import http_hosts
 from magnetar.standalone.banner import banner, banner_for_programs
+from magnetar.standalone.layout import Layout, worker_config
 from magnetar.standalone.options import AddressError, StandaloneOptions
 from magnetar.standalone.safety import check, secured, server_certificate
 
@@ -61,7 +55,7 @@ def run(options: StandaloneOptions, say: Callable[[str], None], *, as_json: bool
 
 async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_json: bool) -> int:
     check(options)
-    _worker_config(options, 0)  # a bad setting is refused before anything is touched
+    worker_config(options, 0)  # a bad setting is refused before anything is touched
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,20 +66,26 @@ async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_j
         given = options
         options, lines, told = secured(given, folder.path, files, _time(clock))
         certificates = Certificates(options.tls, files) if options.tls else None
-        paths = folder.sibling_sockets(options.workers) if options.workers > 1 else []
-        sockets = bind_all(options, paths, held)
-        supervisor = Supervisor(_starts(options, folder, sockets), clock)
+        layout = Layout(options, folder, held)
+        supervisor = Supervisor(layout.plan(options.workers), clock)
         await supervisor.launch()
         # The workers import their modules on the other cores while we import ours.
-        from magnetar.broker.doors.admin.http.forward import serve_forward  # noqa: PLC0415
+        from magnetar.broker.doors.admin.http.forward import (  # noqa: PLC0415
+            public_siblings,
+            serve_forward,
+        )
 
         await supervisor.start()
+        siblings = public_siblings(folder.admin_sockets(options.workers))
+        layout.when_met = siblings.meet
+        scaling = Scaling(supervisor, layout)
         http = await serve_forward(
-            sockets.http,
-            folder.admin_sockets(options.workers),
+            layout.shared.http,
+            siblings,
             hosts=http_hosts(options),
-            secure_sockets=sockets.https,
+            secure_sockets=layout.shared.https,
             certificates=certificates,
+            table=supervisor.table,
         )
         following: list[asyncio.Task[None]] = []
         if certificates:
@@ -103,6 +103,7 @@ async def _serve(options: StandaloneOptions, say: Callable[[str], None], *, as_j
         finally:
             for task in following:
                 task.cancel()
+            await scaling.stop()
             await supervisor.stop()
             await http.stop()
             if certificates:
@@ -140,62 +141,3 @@ async def _until_stopped(stop: asyncio.Event, supervisor: Supervisor) -> None:
     if not stopped.done():
         stopped.cancel()
         raise supervisor.failed.result()
-
-
-# --- workers ---------------------------------------------------------------------------
-
-
-def _worker_config(options: StandaloneOptions, worker: int) -> BrokerConfig:
-    """Return the settings of one worker, with its share of the folder's memory.
-
-    Raises:
-        ConfigError: a setting is unknown or out of bounds.
-    """
-    settings = dict(options.settings)
-    unknown = settings.keys() - BrokerConfig.__dataclass_fields__.keys()
-    if unknown:
-        raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}")
-    whole = BrokerConfig(data=options.data, worker=worker, workers=options.workers, **settings)
-    share = {name: share_of(getattr(whole, name), options.workers) for name in DIVIDED}
-    return BrokerConfig(
-        data=options.data, worker=worker, workers=options.workers, **{**settings, **share}
-    )
-
-
-def _starts(options: StandaloneOptions, folder: DataFolder, sockets: Bound) -> list[WorkerStart]:
-    starts: list[WorkerStart] = []
-    tls = options.tls
-    siblings = folder.sibling_sockets(options.workers) if options.workers > 1 else []
-    for worker in range(options.workers):
-        plain = [*sockets.shared, *(sockets.private[worker] if sockets.private else ())]
-        secure = [
-            *sockets.shared_tls,
-            *(sockets.private_tls[worker] if sockets.private_tls else ()),
-        ]
-        own = [
-            [each.fileno() for each in some]
-            for some in (plain, secure, sockets.sibling[worker : worker + 1])
-        ]
-        starts.append(
-            WorkerStart(
-                config=asdict(_worker_config(options, worker)),
-                shared_address=shared_address(options),
-                addresses=worker_addresses(options, advertised(options)),
-                siblings=siblings,
-                listeners={
-                    name: worker_addresses(options, host)
-                    for name, host in options.listeners.items()
-                },
-                pulsar_fds=own[0],
-                pulsar_tls_fds=own[1],
-                sibling_fds=own[2],
-                tls=[str(each) if each else "" for each in tls] if tls else [],
-                proxy_protocol=options.proxy_protocol,
-                insecure=options.exposed,
-                admin_sockets=folder.admin_sockets(options.workers),
-                http_hosts=http_hosts(options),
-                lock_fd=folder.lock_fd,
-                inherit_fds=[*own[0], *own[1], *own[2], folder.lock_fd],
-            )
-        )
-    return starts

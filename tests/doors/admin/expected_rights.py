@@ -111,6 +111,7 @@ def _table() -> Iterable[tuple[str, Expected]]:
         brokers/configuration/knobs brokers/configuration/knobs/{name}
         brokers/configuration/{name}/{value} brokers/internal-configuration brokers/leaderBroker
         brokers/{cluster} brokers/{cluster}/{broker}/ownedNamespaces
+        brokers/processes brokers/processes/{count}
         clusters/{cluster} clusters/{cluster}/failureDomains
         clusters/{cluster}/failureDomains/{failureDomain}
         clusters/{cluster}/namespaceIsolationPolicies
@@ -170,6 +171,7 @@ def _table() -> Iterable[tuple[str, Expected]]:
         f"{TOPIC}/compaction": A,
         f"{TOPIC}/offload": A,
         f"{TOPIC}/unload": A,
+        f"{TOPIC}/process/{{process}}": SU,
         f"{TOPIC}/trim": A,
         f"{TOPIC}/truncate": A,
         # --- figures, and where things are

@@ -20,6 +20,7 @@ from magnetar.broker.doors.admin.http.siblings import Siblings
 from magnetar.broker.entry import EntryFlags, EntryId
 from magnetar.broker.files import DiskFiles
 from magnetar.broker.host import Host
+from magnetar.broker.metadata import assignments
 from magnetar.broker.metadata.first_start import prepare
 from magnetar.broker.metadata.live_settings import LiveSettings
 from magnetar.broker.metadata.memory import MemoryStore
@@ -29,6 +30,7 @@ from magnetar.broker.metadata.placement import Placement
 from magnetar.broker.metadata.store import Store
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
+from magnetar.broker.moving import Moving
 from magnetar.broker.ownership import Address, Ownership, owner_of
 from magnetar.broker.port import (
     Group,
@@ -96,6 +98,7 @@ class Process:
     ledgers: Ledgers
     app: AdminApp
     server: HttpServer
+    moving: Moving
     clients: list[Any] = field(default_factory=list)
 
     @property
@@ -167,6 +170,7 @@ async def started(folder: Path, workers: int) -> AsyncIterator[Processes]:
     """Start broker processes on a folder."""
     store, clock = MemoryStore(), ManualClock()
     await prepare(store, "standalone")
+    await assignments.begin(store, workers)
     (folder / "run").mkdir()
     sockets = [str(folder / "run" / f"{i}.sock") for i in range(workers)]
     processes = [await _start(folder, i, sockets, store, clock) for i in range(workers)]
@@ -175,6 +179,7 @@ async def started(folder: Path, workers: int) -> AsyncIterator[Processes]:
     finally:
         for process in processes:
             await process.server.stop()
+            await process.moving.stop()
             await process.catalog.stop()
             await process.ledgers.stop()
 
@@ -197,6 +202,8 @@ async def _start(
         loop=loop, metrics=metrics, open_body=open_body,
     )  # fmt: skip
     await catalog.recover(await ledgers.recover([worker]))
+    moving = Moving(catalog, ownership, store, metrics)
+    await moving.start()
     await catalog.start()
     coordinator = Coordinator(
         store, catalog, catalog, worker=worker, workers=len(sockets), clock=clock, loop=loop,
@@ -219,8 +226,9 @@ async def _start(
         host=Host(DiskFiles(), clock),
         address=Address("pulsar://localhost:6650", "http://localhost:8080"),
         version="0.0.1",
+        moves=moving,
     )
     app = AdminApp(context)
     server = HttpServer(app)
     await server.start(uds_path=sockets[worker])
-    return Process(context, ledgers, app, server)
+    return Process(context, ledgers, app, server, moving)

@@ -187,6 +187,15 @@ class Listener:
             self._loop.add_reader(each, self._accept, each)
         self._keep_spare()
 
+    def add(self, entrances: Sequence[Entrance]) -> None:
+        """Accept on further sockets, too."""
+        for entrance in entrances:
+            for each in entrance.sockets:
+                self._entrances[each] = entrance
+                self._sockets.append(each)
+                each.setblocking(False)
+                self._loop.add_reader(each, self._accept, each)
+
     def stop(self) -> None:
         """Accept no more and close the listening sockets. Open connections go on."""
         self._serving = False

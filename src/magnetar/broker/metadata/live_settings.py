@@ -15,7 +15,7 @@ and can no longer be understood, because it was another version that stored it, 
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from magnetar.broker.clock import Clock, SystemClock
@@ -124,6 +124,16 @@ class LiveSettings:
             if name in found and metadata["divided"]:
                 value = share_of(int(value), workers)
             setattr(self._config, name, value)
+
+    def divide(self, workers: int, started: Mapping[str, Value]) -> None:
+        """Share with so many processes from now on; `started`: a part of what is divided."""
+        self._config.workers = workers
+        for name, value in started.items():
+            if name in self._started:
+                self._started[name] = value
+            else:
+                setattr(self._config, name, value)
+        self._apply(replace(self._standing, workers=workers))
 
     # --- what is set
 

@@ -7,6 +7,7 @@
     topics/<topic>                           JSON: one per topic or partition
     policies/<topic>                         JSON: what one topic, by its base name, says itself
     owners/<topic>                           number of the worker; its version is the epoch
+    assignment/topics                        JSON: which worker has which topic (see `assignments`)
     ledgers/<topic>/<ledger>                 JSON: one per ledger of the chain
     compacted/<topic>/<ledger>               JSON: the compacted view (see `compactions`)
     dropped/<ledger>                         a ledger that no topic has any more
@@ -46,6 +47,9 @@ NAMESPACES = "namespaces/"
 PARTITIONED = "partitioned/"
 TOPICS = "topics/"
 POLICIES = "policies/"
+ASSIGNMENTS = "assignment/"
+ASSIGNMENT = "assignment/topics"
+OWNERS = "owners/"
 LEDGERS = "ledgers/"
 COMPACTED = "compacted/"
 DROPPED = "dropped/"
@@ -93,7 +97,7 @@ def policies(topic: TopicName) -> str:
 
 def owner(topic: TopicName) -> str:
     """Return the key that says which worker may extend the topic's chain."""
-    return "owners/" + _topic(topic)
+    return OWNERS + _topic(topic)
 
 
 def ledgers(topic: TopicName) -> str:

@@ -141,6 +141,11 @@ class SqliteStore:
         self.nudge()  # the thread may be waiting without an end
         return stop
 
+    def poll(self, interval_s: float | None) -> None:
+        """Look for changes by other processes so often from now on; None: there are none."""
+        self._poll_interval_s = interval_s
+        self.nudge()
+
     def nudge(self) -> None:
         """Look now for changes by other processes."""
         self._jobs.put(_Look())

@@ -9,11 +9,15 @@
 Where names are concerned (look-ups, partitions, lists), and schemas, every process knows the same
 facts, so those questions are never passed on. Looked-up clients come to the owner itself; who comes
 elsewhere, because only one port can be reached or because it insists, is served all the same.
+
+A topic may move while it is asked for. Who asks waits then; and who is told by the process that
+was taken for the owner that it is not, looks who is, and tries there. What comes from a sibling is
+never passed on again: two processes that know different things must not send it back and forth.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 from magnetar.broker.port import (
     Consumer,
@@ -26,6 +30,7 @@ from magnetar.broker.port import (
     ProducerRequest,
     PublishDone,
     Schema,
+    ServiceNotReadyError,
     SubscribeRequest,
     TopicNews,
     VersionedSchema,
@@ -35,12 +40,26 @@ from magnetar.broker.remote.remote import Remote
 from magnetar.broker.run import PRODUCER, Run
 from magnetar.names import NamespaceName, TopicName
 
+T = TypeVar("T")
+
+ROUTES_MAX = 4
+"""Times that it is tried where a topic is said to be, because it moved meanwhile."""
+
 
 class Ownership(Protocol):
     """Which process serves which topic."""
 
+    @property
+    def look(self) -> Callable[[], Awaitable[None]]:
+        """Finds out whether a topic was moved."""
+        ...
+
     def mine(self, topic: TopicName) -> bool: ...
     def worker_of(self, topic: TopicName) -> int: ...
+
+    async def settled(self, topic: TopicName) -> None:
+        """Return when the topic does not move at the moment."""
+        ...
 
 
 class Front:
@@ -54,6 +73,7 @@ class Front:
 
     async def locate(self, topic: TopicName, listener: str | None = None) -> Location:
         """Return where a topic is served, as `port.Port.locate` says."""
+        await self._ownership.settled(topic)
         return await self._here.locate(topic, listener)
 
     async def partitions(self, topic: TopicName, *, create: bool) -> int:
@@ -78,17 +98,48 @@ class Front:
 
     async def open_producer(self, request: ProducerRequest, events: ProducerEvents) -> Producer:
         """Open a producer where its topic is."""
-        if self._ownership.mine(request.topic):
-            return await self._here.open_producer(request, events)
-        worker = self._ownership.worker_of(request.topic)
-        return await self._remote.open_producer(worker, request, events)
+        return await self._routed(
+            request.topic,
+            request.passed_on,
+            lambda: self._here.open_producer(request, events),
+            lambda worker: self._remote.open_producer(worker, request, events),
+        )
 
     async def subscribe(self, request: SubscribeRequest, events: ConsumerEvents) -> Consumer:
         """Open a consumer where its topic is."""
-        if self._ownership.mine(request.topic):
-            return await self._here.subscribe(request, events)
-        worker = self._ownership.worker_of(request.topic)
-        return await self._remote.subscribe(worker, request, events)
+        return await self._routed(
+            request.topic,
+            request.passed_on,
+            lambda: self._here.subscribe(request, events),
+            lambda worker: self._remote.subscribe(worker, request, events),
+        )
+
+    async def _routed(
+        self,
+        topic: TopicName,
+        passed_on: bool,
+        here: Callable[[], Awaitable[T]],
+        there: Callable[[int], Awaitable[T]],
+    ) -> T:
+        """Do something where a topic is.
+
+        Raises:
+            PortError: it cannot be done there.
+        """
+        ownership = self._ownership
+        for attempt in range(ROUTES_MAX):
+            await ownership.settled(topic)
+            worker, mine = ownership.worker_of(topic), ownership.mine(topic)
+            try:
+                if mine:
+                    return await here()
+                return await (_nowhere(topic) if passed_on else there(worker))
+            except ServiceNotReadyError:
+                await ownership.look()
+                moved = ownership.worker_of(topic) != worker or ownership.mine(topic) != mine
+                if not moved or attempt == ROUTES_MAX - 1:
+                    raise
+        raise AssertionError("the loop above returns or raises")
 
     def publish(self, run: Run, producers: Sequence[Producer | None], done: PublishDone) -> bool:
         """Store a run, as `port.Port.publish` says; what belongs elsewhere is sent there."""
@@ -111,6 +162,10 @@ class Front:
             self._remote.call_when_clear(partial(self._here.call_when_clear, callback))
         else:
             self._here.call_when_clear(callback)
+
+
+async def _nowhere(topic: TopicName) -> NoReturn:
+    raise ServiceNotReadyError(f"topic {topic} is served by another process: look it up")
 
 
 def _selected(run: Run, rows: Sequence[int]) -> Run:

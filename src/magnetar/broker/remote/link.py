@@ -25,6 +25,7 @@ from magnetar.broker.port import (
     PortError,
     PublishDone,
     ServiceNotReadyError,
+    TopicMovedError,
 )
 from magnetar.broker.remote.errors import port_error
 from magnetar.broker.run import Bytes, Run
@@ -406,12 +407,12 @@ class Link(asyncio.Protocol):
         settled.tell()  # what was stored before is confirmed before
         producer = self.producers.get(command.close_producer.producer_id)
         if producer is not None:
-            producer.ended(_sent_away())
+            producer.ended(_sent_away(command.close_producer))
 
     def _close_consumer(self, command: api.BaseCommand, _: Settled) -> None:
         consumer = self.consumers.get(command.close_consumer.consumer_id)
         if consumer is not None:
-            consumer.ended(_sent_away())
+            consumer.ended(_sent_away(command.close_consumer))
 
     def _active(self, command: api.BaseCommand, _: Settled) -> None:
         change = command.active_consumer_change
@@ -463,8 +464,11 @@ class Link(asyncio.Protocol):
             producer.admitted(answer)
 
 
-def _sent_away() -> ServiceNotReadyError:
-    return ServiceNotReadyError("the topic was closed where it is served; look it up again")
+def _sent_away(close: api.CommandCloseProducer | api.CommandCloseConsumer) -> PortError:
+    url, url_tls = close.assignedBrokerServiceUrl, close.assignedBrokerServiceUrlTls
+    return TopicMovedError(
+        "the topic was closed where it is served; look it up again", url=url, url_tls=url_tls
+    )
 
 
 def _retrieved(future: asyncio.Future[None]) -> None:

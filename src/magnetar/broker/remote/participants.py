@@ -21,6 +21,7 @@ class AllParticipants:
         Raises:
             PortError: it cannot, or cannot be reached.
         """
+        await self._ownership.settled(topic)
         if self._ownership.mine(topic):
             await self._here.settle(topic, transaction)
         else:
@@ -35,6 +36,7 @@ class AllParticipants:
         Raises:
             PortError: it cannot, or cannot be reached.
         """
+        await self._ownership.settled(topic)
         if self._ownership.mine(topic):
             await self._here.settle_subscription(topic, subscription, transaction)
         else:

@@ -113,10 +113,11 @@ class Remote:
             frame_bytes_max=config.message_bytes_max + FRAME_OVERHEAD_MAX,
         )
 
-        def pools() -> list[Pool]:
-            return [Pool(lambda lost: new_link(lost=lost), path) for path in siblings]
-
-        self._publishing, self._consuming = pools(), pools()
+        self._new_link: Callable[[Callable[[Link], None]], Link] = lambda lost: new_link(lost=lost)
+        self._publishing: list[Pool] = []
+        self._consuming: list[Pool] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self.meet(siblings)
         self._entries = metrics.counter(
             "magnetar_remote_published_entries_total", "Entries passed on to a sibling process."
         )
@@ -131,9 +132,26 @@ class Remote:
             lambda: self._parking.bytes,
         )
 
+    def meet(self, siblings: Sequence[str]) -> None:
+        """Take the sockets of all workers there are from now on; links to others are closed."""
+        for pools in (self._publishing, self._consuming):
+            for path in siblings[len(pools) :]:
+                pools.append(Pool(self._new_link, path))
+            for left in pools[len(siblings) :]:
+                task = self._loop.create_task(left.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+            del pools[len(siblings) :]
+
+    async def _link(self, pools: Sequence[Pool], worker: int) -> Link:
+        if worker >= len(pools):
+            raise ServiceNotReadyError("the process that serves the topic has left; try again")
+        return await pools[worker].take(self._config.endpoints_per_connection_max)
+
     async def stop(self) -> None:
         """Close every link."""
         await asyncio.gather(*(each.close() for each in (*self._publishing, *self._consuming)))
+        await asyncio.gather(*self._closing)
 
     async def open_producer(
         self, worker: int, request: ProducerRequest, events: ProducerEvents
@@ -143,7 +161,7 @@ class Remote:
         Raises:
             PortError: what the owner raises, or it cannot be reached.
         """
-        link = await self._publishing[worker].take(self._config.endpoints_per_connection_max)
+        link = await self._link(self._publishing, worker)
         producer = RemoteProducer(link, events, self._producer_left)
         self.producers += 1
         await producer.open(request)
@@ -157,7 +175,7 @@ class Remote:
         Raises:
             PortError: what the owner raises, or it cannot be reached.
         """
-        link = await self._consuming[worker].take(self._config.endpoints_per_connection_max)
+        link = await self._link(self._consuming, worker)
         consumer = RemoteConsumer(link, request, events, self._parking, self._clock.wall_ms())
         await consumer.open()
         return consumer
@@ -184,7 +202,7 @@ class Remote:
         )
 
     async def _ask(self, worker: int, command: Callable[[int], bytes]) -> None:
-        link = await self._publishing[worker].take(self._config.endpoints_per_connection_max)
+        link = await self._link(self._publishing, worker)
         try:
             async with asyncio.timeout(SETTLE_TIMEOUT_S):
                 await link.ask(command)

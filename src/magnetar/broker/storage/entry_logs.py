@@ -120,6 +120,10 @@ class EntryLogs:
         numbers = [name.number for table in tables if (name := LogName.parse(table.name))]
         self._numbers = count(max([next(self._numbers), *(number + 1 for number in numbers)]))
 
+    def reclaim_for(self, workers: Iterable[int]) -> None:
+        """Give back garbage in the logs of these workers from now on, and of no others."""
+        self._reclaims = set(workers)
+
     def close(self) -> None:
         """Let go of all files."""
         self._cold.stop()

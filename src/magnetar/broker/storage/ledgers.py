@@ -664,8 +664,10 @@ class Ledgers:
 
     # --- flush
 
-    async def flush(self) -> None:
+    async def flush(self, *, recycle: bool = True) -> None:
         """Write everything taken so far to entry logs; then recycle the journal files of it.
+
+        Without `recycle` that is left to the next flush.
 
         Raises:
             StorageError: it could not be written. It is still in the journal and in memory,
@@ -679,8 +681,19 @@ class Ledgers:
                 self._slab = None
                 self._restart_flush_timer()
                 await self._flush_frozen()
-            if self._old_files:
+            if self._old_files and recycle:
                 await self._recycle()
+
+    async def let_go(self) -> None:
+        """Be done with the journals of other workers that were replayed here: they may come back.
+
+        Raises:
+            StorageError: the disk did not let us.
+        """
+        await self.flush()
+        own = self._journals / str(self._config.worker)
+        if any(path.parent != own for path in self._old_files):
+            raise StorageError("journals of processes that are gone could not be removed yet")
 
     async def _flush_frozen(self) -> None:
         frozen = self._frozen

@@ -101,6 +101,12 @@ class Amendments:
 
     # --- settings -----------------------------------------------------------------------
 
+    def meet(self, workers: int) -> None:
+        """Share all rates with so many processes from now on."""
+        self._shared.meet(workers)
+        self._soon(self._apply_groups())
+        self.settings_changed()
+
     def settings_changed(self) -> None:
         """Let hold what the config says now, where it is not read each time."""
         self._limit_broker()

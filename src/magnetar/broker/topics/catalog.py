@@ -25,6 +25,7 @@ from typing import Protocol
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.entry import EntryId, TransactionId
+from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.resource_groups import ResourceGroups
 from magnetar.broker.metadata.store import Increment, Store, StoreError
 from magnetar.broker.metadata.transactions import TransactionStore
@@ -56,6 +57,7 @@ from magnetar.broker.topics.compaction.compactor import Compactor
 from magnetar.broker.topics.compaction.passes import Opener
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
+from magnetar.broker.topics.handover import HandOver
 from magnetar.broker.topics.limits.policies import Rules
 from magnetar.broker.topics.loading import Loader
 from magnetar.broker.topics.producers.pacing import Shared
@@ -135,6 +137,8 @@ class Catalog:
         self._topics: dict[TopicName, Topic] = {}
         self._loading: dict[TopicName, asyncio.Task[Topic]] = {}
         self._closing: dict[TopicName, asyncio.Task[None]] = {}
+        self._fencing: set[asyncio.Task[None]] = set()
+        self._stop_watch: Callable[[], None] | None = None
         self._loads = asyncio.Semaphore(LOADS_MAX)
         self._loader: Loader | None = None
         """None: the catalog has not started."""
@@ -165,6 +169,9 @@ class Catalog:
             loop=loop,
         )
         self._duties = Duties(self, ledgers, store, config, clock)
+        self.hand_over = HandOver(
+            self._topics, self._loading, self._closing, ledgers, lambda: self._loader
+        )
         ledgers.on_commit = self.publisher.committed
         ledgers.before_recycle = self._before_recycle
         metrics.gauge("magnetar_topics_loaded", "Topics in memory.", lambda: len(self._topics))
@@ -210,8 +217,15 @@ class Catalog:
         loader = Loader(around, self._existence, self.compactor, self._ledgers, self._store)
         await loader.start()
         self._loader = loader
+        self._stop_watch = self._store.watch(paths.OWNERS, self._owners_changed)
         await self._amendments.start()
         self._duties.start(self._loop)
+
+    async def arrive(self) -> None:
+        """Find out what has to be known of topics that come from another process."""
+        if self._loader is not None:
+            await self._ledgers.stored.look_again()
+            await self._loader.start()
 
     async def stop(self) -> None:
         """Stop taking, say good-bye to every client, make everything durable.
@@ -219,6 +233,8 @@ class Catalog:
         The ledgers are still open when this returns; flush and close them afterwards.
         """
         self._stopping = True
+        if self._stop_watch is not None:
+            self._stop_watch()
         await self._amendments.stop()
         await self._duties.stop()
         self._comings.stop()
@@ -361,8 +377,11 @@ class Catalog:
     async def settle(self, topic: TopicName, transaction: TransactionId) -> None:
         """Do for the entries of a topic what is decided, as `port.Transactions.settle` says.
 
-        A topic that is not loaded will look up what was decided when it is.
+        A topic that is not loaded will look up what was decided when it is. One that is not ours
+        may be loaded elsewhere.
         """
+        if not self._ownership.mine(topic):
+            raise ServiceNotReadyError(f"topic {topic} is served by another process: look it up")
         loading = self._loading.get(topic)
         if loading is not None:
             await asyncio.wait([loading])
@@ -498,6 +517,8 @@ class Catalog:
             await self._existence.demand(name, create=create)
             task = self._loading.get(name)
         if task is None:
+            if not self._ownership.mine(name):  # it was handed over meanwhile
+                raise ServiceNotReadyError(f"topic {name} is served by another process now")
             task = self._loading[name] = self._loop.create_task(self._load_once(name))
             task.add_done_callback(_look_at)
         return await asyncio.shield(task)
@@ -521,20 +542,50 @@ class Catalog:
 
     # --- closing ------------------------------------------------------------------------
 
-    async def _close(self, topic: Topic, reason: PortError, *, delete: bool = False) -> None:
+    def _owners_changed(self, keys: Sequence[str]) -> None:
+        """See whether one of the topics here was taken by another process."""
+        for key in keys:
+            topic = self._topics.get(paths.topic_name(paths.OWNERS, key))
+            if topic is not None and not topic.closed:
+                task = self._loop.create_task(self._fence(topic))
+                self._fencing.add(task)
+                task.add_done_callback(self._fencing.discard)
+
+    async def _fence(self, topic: Topic) -> None:
+        """Close a topic that is not ours any more: nothing of it is acknowledged, or saved.
+
+        That is not how topics move: who has one gives it away. Should it be taken all the same,
+        there must not be two who say that they have stored something.
+        """
+        assert self._loader is not None
+        try:
+            if not await self._loader.lost(topic):
+                return
+        except StoreError:
+            logger.warning("it is not known who has topic %s", topic.name, exc_info=True)
+            return
+        logger.error("topic %s was taken by another process", topic.name)
+        reason = ServiceNotReadyError(f"topic {topic.name} is served by another process")
+        await self._close(topic, reason, save=False)
+
+    async def _close(
+        self, topic: Topic, reason: PortError, *, delete: bool = False, save: bool = True
+    ) -> None:
         """Close a topic once, however many want to; return when it can be loaded anew."""
         name = topic.name
         task = self._closing.get(name)
         if task is None:
-            task = self._loop.create_task(self._close_once(topic, reason, delete=delete))
+            task = self._loop.create_task(self._close_once(topic, reason, delete=delete, save=save))
             self._closing[name] = task
         await asyncio.shield(task)
 
-    async def _close_once(self, topic: Topic, reason: PortError, *, delete: bool) -> None:
+    async def _close_once(
+        self, topic: Topic, reason: PortError, *, delete: bool, save: bool
+    ) -> None:
         name = topic.name
         try:
             assert self._loader is not None
-            await self._loader.unload(topic, reason, delete=delete)
+            await self._loader.unload(topic, reason, delete=delete, save=save)
         finally:
             # Whatever went wrong, this object is closed: the next one who asks loads it anew.
             if self._topics.get(name) is topic:
@@ -542,6 +593,10 @@ class Catalog:
             self._closing.pop(name, None)
 
     # --- policies -----------------------------------------------------------------------
+
+    def meet(self, workers: int) -> None:
+        """Share with so many processes from now on what all of them may do together."""
+        self._amendments.meet(workers)
 
     def settings_changed(self) -> None:
         """Let hold what the config says now, where it is not read each time."""

@@ -9,6 +9,7 @@ is lost, though something may be delivered again.
 
 import logging
 
+from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.chains import Chain
 from magnetar.broker.metadata.partitions import TopicRecord
 from magnetar.broker.metadata.sequences import load_sequences
@@ -56,9 +57,12 @@ class Loader:
         """What deduplication knew of topics when they were closed and it could not be saved."""
 
     async def start(self) -> None:
-        """Find out which topics transactions have left something in."""
-        self._with_buffers = await self._around.transactions.topics_with_buffers()
-        self._with_acks = await self._around.transactions.cursors_with_acks()
+        """Find out which topics transactions have left something in.
+
+        To be called again when topics come that another process has served.
+        """
+        self._with_buffers |= await self._around.transactions.topics_with_buffers()
+        self._with_acks |= await self._around.transactions.cursors_with_acks()
 
     async def load(self, name: TopicName) -> Topic:
         """Return a topic that is there, with all that is known of it.
@@ -102,21 +106,45 @@ class Loader:
             topic.inlet.sequences = left or Sequences(await load_sequences(self._store, name))
         return topic
 
-    async def unload(self, topic: Topic, reason: PortError, *, delete: bool) -> None:
+    async def save_left(self) -> None:
+        """Save what could not be saved when its topic was closed.
+
+        Raises:
+            StoreError: it still cannot.
+        """
+        await self._around.checkpoints.save_sequences(list(self.left.items()))
+
+    async def lost(self, topic: Topic) -> bool:
+        """Return whether another process has taken a topic that is loaded here.
+
+        Raises:
+            StoreError: that could not be found out.
+        """
+        if not topic.name.persistent:
+            return False
+        found = await self._store.get(paths.owner(topic.name))
+        return found is None or found.version != topic.log.epoch
+
+    async def unload(
+        self, topic: Topic, reason: PortError, *, delete: bool, save: bool = True
+    ) -> None:
         """Close a topic, and save what has to be known when it is loaded again, or delete it."""
         await topic.close(reason)
-        await self._compactor.stop(topic)
-        if topic.name.persistent:
-            if not delete:
-                await self._save(topic)
-            self._remember_transactions(topic)
-            self._around.checkpoints.forget(topic.readers)
-            await self._close_log(topic)
-        else:
-            await self._no_longer_live(topic.name)
+        await self.put_away(topic, save=save and not delete)
         if delete:
             await topic.delete_durable()
             self.left.pop(topic.name, None)
+
+    async def put_away(self, topic: Topic, *, save: bool = True) -> bool:
+        """Save what has to be known of a topic that takes nothing more; return if all of it is."""
+        await self._compactor.stop(topic)
+        if not topic.name.persistent:
+            await self._no_longer_live(topic.name)
+            return True
+        saved = await self._save(topic) if save else True
+        self._remember_transactions(topic)
+        self._around.checkpoints.forget(topic.readers)
+        return await self._close_log(topic) and saved
 
     def _remember_transactions(self, topic: Topic) -> None:
         """Note what has to be looked up when a topic is loaded again."""
@@ -133,24 +161,28 @@ class Loader:
         except StoreError as error:
             logger.warning("topic %s is listed until the next start: %s", name, error)
 
-    async def _save(self, topic: Topic) -> None:
+    async def _save(self, topic: Topic) -> bool:
         """Save what the next one who loads a topic has to know. If that fails, nothing is lost.
 
         Acknowledgements since the last snapshot may be forgotten: those entries come again.
         """
+        saved = True
         try:
             await self._around.checkpoints.save_cursors(topic.readers)
         except StoreError:
+            saved = False
             logger.exception("topic %s: entries will be delivered again", topic.name)
         sequences = topic.inlet.sequences
         try:
             await self._around.checkpoints.save_sequences([(topic.name, sequences)])
         except StoreError:
+            saved = False
             logger.exception("topic %s: deduplication's state is kept in memory", topic.name)
             if sequences is not None:
                 self.left[topic.name] = sequences
+        return saved
 
-    async def _close_log(self, topic: Topic) -> None:
+    async def _close_log(self, topic: Topic) -> bool:
         try:
             await topic.log.close()
         except (PortError, StorageError):
@@ -158,3 +190,5 @@ class Loader:
             # logs for that, so everything has to be in there first.
             logger.exception("topic %s: the ends of its ledgers are not recorded", topic.name)
             self._flush_first.add(topic.name)
+            return False
+        return True

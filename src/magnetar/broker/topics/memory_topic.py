@@ -303,6 +303,9 @@ class MemorySubscription:
         self._remove(self)
         self.end_consumers(None)
 
+    def be_still(self) -> None:
+        """Do nothing: what is not sent is not kept either."""
+
     def end_consumers(self, reason: PortError | None) -> None:
         """Close every consumer and tell its door why."""
         consumers, self.consumers = self.consumers, {}

@@ -28,6 +28,7 @@ from magnetar.broker.port import (
     ConsumerBusyError,
     ConsumerEvents,
     MetadataError,
+    MovingEvents,
     NotAllowedError,
     PersistenceError,
     PortError,
@@ -681,6 +682,31 @@ class Topic:
         producers = list(self.producers)
         self.producers.end_all(reason)
         await self._settle(producers)
+        for subscription in list(self.subscriptions.values()):
+            subscription.end_consumers(reason)
+
+    async def still(self, reason: PortError) -> None:
+        """Close, but tell clients nothing yet: what was published is reported, no more is taken.
+
+        `send_away` tells them, once there is somewhere to go.
+        """
+        if self._closed is not None:
+            return
+        self._closed = reason
+        if self.guard is not None:
+            self.guard.stop()
+        self.inlet.refusal = self.inlet.refusal or reason
+        producers = list(self.producers)
+        for producer in producers:
+            if isinstance(producer.events, MovingEvents):
+                producer.events.moving()
+        for subscription in self.subscriptions.values():
+            subscription.be_still()
+        await self._settle(producers)
+
+    def send_away(self, reason: PortError) -> None:
+        """Tell the clients of a topic that is still why they have to go, and perhaps where."""
+        self.producers.end_all(reason)
         for subscription in list(self.subscriptions.values()):
             subscription.end_consumers(reason)
 

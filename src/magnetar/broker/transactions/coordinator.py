@@ -122,6 +122,14 @@ class Coordinator:
         self._on_change(await self._raw.keys(paths.TRANSACTIONS))
         self._looking = self._loop.create_task(self._look_again_and_again())
 
+    async def meet(self, workers: int) -> None:
+        """Take up what falls to this process where so many share the work from now on."""
+        self._workers = workers
+        self._deadlines = {
+            each: due for each, due in self._deadlines.items() if self._is_mine(each)
+        }
+        self._on_change(await self._raw.keys(paths.TRANSACTIONS))
+
     async def stop(self) -> None:
         """Stop; whatever is under way is taken up by the next start."""
         if self._stop_watch is not None:

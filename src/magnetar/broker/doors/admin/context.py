@@ -5,13 +5,14 @@ call about a partitioned topic ──▶ its partitions ─┬─ owned here ─
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from magnetar.broker.access.authorize import Access
+from magnetar.broker.channel import RefusedError
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.admin.bundles import Bundles
@@ -26,6 +27,7 @@ from magnetar.broker.metadata.partitions import Partitions
 from magnetar.broker.metadata.placement import Placement
 from magnetar.broker.metadata.tenants import Clusters, Tenants
 from magnetar.broker.metrics import Metrics
+from magnetar.broker.moving import Moves
 from magnetar.broker.ownership import Address, Ownership
 from magnetar.broker.port import ListMode, TopicNotFoundError
 from magnetar.broker.topics.catalog import Catalog
@@ -42,6 +44,10 @@ PARALLEL_MAX = 32
 
 def _well() -> str:
     return ""
+
+
+async def _no_supervisor(question: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001 - as one answers
+    raise RefusedError("this process has no supervisor that could start or stop others")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,12 @@ class Context:
     """The machine."""
     complaint: Callable[[], str] = field(default=_well)
     """Returns why this process cannot do its work at the moment; empty: it can."""
+    moves: Moves | None = None
+    """Gives topics to other processes; None: there are none."""
+    ask_supervisor: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]] = field(
+        default=_no_supervisor
+    )
+    """Asks whoever starts and stops the processes (see `scaling`)."""
 
     @property
     def cluster(self) -> str:

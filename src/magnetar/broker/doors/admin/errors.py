@@ -45,6 +45,7 @@ STATUS: dict[type[BaseException], int] = {
     port.NamespaceNotFoundError: 404,
     port.SubscriptionNotFoundError: 404,
     port.ServiceNotReadyError: 503,
+    port.TopicMovedError: 503,
     port.PersistenceError: 500,
     port.MetadataError: 500,
     port.ProducerBusyError: 409,

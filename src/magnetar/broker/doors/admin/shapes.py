@@ -40,6 +40,17 @@ class BrokerInfo(msgspec.Struct, rename="camel"):
     service_url: str
 
 
+class ProcessShown(msgspec.Struct, rename="camel"):
+    """One process of the broker."""
+
+    number: int
+    pid: int
+    serving: bool
+    service_url: str
+    service_url_tls: str
+    shares: int
+
+
 class Owned(msgspec.Struct):
     """How a bundle is owned."""
 

@@ -1,7 +1,8 @@
 """What producer ids and consumer ids of a connection have in common: a life, and turns.
 
     opening ──▶ open ──by the client──▶ closing ──▶ (gone)
-       │          └─────by the broker──▶ closed
+       │          ├─────by the broker──▶ closed
+       │          └──its topic moves───▶ moving ──▶ closed
        └─ refused ─▶ (gone)
 
 Requests about one id keep their order: what comes while another is in flight waits for it. So
@@ -13,6 +14,7 @@ import asyncio
 from enum import Enum, auto
 
 from magnetar.broker.doors.pulsar.requests import Refuse, Requests, Work
+from magnetar.broker.port import PortError, TopicMovedError
 from magnetar.broker.run import Bytes
 
 
@@ -23,6 +25,9 @@ class Phase(Enum):
     OPEN = auto()
     CLOSING = auto()
     """The client closed it; what it sent before is still answered."""
+    MOVING = auto()
+    """Its topic moves to another process: what it sent before is answered, nothing more is taken,
+    and the client is told where to go once it can go there."""
     CLOSED = auto()
     """The broker closed it, or it never opened; nothing is answered any more."""
 
@@ -59,3 +64,8 @@ async def _after(before: asyncio.Task[None] | None, work: Work) -> Bytes | None:
     if before is not None:
         await asyncio.wait({before})
     return await work
+
+
+def place_of(reason: PortError | None) -> tuple[str, str]:
+    """Return where a client may go on at once, without and with TLS; empty: it has to look up."""
+    return (reason.url, reason.url_tls) if isinstance(reason, TopicMovedError) else ("", "")

@@ -18,7 +18,7 @@ from operator import attrgetter
 from magnetar.broker.access.rights import Demand
 from magnetar.broker.clock import Clock
 from magnetar.broker.config import KIB, BrokerConfig
-from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
+from magnetar.broker.doors.pulsar.endpoint import Phase, Turns, place_of
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Hold, Line, Requests
 from magnetar.broker.doors.pulsar.schemas import declared, packed
@@ -105,12 +105,18 @@ class Endpoint:
         elif self.phase is Phase.OPEN:
             self._producers.throttle(self, seconds)
 
+    def moving(self) -> None:
+        """Take nothing more. What the client sends meanwhile it sends again, where it comes to."""
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.MOVING
+            self._producers.moving(self)
+
     def closed(self, reason: PortError) -> None:
-        """Tell the client to look the topic up and come again."""
+        """Tell the client to look the topic up, or where it is now, and come again."""
         if self.phase is Phase.OPENING:
             self.lost = reason
-        elif self.phase is Phase.OPEN:
-            self._producers.ended(self)
+        elif self.phase in {Phase.OPEN, Phase.MOVING}:
+            self._producers.ended(self, reason)
 
 
 class Stopwatch:
@@ -255,7 +261,7 @@ class Producers:
         self, endpoint: Endpoint, command: api.CommandProducer, owner: str
     ) -> bytes | None:
         try:
-            request = _request(command, self._line.address, self.client_version, self.caller, owner)
+            request = _request(command, self._line, self.client_version, self.caller, owner)
             producer = await self._port.open_producer(request, endpoint)
         except BaseException:
             self._forget(endpoint)
@@ -283,12 +289,19 @@ class Producers:
             self._give_slot(endpoint, endpoint.producer)
             self._line.send(_success(endpoint, topic_epoch))
 
-    def ended(self, endpoint: Endpoint) -> None:
+    def moving(self, endpoint: Endpoint) -> None:
+        """Drop what comes for a producer from now on; go on answering what came before."""
+        self.slots.pop(endpoint.id, None)
+        self._expect_late(endpoint.id)
+
+    def ended(self, endpoint: Endpoint, reason: PortError) -> None:
         """Take leave of a producer that the broker closed."""
         endpoint.phase = Phase.CLOSED
         self._forget(endpoint)
         self._expect_late(endpoint.id)
-        self._line.send(commands.close_producer(endpoint.id))
+        url, url_tls = place_of(reason)
+        frame = commands.close_producer(endpoint.id, assigned_url=url, assigned_url_tls=url_tls)
+        self._line.send(frame)
 
     def _expect_late(self, producer_id: int) -> None:
         """Drop in silence what is still on its way for a producer that the broker closes."""
@@ -345,7 +358,7 @@ class Producers:
             self._timer.cancel()
         self.slots.clear()
         for endpoint in self._by_id.values():
-            if endpoint.producer is not None and endpoint.phase is Phase.OPEN:
+            if endpoint.producer is not None and endpoint.phase in {Phase.OPEN, Phase.MOVING}:
                 endpoint.phase = Phase.CLOSED
                 self._requests.start(_close_quietly(endpoint.producer), _nobody_listens)
         self._by_id.clear()
@@ -553,7 +566,7 @@ def _wait(endpoint: Endpoint, seconds: float) -> bytes:
 
 
 def _request(
-    command: api.CommandProducer, address: str, version: str, caller: str, owner: str
+    command: api.CommandProducer, line: Line, version: str, caller: str, owner: str
 ) -> ProducerRequest:
     """Put PRODUCER in the words of the port.
 
@@ -570,10 +583,11 @@ def _request(
         encrypted=command.encrypted,
         initial_subscription=command.initial_subscription_name or None,
         schema=declared(command.schema) if command.HasField("schema") else None,
-        client_address=address,
+        client_address=line.address,
         client_version=version,
         caller=caller,
         owner=owner,
+        passed_on=line.sibling,
         metadata={each.key: each.value for each in command.metadata},
     )
 

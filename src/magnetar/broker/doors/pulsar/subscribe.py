@@ -18,7 +18,7 @@ from typing import Any
 
 from magnetar.broker.access.rights import Demand
 from magnetar.broker.clock import iso_time
-from magnetar.broker.doors.pulsar.endpoint import Phase, Turns
+from magnetar.broker.doors.pulsar.endpoint import Phase, Turns, place_of
 from magnetar.broker.doors.pulsar.errors import server_error
 from magnetar.broker.doors.pulsar.requests import Line, Requests
 from magnetar.broker.doors.pulsar.schemas import declared
@@ -121,14 +121,19 @@ class Endpoint:
         if self.phase is Phase.OPEN:
             self._consumers.tell_end(self)
 
+    def moving(self) -> None:
+        """Send and take nothing more."""
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.MOVING
+
     def closed(self, reason: PortError | None) -> None:
-        """Tell the client to look the topic up and come again."""
+        """Tell the client to look the topic up, or where it is now, and come again."""
         if self.phase is Phase.OPENING:
             self.lost = reason or ServiceNotReadyError(
                 "the subscription was reset; subscribe again"
             )
-        elif self.phase is Phase.OPEN:
-            self._consumers.ended(self)
+        elif self.phase in {Phase.OPEN, Phase.MOVING}:
+            self._consumers.ended(self, reason)
 
 
 class Consumers:
@@ -185,7 +190,7 @@ class Consumers:
 
     async def _open(self, endpoint: Endpoint, command: api.CommandSubscribe) -> None:
         try:
-            request = _request(command, self._line.address, self.client_version, self.caller)
+            request = _request(command, self._line, self.client_version, self.caller)
             consumer = await self._port.subscribe(request, endpoint)
         except BaseException:
             self._forget(endpoint)
@@ -235,11 +240,13 @@ class Consumers:
         self._forget(endpoint)
         return commands.success(command.request_id)
 
-    def ended(self, endpoint: Endpoint) -> None:
+    def ended(self, endpoint: Endpoint, reason: PortError | None) -> None:
         """Take leave of a consumer that the broker closed."""
         self._forget(endpoint)
         if not endpoint.leaving:
-            self._line.send(commands.close_consumer(endpoint.id))
+            url, url_tls = place_of(reason)
+            frame = commands.close_consumer(endpoint.id, assigned_url=url, assigned_url_tls=url_tls)
+            self._line.send(frame)
 
     def withdraw(self, allowed: Callable[[Sequence[Demand]], bool]) -> None:
         """Close the consumers whose client may not have them any more."""
@@ -265,7 +272,7 @@ class Consumers:
         """Close every consumer: the client is gone. Those being opened close once they are."""
         self._gone = True
         for endpoint in self._by_id.values():
-            if endpoint.consumer is not None and endpoint.phase is Phase.OPEN:
+            if endpoint.consumer is not None and endpoint.phase in {Phase.OPEN, Phase.MOVING}:
                 endpoint.phase = Phase.CLOSED
                 self._requests.start(endpoint.consumer.close(), _nobody_listens)
         self._by_id.clear()
@@ -461,7 +468,7 @@ class Consumers:
 
 
 def _request(
-    command: api.CommandSubscribe, address: str, version: str, caller: str
+    command: api.CommandSubscribe, line: Line, version: str, caller: str
 ) -> SubscribeRequest:
     """Put SUBSCRIBE in the words of the port.
 
@@ -498,9 +505,10 @@ def _request(
         metadata={each.key: each.value for each in command.metadata},
         epoch=command.consumer_epoch if command.HasField("consumer_epoch") else None,
         schema=declared(command.schema) if command.HasField("schema") else None,
-        client_address=address,
+        client_address=line.address,
         client_version=version,
         caller=caller,
+        passed_on=line.sibling,
     )
 
 

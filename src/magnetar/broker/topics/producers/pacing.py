@@ -30,6 +30,10 @@ class Shared:
         self._broker_dispatch: Meter | None = None
         self._groups: dict[str, tuple[Meter, Meter]] = {}
 
+    def meet(self, workers: int) -> None:
+        """Take an equal part of each limit from now on, as one of so many. Limits are set again."""
+        self._workers = workers
+
     def limit_broker(self, publish: Limit, dispatch: Limit) -> None:
         """Set what all topics together may do. Topics have to look again then."""
         self._broker_publish = self._changed(self._broker_publish, publish)

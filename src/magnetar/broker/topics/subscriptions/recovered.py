@@ -5,13 +5,16 @@
 
 Runs between the replay of the journal and the first topic that is served, because whoever
 serves a topic from now on, in this process or another, reads the metadata only. Only topics
-that the journal mentions are touched. Doing it again does no harm: a change that the
-snapshot holds already is older than it, and of two sequence ids the higher one stays.
+that the journal mentions are touched, and none that another process has taken since: who hands
+a topic over has saved all it knew, and who has it now may be serving it. Doing it again does no
+harm: a change that the snapshot holds already is older than it, and of two sequence ids the
+higher one stays.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.chains import reserve_ledgers_up_to
@@ -43,17 +46,33 @@ async def save_recovered(store: Store, recovered: Recovered) -> None:
     if recovered.notes:
         highest = max(cursor for cursor, _ in recovered.notes)
         await raise_counter(store, paths.CURSOR_COUNTER, highest)
+    if not recovered.producers and not recovered.notes:
+        return
+    elsewhere = await _elsewhere(store, recovered.journals)
     if recovered.producers:
-        await _save_producers(store, recovered.producers)
+        await _save_producers(store, recovered.producers, elsewhere)
     if recovered.notes:
-        await _save_notes(store, recovered.notes)
+        await _save_notes(store, recovered.notes, elsewhere)
 
 
-async def _save_producers(store: Store, producers: Mapping[int, Mapping[str, int]]) -> None:
+async def _elsewhere(store: Store, journals: Collection[int]) -> set[str]:
+    """Return the keys, without their kind, of topics that other workers have taken."""
+    if not journals:
+        return set()
+    return {
+        key.removeprefix(paths.OWNERS)
+        for key, owner in await store.scan(paths.OWNERS)
+        if int(owner.value) not in journals
+    }
+
+
+async def _save_producers(
+    store: Store, producers: Mapping[int, Mapping[str, int]], elsewhere: AbstractSet[str]
+) -> None:
     found: dict[TopicName, list[Mapping[str, int]]] = defaultdict(list)
     for key in await store.keys(CHAINS):
         names = producers.get(number_of(key))
-        if names:
+        if names and _part(CHAINS, key) not in elsewhere:
             found[_topic_of(CHAINS, key)].append(names)
     checkpoints = [
         Checkpoint(topic, merge(await load_sequences(store, topic), *maps))
@@ -62,13 +81,15 @@ async def _save_producers(store: Store, producers: Mapping[int, Mapping[str, int
     await save_sequences(store, checkpoints)
 
 
-async def _save_notes(store: Store, notes: Sequence[tuple[int, bytes]]) -> None:
+async def _save_notes(
+    store: Store, notes: Sequence[tuple[int, bytes]], elsewhere: AbstractSet[str]
+) -> None:
     by_cursor: dict[int, list[bytes]] = defaultdict(list)
     for cursor, changes in notes:
         by_cursor[cursor].append(changes)
     mentioned: dict[TopicName, set[int]] = defaultdict(set)
     for key in await store.keys(CURSORS):
-        if number_of(key) in by_cursor:
+        if number_of(key) in by_cursor and _part(CURSORS, key) not in elsewhere:
             mentioned[_topic_of(CURSORS, key)].add(number_of(key))
     snapshots: list[CursorSnapshot] = []
     for topic, wanted in mentioned.items():
@@ -123,3 +144,8 @@ def snapshot_of(
 
 def _topic_of(kind: str, key: str) -> TopicName:
     return paths.topic_name(kind, key.rpartition("/")[0])
+
+
+def _part(kind: str, key: str) -> str:
+    """Return the part of a key that stands for the topic."""
+    return key.removeprefix(kind).rpartition("/")[0]

@@ -26,6 +26,7 @@ from magnetar.broker.port import (
     ConsumerStats,
     KeyShared,
     LastMessage,
+    MovingEvents,
     NotAllowedError,
     PersistenceError,
     PortError,
@@ -297,6 +298,12 @@ class Subscription(Passing):
         elif delivery.forgettable:
             delivery.stop()
             self.delivery = None
+
+    def be_still(self) -> None:
+        """Have doors take and send nothing more; `end_consumers` follows."""
+        for consumer in self.consumers.values():
+            if isinstance(consumer.events, MovingEvents):
+                consumer.events.moving()
 
     def end_consumers(self, reason: PortError | None) -> None:
         """Close every consumer and tell its door why. What was in memory only is forgotten."""

@@ -234,26 +234,34 @@ def send_error(producer_id: int, sequence_id: int, code: api.ServerError, messag
     return encode_command(command)
 
 
-def close_producer(producer_id: int, *, assigned_url: str = "") -> bytes:
+def close_producer(
+    producer_id: int, *, assigned_url: str = "", assigned_url_tls: str = ""
+) -> bytes:
     """End a producer. The client looks the topic up again, or goes straight to `assigned_url`."""
     command = api.BaseCommand(type=api.BaseCommand.CLOSE_PRODUCER)
     command.close_producer.producer_id = producer_id
     command.close_producer.request_id = NO_REQUEST
     if assigned_url:
         command.close_producer.assignedBrokerServiceUrl = assigned_url
+    if assigned_url_tls:
+        command.close_producer.assignedBrokerServiceUrlTls = assigned_url_tls
     return encode_command(command)
 
 
 # --- consumers ---------------------------------------------------------------------------
 
 
-def close_consumer(consumer_id: int, *, assigned_url: str = "") -> bytes:
+def close_consumer(
+    consumer_id: int, *, assigned_url: str = "", assigned_url_tls: str = ""
+) -> bytes:
     """End a consumer. The client looks the topic up again, or goes straight to `assigned_url`."""
     command = api.BaseCommand(type=api.BaseCommand.CLOSE_CONSUMER)
     command.close_consumer.consumer_id = consumer_id
     command.close_consumer.request_id = NO_REQUEST
     if assigned_url:
         command.close_consumer.assignedBrokerServiceUrl = assigned_url
+    if assigned_url_tls:
+        command.close_consumer.assignedBrokerServiceUrlTls = assigned_url_tls
     return encode_command(command)
 
 

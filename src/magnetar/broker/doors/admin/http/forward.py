@@ -24,6 +24,7 @@ import msgspec
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from magnetar.broker.assignment import Assignment
 from magnetar.broker.doors.admin.errors import Refusal, reason, refused
 from magnetar.broker.doors.admin.http.exposition import CONTENT_TYPE, merged
 from magnetar.broker.doors.admin.http.guard import Bodies, Guard
@@ -42,7 +43,7 @@ from magnetar.broker.doors.admin.http.together import Totals
 from magnetar.broker.doors.admin.http.tunnel import Tunnels
 from magnetar.broker.doors.admin.routes import ADMIN, topic_of
 from magnetar.broker.doors.certificates import Certificates
-from magnetar.broker.ownership import owner_of
+from magnetar.broker.ownership import Table
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,10 @@ SEND_TIMEOUT_S = 60.0
 class Forward:
     """The app of the public port."""
 
-    def __init__(self, siblings: Siblings) -> None:
+    def __init__(self, siblings: Siblings, table: Table | None = None) -> None:
+        """Without a table: that of a first start."""
         self._siblings = siblings
+        self._table = table or Table(Assignment.fresh(len(siblings)))
         self._scrape = asyncio.Lock()
         self._totals = Totals()
         self._bodies = Bodies()
@@ -123,7 +126,7 @@ class Forward:
         headers = [*passed_on(scope["headers"]), _who(scope)]
         topic = topic_of(method, path)
         count = len(self._siblings)
-        candidates = range(count) if topic is None else [owner_of(str(topic), count)]
+        candidates = range(count) if topic is None else [self._table.worker_of(topic)]
         down: SiblingDownError | None = None
         for worker in candidates:
             try:
@@ -207,26 +210,35 @@ async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def serve_forward(
+def public_siblings(workers: Sequence[str]) -> Siblings:
+    """Return the processes as the public port calls them."""
+    return Siblings(workers, calls_max=2 * CONNECTIONS_MAX)
+
+
+async def serve_forward(  # noqa: PLR0913 - what a port is made of
     sockets: Sequence[socket.socket],
-    workers: Sequence[str],
+    workers: Sequence[str] | Siblings,
     *,
     hosts: Collection[str] | None = (),
     secure_sockets: Sequence[socket.socket] = (),
     certificates: Certificates | None = None,
+    table: Table | None = None,
 ) -> HttpServer:
     """Serve the public port; return once it accepts. `await ....stop()` ends it.
 
     Args:
         sockets: Bound sockets; they are taken over.
-        workers: Path of every broker process's Unix socket, in the order of their numbers.
+        workers: Path of every broker process's Unix socket, in the order of their numbers; or
+            what knows them, where they may change.
         hosts: Names allowed in the Host header beside the local ones; None: any.
         secure_sockets: Bound sockets for HTTPS, taken over too.
         certificates: What HTTPS needs.
+        table: Which process has which topic.
     """
-    siblings = Siblings(workers, calls_max=2 * CONNECTIONS_MAX)
-    guard = Guard(Forward(siblings), hosts)
-    server = HttpServer(guard, Tunnels(siblings, guard))
+    siblings = workers if isinstance(workers, Siblings) else public_siblings(workers)
+    table = table or Table(Assignment.fresh(len(siblings)))
+    guard = Guard(Forward(siblings, table), hosts)
+    server = HttpServer(guard, Tunnels(siblings, guard, table))
     await server.start(sockets=sockets)
     if certificates is not None:
         server.start_secure(secure_sockets, certificates)

@@ -152,6 +152,10 @@ class Siblings:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def meet(self, paths: Sequence[str]) -> None:
+        """Take the sockets of all processes there are from now on."""
+        self._paths = list(paths)
+
     def path(self, worker: int) -> str:
         """Return where a process listens."""
         return self._paths[worker]
@@ -175,9 +179,11 @@ class Siblings:
         """
         async with self._calls:
             try:
-                reader, writer = await asyncio.open_unix_connection(
-                    self._paths[worker], limit=READ_BYTES
-                )
+                path = self._paths[worker]
+            except IndexError as error:
+                raise SiblingDownError(worker, "it has left", untouched=True) from error
+            try:
+                reader, writer = await asyncio.open_unix_connection(path, limit=READ_BYTES)
             except OSError as error:
                 raise SiblingDownError(worker, error.strerror or error, untouched=True) from error
             try:

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from magnetar.broker.assignment import Assignment
 from magnetar.broker.config import KIB
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.http.guard import Guard, grouped
@@ -27,7 +28,7 @@ from magnetar.broker.doors.admin.http.siblings import (
 )
 from magnetar.broker.doors.certificates import verified_name
 from magnetar.broker.doors.handshake import Headers, refusal
-from magnetar.broker.ownership import owner_of
+from magnetar.broker.ownership import Table
 from magnetar.names import Domain, InvalidNameError, TopicName
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,16 @@ WS = "/ws/"
 class Tunnels:
     """All tunnels of the public port. Implements `handshake.Upgrades`."""
 
-    def __init__(self, siblings: Siblings, guard: Guard, tunnels_max: int = TUNNELS_MAX) -> None:
+    def __init__(
+        self,
+        siblings: Siblings,
+        guard: Guard,
+        table: Table | None = None,
+        tunnels_max: int = TUNNELS_MAX,
+    ) -> None:
+        """Without a table: that of a first start."""
         self._siblings = siblings
+        self._table = table or Table(Assignment.fresh(len(siblings)))
         self._guard = guard
         self._tunnels_max = tunnels_max
         self._tunnels: set[Tunnel] = set()
@@ -66,7 +75,7 @@ class Tunnels:
             transport.write(refusal(error.status, str(error)))
             transport.close()
             return asyncio.Protocol()
-        worker = worker_for(path, len(self._siblings))
+        worker = worker_for(path, self._table, len(self._siblings))
         tunnel = Tunnel(self, transport)
         self._tunnels.add(tunnel)
         self._empty.clear()
@@ -190,7 +199,7 @@ class _FarEnd(asyncio.Protocol):
         self._near.close()
 
 
-def worker_for(path: str, count: int) -> int:
+def worker_for(path: str, table: Table, count: int) -> int:
     """Return the process that owns the topic of a path; one chosen by the path for the others.
 
     Any process would do: what it does not own it reaches by way of its siblings.
@@ -199,7 +208,7 @@ def worker_for(path: str, count: int) -> int:
     if len(segments) >= 7 and segments[1] == "v2" and segments[3] in list(Domain):
         domain, tenant, namespace, local = map(unquote, segments[3:7])
         try:
-            return owner_of(str(TopicName.parse(f"{domain}://{tenant}/{namespace}/{local}")), count)
+            return table.worker_of(TopicName.parse(f"{domain}://{tenant}/{namespace}/{local}"))
         except InvalidNameError:
             pass  # the process that is asked says so
     return zlib.crc32(path.encode("latin-1")) % count

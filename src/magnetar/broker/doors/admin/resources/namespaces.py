@@ -17,6 +17,7 @@ from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import pass_on
 from magnetar.broker.doors.admin.resources.policies import NAMESPACE, check_clusters
 from magnetar.broker.doors.admin.resources.policy_table import wrong_with
+from magnetar.broker.doors.admin.resources.processes import destination, send
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import BundlesShown, Json
 from magnetar.broker.doors.admin.slices import listed
@@ -243,7 +244,12 @@ async def list_anti_affinity(call: Call) -> Response:
 
 
 async def unload(call: Call) -> Response:
-    """Close the clients of every topic and forget the topics' memory."""
+    """Close the clients of every topic and forget the topics' memory, or send them elsewhere."""
+    worker = destination(call)
+    if worker is not None:
+        await send(call, await _own_topics(call), worker)
+        await pass_on(call)
+        return done()
     for topic in await _own_topics(call, loaded=True):
         await call.context.catalog.unload(topic)
     await pass_on(call)
@@ -325,8 +331,10 @@ ROUTES = [
     Route("GET", f"{NAMESPACE}/property/{{key}}", get_property, _N, answer=str | None),
     Route("PUT", f"{NAMESPACE}/property/{{key}}/{{value}}", set_property, _N),
     Route("DELETE", f"{NAMESPACE}/property/{{key}}", remove_property, _N, answer=str | None),
-    Route("PUT", f"{NAMESPACE}/unload", unload, Right.SUPERUSER),
-    Route("PUT", f"{BUNDLE}/unload", unload, Right.SUPERUSER),
+    Route(
+        "PUT", f"{NAMESPACE}/unload", unload, Right.SUPERUSER, query={"destinationBroker": str}
+    ),
+    Route("PUT", f"{BUNDLE}/unload", unload, Right.SUPERUSER, query={"destinationBroker": str}),
     Route("POST", f"{NAMESPACE}/clearBacklog", clear_backlog, Right.CONSUME_ALL),
     Route("POST", f"{NAMESPACE}/clearBacklog/{{subscription}}", clear_backlog, Right.CONSUME),
     Route("POST", f"{BUNDLE}/clearBacklog", clear_backlog, Right.CONSUME_ALL),

@@ -14,6 +14,7 @@ from magnetar.broker.doors.admin.call import Call, Position, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import everywhere, on_partitions
 from magnetar.broker.doors.admin.resources.namespaces import check_properties
+from magnetar.broker.doors.admin.resources.processes import process_called, send
 from magnetar.broker.doors.admin.resources.totals import Stats, total
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
 from magnetar.broker.doors.admin.shapes import (
@@ -130,6 +131,18 @@ async def unload(call: Call) -> Response:
         if topic.persistent or topic.partition < 0:  # such a partition may not be in use
             await call.context.catalog.demand(topic)
         await call.context.catalog.unload(topic)
+
+    await everywhere(call, here)
+    return done()
+
+
+async def move(call: Call) -> Response:
+    """Hand a topic to another process; its clients are told to go there."""
+    worker = process_called(call, call.parameters["process"])
+
+    async def here(topic: TopicName) -> None:
+        await call.context.catalog.demand(topic)
+        await send(call, [topic], worker)
 
     await everywhere(call, here)
     return done()
@@ -326,6 +339,7 @@ ROUTES = [
     Route("PUT", TOPIC, create_topic, Right.NAMESPACE, body=_Properties | None),
     Route("DELETE", TOPIC, delete_topic, Right.NAMESPACE, query={"force": bool}),
     Route("PUT", f"{TOPIC}/unload", unload, Right.NAMESPACE),
+    Route("PUT", f"{TOPIC}/process/{{process}}", move, Right.SUPERUSER),
     Route("GET", f"{TOPIC}/properties", get_properties, Right.READ, answer=_Properties),
     Route("PUT", f"{TOPIC}/properties", set_properties, Right.NAMESPACE, body=_Properties),
     Route("DELETE", f"{TOPIC}/properties", remove_property, Right.NAMESPACE, query={"key": str}),
