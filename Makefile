@@ -12,6 +12,7 @@
 #   make kernels  compile the optional kernels in place: after a change of a .pyx file
 #   make wheel    a wheel for this platform, with them inside: dist/
 #   make test-wheel  install that wheel into a fresh environment, and publish with it
+#   make test-sanitized  the tests of the kernels, on kernels that watch over memory
 #   make bench    measure; see docs/performance.md
 #   make sizes    lines per file, and what the last change added
 #   make proto    write the generated protobuf code anew
@@ -35,7 +36,7 @@ CRASHES := tests/storage/test_crash.py tests/storage/test_damage.py \
   tests/storage/test_recovery_from_a_trace.py tests/metadata/test_database_after_power_loss.py \
   tests/conformance/test_kill_loop.py tests/conformance/test_transactions_killed.py
 
-.PHONY: demo test test-clients test-wheel check format crash kernels wheel bench sizes proto clean
+.PHONY: demo test test-clients test-wheel test-sanitized check format crash kernels wheel bench sizes proto clean
 
 demo: $(VENV)/installed
 	@$(BIN)/magnetar demo
@@ -79,6 +80,9 @@ wheel: $(VENV)/installed-dev
 
 test-wheel: wheel
 	@$(BIN)/python .ci/try_wheel.py dist/magnetar-*.whl
+
+test-sanitized: $(VENV)/installed-dev
+	@.ci/sanitized $(BIN)/python
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
