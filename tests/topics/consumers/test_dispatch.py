@@ -1,7 +1,7 @@
 """Who gets which entry, for each type of subscription."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
@@ -70,6 +70,15 @@ def test_single_rows_go_in_turn() -> None:
         assigned, turn, _ = assign_shared([1], [Slot(1, 9), Slot(2, 9), Slot(3, 9)], turn)
         got.append(assigned[0].consumer)
     assert got == [1, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize("turn_max", [1, 7, 200])
+def test_nobody_gets_more_neighbours_at_once_than_is_set(turn_max: int) -> None:
+    assigned, _, taken = assign_shared([1] * 600, [Slot(1, 999), Slot(2, 999)], 0, turn_max)
+    assert taken == 600
+    rows = {each.consumer: set(each.rows) for each in assigned}
+    owners = [1 if row in rows[1] else 2 for row in range(600)]
+    assert max(len(list(same)) for _, same in groupby(owners)) == turn_max
 
 
 def test_one_consumer_gets_neighbours_as_one_range() -> None:
