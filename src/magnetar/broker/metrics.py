@@ -9,7 +9,10 @@ from the topics' own statistics when somebody asks.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
+from magnetar.broker.clock import Clock
 from magnetar.broker.latency import QUANTILES, Latencies, cumulative, quantile
+
+_SUMMARY_QUANTILES = (0.5, 0.75, 0.95, 0.99, 0.999, 0.9999, 1.0)
 
 
 class Counter:
@@ -32,6 +35,58 @@ class Gauge:
         self.name = name
         self.help = text
         self.read = read
+
+
+class Growth:
+    """How fast something grows: per second, between the last two looks."""
+
+    WINDOW_S_MIN = 1.0
+    """A rate over less than this says more about the moment of asking than about the traffic."""
+
+    __slots__ = ("_at_s", "_before", "_clock", "_rate", "_read")
+
+    def __init__(self, clock: Clock, read: Callable[[], float]) -> None:
+        self._clock = clock
+        self._read = read
+        self._at_s = clock.monotonic()
+        self._before = read()
+        self._rate = 0.0
+
+    def __call__(self) -> float:
+        now_s = self._clock.monotonic()
+        passed_s = now_s - self._at_s
+        if passed_s >= self.WINDOW_S_MIN:
+            now = self._read()
+            self._rate = max(now - self._before, 0) / passed_s
+            self._at_s, self._before = now_s, now
+        return self._rate
+
+
+class Summary:
+    """Durations under one of Pulsar's names: milliseconds, quantiles of the last minute."""
+
+    __slots__ = ("help", "labels", "latencies", "name")
+
+    def __init__(self, name: str, text: str, latencies: Latencies, labels: str) -> None:
+        self.name = name
+        self.help = text
+        self.latencies = latencies
+        self.labels = labels
+        """Beside the quantile, as they stand between the braces."""
+
+    def render(self) -> str:
+        """Return the Prometheus text."""
+        lines = [_head(self.name, self.help, "summary")]
+        more = f"{self.labels}," if self.labels else ""
+        own = f"{{{self.labels}}}" if self.labels else ""
+        recent = self.latencies.recent
+        for each in _SUMMARY_QUANTILES:
+            found = quantile(recent, each)
+            shown = "NaN" if found is None else f"{1000 * found:.6g}"
+            lines.append(f'{self.name}{{{more}quantile="{each}"}} {shown}\n')
+        lines.append(f"{self.name}_count{own} {sum(self.latencies.counts)}\n")
+        lines.append(f"{self.name}_sum{own} {1000 * self.latencies.total_s:.15g}\n")
+        return "".join(lines)
 
 
 class Histogram:
@@ -58,6 +113,8 @@ class Metrics:
     def __init__(self) -> None:
         self._counters: list[Counter] = []
         self._gauges: list[Gauge] = []
+        self._read_counters: list[Gauge] = []
+        self._summaries: list[Summary] = []
         self._histograms: list[Histogram] = []
         self.all_latencies: list[Latencies] = []
 
@@ -70,6 +127,18 @@ class Metrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show what `read` returns under `name`."""
         self._gauges.append(Gauge(name, text, read))
+
+    def growth(self, name: str, text: str, read: Callable[[], float], clock: Clock) -> None:
+        """Show how much what `read` returns grows per second."""
+        self.gauge(name, text, Growth(clock, read))
+
+    def counted(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show what `read` returns, which only grows."""
+        self._read_counters.append(Gauge(name, text, read))
+
+    def summary(self, name: str, text: str, latencies: Latencies, labels: str = "") -> None:
+        """Show durations in milliseconds, too."""
+        self._summaries.append(Summary(name, text, latencies, labels))
 
     def histogram(self, name: str, text: str, bounds: Sequence[float]) -> Histogram:
         """Make a histogram with the given upper bounds."""
@@ -87,6 +156,8 @@ class Metrics:
         """Yield the Prometheus text, one series with its samples at a time."""
         for counter in self._counters:
             yield _head(counter.name, counter.help, "counter") + f"{counter.name} {counter.value}\n"
+        for each in self._read_counters:
+            yield _head(each.name, each.help, "counter") + f"{each.name} {each.read():.15g}\n"
         for gauge in self._gauges:
             yield _head(gauge.name, gauge.help, "gauge") + f"{gauge.name} {gauge.read():.15g}\n"
         for histogram in self._histograms:
@@ -100,6 +171,8 @@ class Metrics:
             lines.append(f"{histogram.name}_sum {histogram.total:.15g}\n")
             lines.append(f"{histogram.name}_count {so_far}\n")
             yield "".join(lines)
+        for summary in self._summaries:
+            yield summary.render()
         for latencies in self.all_latencies:
             yield from _rendered(latencies)
 

@@ -421,12 +421,13 @@ async def test_a_congested_log_stops_the_reading(rig: Rig) -> None:
     await publish_until_blocked(client)
     taken = rig.port.published_runs
     assert taken < 20
-    assert rig.metric("pulsar_broker_throttled_connections") == 1
+    assert rig.metric("pulsar_broker_throttled_connections_global_limit") == 1
+    assert rig.metric("pulsar_broker_throttled_connections") == 0, "it is not what it sent itself"
     rig.port.hold = False
     rig.port.commit()
     rig.port.clear()
     await rig.until(lambda: rig.port.published_runs > taken)
-    assert rig.metric("pulsar_broker_throttled_connections") == 0
+    assert rig.metric("pulsar_broker_throttled_connections_global_limit") == 0
 
 
 async def test_one_connection_may_only_have_so_much_waiting_for_the_disk(

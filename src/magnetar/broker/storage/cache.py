@@ -120,6 +120,7 @@ class Generation:
         self.durable_files: list[int] = []
         """Numbers of those with a record that is durable."""
         self.bytes = 0
+        self.entries = 0
         self.submitted = 0
         """Records handed to the journal, notes included."""
 

@@ -62,6 +62,11 @@ class Committer:
             self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
             self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Records that the next commit takes."""
+        return len(self._waiting)
+
     def submit(self, record: CachedRecord) -> None:
         """Make a record durable, after all that were submitted before."""
         self._waiting.append(record)

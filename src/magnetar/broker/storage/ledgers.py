@@ -61,6 +61,7 @@ from magnetar.broker.storage.record import (
 )
 from magnetar.broker.storage.recovery import Recovery, Restored
 from magnetar.broker.storage.segment import Table
+from magnetar.broker.storage.shown import show_as_bookie, show_cache
 from magnetar.broker.storage.slab import SLAB_BYTES, Slab, SlabPool
 
 logger = logging.getLogger(__name__)
@@ -196,6 +197,7 @@ class Ledgers:
         self._flush_timed_s = 0.0
         """When the timer was started, in the loop's time."""
         self._stopped = False
+        self.flushed_entries = self.flushes = 0
         self._count(metrics)
 
     def _count(self, metrics: Metrics) -> None:
@@ -215,6 +217,8 @@ class Ledgers:
             "Bytes in the journal and in no entry log yet",
             lambda: self.write_cache_bytes,
         )
+        show_as_bookie(metrics, self, self._commits, self._accepted)
+        show_cache(metrics, self, self._clock)
 
     # --- start and stop
 
@@ -422,6 +426,7 @@ class Ledgers:
             tail.places.append(place | first_row)
             tail.end = writer.end = first_entry + entries
         self._accepted.value += size
+        generation.entries += record.row_count
         self._submit(record)
 
     def note(self, key: int, payload: bytes, token: object | None = None) -> None:
@@ -510,6 +515,17 @@ class Ledgers:
         for ledger, first, entries in zip(table.ledgers, table.firsts, table.counts, strict=True):
             if ledger in self._open:
                 self._flushed[ledger] = max(first + entries, self._flushed.get(ledger, 0))
+
+    @property
+    def write_cache_entries(self) -> int:
+        """Entries in the journal and in no entry log yet."""
+        frozen = 0 if self._frozen is None else self._frozen.entries
+        return self._generation.entries + frozen
+
+    @property
+    def waiting_records(self) -> int:
+        """Records that the next commit takes."""
+        return 0 if self._committer is None else self._committer.waiting
 
     @property
     def write_cache_bytes(self) -> int:
@@ -708,6 +724,8 @@ class Ledgers:
             self._note_flushed(table)
         self._frozen = None
         self._old_files += frozen.files
+        self.flushed_entries += frozen.entries
+        self.flushes += 1
         frozen.release(self._pool)
         if self._flush_failed:
             self._flush_failed = self._flush_full = False

@@ -181,11 +181,18 @@ class Catalog:
             lambda: bool(self.trouble.reason),
         )
         metrics.gauge(
-            "pulsar_ml_cache_used_size",
-            "Bytes of entries that are served from memory because they were written lately.",
-            lambda: ledgers.write_cache_bytes,
+            "pulsar_broker_topic_load_pending_requests",
+            "Topics being read.",
+            lambda: len(self._loading),
         )
-        metrics.gauge("magnetar_topics_loading", "Topics being read.", lambda: len(self._loading))
+        self._load_times = metrics.latencies(
+            "magnetar_topic_load_seconds", "How long it took to read a topic."
+        )
+        text = "How long it took to read a topic, ms."
+        metrics.summary("pulsar_topic_load_times", text, self._load_times)
+        self._unloaded = metrics.counter(
+            "magnetar_topics_unloaded_total", "Topics that left memory while the broker ran."
+        )
 
     # --- start and stop -----------------------------------------------------------------
 
@@ -531,7 +538,9 @@ class Catalog:
                 if closing is not None:
                     await asyncio.wait([closing])
                 changes = self._amendments.seen
+                begun_s = self._clock.monotonic()
                 topic = await self._loader.load(name)
+            self._load_times.record(self._clock.monotonic() - begun_s)
             self._topics[name] = topic
             if changes != self._amendments.seen:
                 # What was read may be the old state, and nobody was there to be told of the new.
@@ -590,6 +599,7 @@ class Catalog:
             # Whatever went wrong, this object is closed: the next one who asks loads it anew.
             if self._topics.get(name) is topic:
                 del self._topics[name]
+                self._unloaded.value += not delete
             self._closing.pop(name, None)
 
     # --- policies -----------------------------------------------------------------------

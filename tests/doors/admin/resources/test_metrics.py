@@ -166,23 +166,27 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-async def longest_turn(work: Coroutine[Any, Any, object]) -> float:
-    """Return the CPU time of the longest turn: on a busy machine, wall time says nothing."""
-    longest = 0.0
+async def longest_turn(work: Callable[[], Coroutine[Any, Any, object]]) -> float:
+    """Return the CPU time of the longest turn: on a busy machine, wall time says nothing.
 
-    async def watch() -> None:
-        nonlocal longest
+    The best of three times: a machine that is taken away for a moment is no turn that is long
+    each time.
+    """
+    longest = [0.0] * 3
+
+    async def watch(attempt: int) -> None:
         before = time.thread_time()
         while True:
             await asyncio.sleep(0)
             now = time.thread_time()
-            longest, before = max(longest, now - before), now
+            longest[attempt], before = max(longest[attempt], now - before), now
 
-    watcher = asyncio.create_task(watch())
-    await work
-    await asyncio.sleep(0)  # the watcher sees the last turn, too
-    watcher.cancel()
-    return longest
+    for attempt in range(len(longest)):
+        watcher = asyncio.create_task(watch(attempt))
+        await work()
+        await asyncio.sleep(0)  # the watcher sees the last turn, too
+        watcher.cancel()
+    return min(longest)
 
 
 @pytest.mark.parametrize("singly", [True, False])
@@ -211,7 +215,8 @@ async def test_ten_thousand_topics_leave_the_loop_its_turns(
         "headers": [],
         "asgi": {"spec_version": "2.4"},
     }
-    assert await longest_turn(app(scope, receive, send)) < TURN_S_MAX
+    assert await longest_turn(lambda: app(scope, receive, send)) < TURN_S_MAX
+    del sent[len(sent) // 3 :]
 
     async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(sent), 65_536):
@@ -222,7 +227,7 @@ async def test_ten_thousand_topics_leave_the_loop_its_turns(
         async for _ in merged([pieces(), pieces()], Totals()):
             await asyncio.sleep(0)
 
-    assert await longest_turn(merge()) < TURN_S_MAX
+    assert await longest_turn(merge) < TURN_S_MAX
 
 
 async def test_what_holds_the_loop_too_long_would_be_seen() -> None:
@@ -232,7 +237,7 @@ async def test_what_holds_the_loop_too_long_would_be_seen() -> None:
         while time.thread_time() < begun + 2 * TURN_S_MAX:
             pass
 
-    assert await longest_turn(hold()) > TURN_S_MAX
+    assert await longest_turn(hold) > TURN_S_MAX
 
 
 # --- write latency and entry sizes

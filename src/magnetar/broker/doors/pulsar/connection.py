@@ -161,6 +161,10 @@ class Connection(asyncio.BufferedProtocol):
         """Whether nothing more is to be taken from the connection for now."""
         return self._holds != 0
 
+    def held_by(self, reasons: int) -> bool:
+        """Return whether one of these reasons holds the connection."""
+        return self._holds & reasons != 0
+
     def hold(self, reason: int) -> None:
         """Take nothing more from the connection before every reason was released."""
         self._holds |= reason

@@ -20,6 +20,7 @@ from magnetar.broker.config import BrokerConfig
 from magnetar.broker.doors.listener import Arrival
 from magnetar.broker.doors.pulsar.buffers import Buffers
 from magnetar.broker.doors.pulsar.connection import FRAME_SIZE, SWEEPS_PER_INTERVAL, Connection
+from magnetar.broker.doors.pulsar.requests import Hold
 from magnetar.broker.doors.pulsar.session import Service, Session
 from magnetar.broker.metrics import Metrics
 from magnetar.broker.port import Port, Transactions
@@ -88,8 +89,13 @@ class PulsarDoor:
         metrics.gauge("pulsar_active_connections", "Open connections.", lambda: self.connections)
         metrics.gauge(
             "pulsar_broker_throttled_connections",
-            "Connections that are not read from for now.",
-            lambda: sum(each.held for each in self._connections),
+            "Connections not read from because of what waits for the disk or because of a rate.",
+            lambda: self._held_by(Hold.PENDING | Hold.RATE),
+        )
+        metrics.gauge(
+            "pulsar_broker_throttled_connections_global_limit",
+            "Connections not read from because too much of all waits for the disk.",
+            lambda: self._held_by(Hold.PUBLISHING),
         )
         self._created = counter("pulsar_connection_created_total_count", "Connections accepted.")
         self._succeeded = counter(
@@ -104,6 +110,9 @@ class PulsarDoor:
         )
 
     # --- the listener calls these
+
+    def _held_by(self, reasons: int) -> int:
+        return sum(each.held_by(reasons) for each in self._connections)
 
     @property
     def connections(self) -> int:

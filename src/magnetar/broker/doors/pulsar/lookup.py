@@ -9,6 +9,7 @@ Each answer has its own way to say no. Source: the Pulsar binary protocol, "Topi
 
 from functools import partial
 
+from magnetar.broker.clock import Clock
 from magnetar.broker.doors.pattern import Pattern, PatternError, matching
 from magnetar.broker.doors.pulsar.requests import Line, Requests
 from magnetar.broker.metrics import Metrics
@@ -33,8 +34,11 @@ def compiled(pattern: str) -> Pattern:
 class Lookups:
     """What every connection of a door counts about look-ups."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self.pending = 0
+        self.now_s = clock.monotonic
+        self.took = metrics.latencies("magnetar_lookup_seconds", "How long look-ups took.")
+        metrics.summary("pulsar_broker_lookup", "How long look-ups took, ms.", self.took)
         metrics.gauge(
             "pulsar_broker_lookup_pending_requests",
             "Look-ups not answered yet.",
@@ -90,6 +94,7 @@ class Lookup:
 
     async def _locate(self, command: api.CommandLookupTopic) -> bytes:
         self._lookups.pending += 1
+        begun_s = self._lookups.now_s()
         try:
             topic = TopicName.parse(command.topic)
             location = await self._port.locate(topic, command.advertised_listener_name or None)
@@ -99,6 +104,7 @@ class Lookup:
         finally:
             self._lookups.pending -= 1
         self._lookups.answers.value += 1
+        self._lookups.took.record(self._lookups.now_s() - begun_s)
         return commands.lookup_connect(command.request_id, location.url, url_tls=location.url_tls)
 
     def topics(self, command: api.CommandGetTopicsOfNamespace) -> None:

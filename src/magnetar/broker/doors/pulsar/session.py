@@ -105,6 +105,8 @@ class Service:
             "magnetar_publish_latency_seconds",
             "From reading entries from the socket to their receipts.",
         )
+        text = "From reading entries from the socket to their receipts, ms."
+        metrics.summary("pulsar_broker_publish_latency", text, self.publish_latency)
         self.access = access
         self.port = port
         self.transactions = transactions
@@ -112,7 +114,7 @@ class Service:
         self.loop = loop
         self.server_version = server_version
         self.frame_bytes_max = config.message_bytes_max + FRAME_OVERHEAD_MAX
-        self.lookups = Lookups(metrics)
+        self.lookups = Lookups(metrics, clock)
         self.views = Views(port, loop)
         self.discarded = metrics.counter(
             "magnetar_messages_discarded_total", "Messages that a client could not use and gave up."

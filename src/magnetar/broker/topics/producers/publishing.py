@@ -92,6 +92,11 @@ class Publisher:
         self._duplicates = metrics.counter(
             "magnetar_publish_duplicates_total", "Entries not stored because they were before."
         )
+        self._durable = metrics.latencies(
+            "magnetar_publish_durable_seconds", "From taking an entry until it was durable."
+        )
+        text = "From taking an entry until it was durable, ms."
+        metrics.summary("bookie_journal_JOURNAL_ADD_ENTRY", text, self._durable, 'success="true"')
         metrics.gauge(
             "magnetar_publish_held_bytes",
             "Bytes of entries that wait for a ledger to be opened.",
@@ -412,7 +417,9 @@ class Publisher:
         if reports and error is None:
             # What shared a commit differs by less than what it took: the middle is told of all.
             began_s = (reports[0].began_s + reports[-1].began_s) / 2
-            _count_latency(touched, self._clock.monotonic() - began_s)
+            took_s = self._clock.monotonic() - began_s
+            _count_latency(touched, took_s)
+            self._durable.record(took_s, sum(touched.values()))
 
     def _settle(self, report: Report, touched: dict[Inlet, int], error: Exception | None) -> None:
         groups, producers, highest = report.groups, report.counted, report.highest
