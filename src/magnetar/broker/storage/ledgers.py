@@ -187,8 +187,7 @@ class Ledgers:
         self._flushed: dict[int, int] = {}
         """Where those of them end in the entry logs."""
         self._unsynced = 0
-        self._submitted = 0
-        self._settled = 0
+        self._submitted = self._settled = 0
         self._waiters: deque[tuple[int, Future[None]]] = deque()
         self._when_clear: list[Callable[[], None]] = []
         self._flush_lock = asyncio.Lock()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
 
 from magnetar.broker.doors.admin.http.exposition import Family, labels, merged, sample
 from magnetar.broker.doors.admin.http.together import Totals
@@ -53,6 +54,20 @@ async def test_a_counter_never_falls_when_a_process_is_restarted_or_gone() -> No
     assert await total(11, 2) == "18", "process 1 was restarted: its 5 stay"
     assert await total(12) == "19", "process 1 is down: its 7 stay"
     assert await total(12, 3) == "20"
+
+
+async def test_what_only_grows_without_saying_so_in_its_name_is_a_gauge_as_in_pulsar() -> None:
+    totals, name = Totals(), "pulsar_connection_created_total_count"
+
+    async def read(value: float) -> list[tuple[str, str, float]]:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield block(name, "counter", 0, value).encode()
+
+        text = b"".join([piece async for piece in merged([pieces()], totals)]).decode()
+        return [(each.type, s.name, s.value) for each in parse(text) for s in each.samples]
+
+    assert await read(5) == [("gauge", name, 5)]
+    assert await read(2) == [("gauge", name, 7)], "it does not fall for that"
 
 
 async def test_a_gauge_of_a_process_that_is_gone_goes_with_it() -> None:

@@ -79,7 +79,7 @@ async def merged(
         name = min(reader.name for reader in readers)
         mine = [reader for reader in readers if reader.name == name]
         head = bytes(mine[0].head)
-        yield head
+        yield _as_readers_want_it(name, head)
         addition = None if totals is None else totals.family(name, head)
         for reader in mine:
             async for piece in reader.samples():
@@ -87,6 +87,18 @@ async def merged(
             await reader.advance()
         if addition is not None:
             yield addition.result()
+
+
+def _as_readers_want_it(name: bytes, head: bytes) -> bytes:
+    """Return a head whose type goes with its name.
+
+    Readers give a counter's samples the ending `_total` if they have another; Pulsar calls such
+    names gauges.
+    """
+    counter = b" counter\n"
+    if head.endswith(counter) and not name.endswith(b"_total"):
+        return head.removesuffix(counter) + b" gauge\n"
+    return head
 
 
 class _Reader:
