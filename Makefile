@@ -13,7 +13,7 @@
 #   make wheel    a wheel for this platform, with them inside: dist/
 #   make test-wheel  install that wheel into a fresh environment, and publish with it
 #   make test-sanitized  the tests of the kernels, on kernels that watch over memory
-#   make bench    measure; see docs/performance.md
+#   make bench    measure beside every peer that is there; see docs/performance.md
 #   make sizes    lines per file, and what the last change added
 #   make proto    write the generated protobuf code anew
 #   make clean    remove .venv and everything else that can be made again
@@ -85,6 +85,7 @@ test-sanitized: $(VENV)/installed-dev
 	@.ci/sanitized $(BIN)/python
 
 bench: $(VENV)/installed-dev
+	@$(PIP) install -e '.[bench]'
 	$(BIN)/python -m benchmarks $(ARGS)
 
 sizes: $(VENV)/installed

@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.accounting import cpu_s, proportional_set_bytes, tree
-from benchmarks.servers import Magnetar
+from benchmarks.peers.pulsars import Magnetar
 
 TOPIC = "persistent://public/default/old-0"
 TAIL_TOPIC = "persistent://public/default/tail-0"
@@ -33,6 +33,8 @@ LOAD_TIMEOUT_S = 240.0
 
 class Tree(Magnetar):
     """A checkout of this project, serving a folder that is there already."""
+
+    kernels = False  # as they are in that checkout
 
     def __init__(self, source: Path, settings: dict[str, str]) -> None:
         super().__init__()

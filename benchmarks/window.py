@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.servers import Magnetar
+from benchmarks.peers.pulsars import Magnetar
 from magnetar.client.address import HTTP_PORT, PULSAR_PORT
 from magnetar.client.admin import Admin
 

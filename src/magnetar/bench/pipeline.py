@@ -145,8 +145,8 @@ def keep_full(
             say_measuring()
         if all(pipeline.done for pipeline in pipelines):
             break
-        if not pipelines[0].limit and now - start >= warm_up_s + seconds:
-            break
+        if counted and not pipelines[0].limit and now - start >= warm_up_s + seconds:
+            break  # a server so slow that it has answered nothing yet is waited for
         if now - heard > silence_s:
             raise RunError(f"the broker has said nothing for {silence_s:g} s", "see its log")
         if answered := _turn(selector):

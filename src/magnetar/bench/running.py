@@ -76,9 +76,12 @@ class Counters(NamedTuple):
 
 
 def run(
-    load: Load, server: Server | None = None, generator: Sequence[str] = PULSAR_GENERATOR
+    load: Load,
+    server: Server | None = None,
+    generator: Sequence[str] = PULSAR_GENERATOR,
+    rest_s: float = REST_S_MAX,
 ) -> dict[str, Any]:
-    """Run one load to its end; return its figures.
+    """Run one load to its end; return its figures. `rest_s`: how long to wait for the server then.
 
     Raises:
         RunError: the generator came to no end.
@@ -114,7 +117,7 @@ def run(
     if server is None or before is None:
         return figures(load, result)
     memory = proportional_set_bytes(server.pid)
-    rested = rest(server)
+    rested = rest(server, rest_s)
     return (
         figures(load, result)
         | server_figures(load, result, before, Counters.of(server), memory)
