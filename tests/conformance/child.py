@@ -48,6 +48,11 @@ class Child(BrokerProcess):
         told.write_text("\n".join(["[settings]", *lines, ""]))
         self.command = self._command = [*before, *self._command, "--config", str(told)]
 
+    def serve_by(self, workers: int) -> None:
+        """Start with so many processes the next time."""
+        at = self._command.index("--workers") + 1
+        self.command = self._command = [*self._command[:at], str(workers), *self._command[at + 1 :]]
+
     @property
     def port(self) -> int:
         """Where it speaks Pulsar."""

@@ -132,6 +132,25 @@ def test_a_topic_is_moved_by_hand_and_stays_where_it_was_moved_to(tmp_path: Path
             assert admin.json("GET", f"/lookup/v2/topic/{path}")["brokerUrl"] == url
 
 
+def test_processes_that_were_there_before_a_restart_may_come_back(tmp_path: Path) -> None:
+    """Their journals are read once, by the first, which is done with them before they return."""
+    with running(Child(tmp_path, workers=3)) as broker:
+        prepare(broker)
+        with flowing(broker.ports.url, [*TOPICS, *DEDUPLICATED]) as streams:
+            time.sleep(0.5)
+            broker.kill()
+            broker.serve_by(1)
+            broker.start()
+            assert_all_go_on(streams)
+            assert len(scaled(broker, 3)) == 3
+            assert_all_go_on(streams)
+            broker.kill()
+            broker.serve_by(2)
+            broker.start()
+            assert_all_go_on(streams)
+        check_stored(broker)
+
+
 @pytest.mark.parametrize("victim", ["first", "last"])
 def test_a_process_that_is_killed_while_topics_move_takes_nothing_with_it(
     tmp_path: Path, victim: str

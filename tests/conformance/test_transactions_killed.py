@@ -209,6 +209,32 @@ async def test_transactions_are_whole_however_often_one_of_two_processes_is_kill
         assert broker.stop() == 0, broker.log_end()
 
 
+@pytest.mark.timeout(120 + 10 * KILLS)
+async def test_transactions_are_whole_while_their_topics_move_from_process_to_process(
+    tmp_path: Path,
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    logger.warning("seed %d, %d moves", seed, 4 * KILLS)
+    moments = random.Random(seed)
+    source = topic_of(0, 2, "in")
+    targets = [topic_of(0, 2, "a"), topic_of(1, 2, "b")]
+    with running(Child(tmp_path, workers=2)) as broker:
+        await asyncio.to_thread(fill, broker.ports.url, source)
+        doers = [Worker(number, broker.ports.url, source, targets) for number in range(CLIENTS)]
+        tasks = [asyncio.create_task(each.run()) for each in doers]
+        for number in range(4 * KILLS):
+            await asyncio.sleep(moments.uniform(0.05, 0.5))
+            topic = [source, *targets][number % 3].replace("://", "/")
+            await asyncio.to_thread(move, broker, topic, moments.randrange(2))
+        await assert_whole_in_the_end(broker, doers, tasks, source, targets)
+        assert broker.stop() == 0, broker.log_end()
+
+
+def move(broker: Child, topic: str, process: int) -> None:
+    with broker.admin() as admin:
+        admin.json("PUT", f"/admin/v2/{topic}/process/{process}")
+
+
 async def assert_whole_in_the_end(
     broker: BrokerProcess | Child,
     doers: list[Worker],

@@ -29,7 +29,7 @@ from magnetar.names import TopicName
 
 logger = logging.getLogger(__name__)
 
-TOPICS_PER_MOVE = 32
+TOPICS_PER_MOVE = 16
 """Topics in memory that are handed over together: their clients wait for each other."""
 
 ARRIVE_RETRY_S = 0.1

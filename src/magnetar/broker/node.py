@@ -159,7 +159,7 @@ class Node:
             config.data / "metadata.sqlite",
             self._files,
             must_exist=holds_entries(config.data, self._files),
-            verify=first,
+            verify=first and self._alone,
             poll_interval_s=_poll_interval_s(config.workers),
         )
         self._parts.push_async_callback(self._store.close)
@@ -204,7 +204,7 @@ class Node:
             if gap.first.ledger not in facts.ledgers:
                 continue  # dropped: a part of it was given back, the rest was in the journal still
             logger.error("entries that were durable cannot be read any more: %s", gap)
-        if first:
+        if first and self._alone:
             await self._store.snapshot()
 
     def _journals_to_replay(self) -> list[int]:

@@ -58,6 +58,7 @@ system and fetched anew for every delivery. That took a third of the CPU of a co
 up; see mallopt(3). What the environment says already goes before it."""
 
 RESTART_DELAY_FIRST_S = 0.1
+"""Before the second start within a minute. The first one is at once."""
 RESTART_DELAY_MAX_S = 5.0
 RESTARTS_PER_MINUTE_MAX = 10
 """More deaths than this within a minute mean that starting again does not help."""
@@ -114,7 +115,9 @@ def restart_delay_s(recent_deaths: int) -> float | None:
     """
     if recent_deaths > RESTARTS_PER_MINUTE_MAX:
         return None
-    delay: float = RESTART_DELAY_FIRST_S * 2.0 ** (recent_deaths - 1)
+    if recent_deaths == 1:
+        return 0.0  # its topics wait for it
+    delay: float = RESTART_DELAY_FIRST_S * 2.0 ** (recent_deaths - 2)
     return min(delay, RESTART_DELAY_MAX_S)
 
 

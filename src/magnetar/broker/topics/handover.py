@@ -119,9 +119,14 @@ class HandOver:
         reason = ServiceNotReadyError("the topic moves to another process")
         await loader.save_left()
         await asyncio.gather(*(topic.still(reason) for topic in leaving))
-        saved = await asyncio.gather(*(loader.put_away(topic) for topic in leaving))
-        if not all(saved):
-            raise HandOverError("not all of what has to be known of them could be saved")
+        # Everything that was taken is in the journal: nothing more comes while the rest is saved.
         # Also where no topic is in memory: what was unloaded lately may still be in the cache.
-        await self._ledgers.flush(recycle=False)
+        saved = asyncio.gather(*(loader.put_away(topic) for topic in leaving))
+        flushed = self._ledgers.flush(recycle=False)
+        results = await asyncio.gather(saved, flushed, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        if not all(await saved):
+            raise HandOverError("not all of what has to be known of them could be saved")
         await change()
