@@ -15,6 +15,8 @@ from collections.abc import Sequence
 SLAB_BYTES = 2 << 20
 SLABS_FREE_MIN = 4
 """Slabs that may always be kept for the next use."""
+SLABS_PER_SPARE = 4
+"""One slab more is kept for so many in use."""
 SLABS_LENT_MAX = 32
 """Slabs remembered while readers look at them; beyond this they are left to their readers."""
 
@@ -51,10 +53,11 @@ class SlabPool:
     def give_back(self, slabs: Sequence[Slab]) -> None:
         """Take back what nobody will write to any more; readers may still look at it.
 
-        As many slabs are kept as one generation has just used, so that a busy broker
-        allocates nothing, and a quiet one soon gives its memory back.
+        As many slabs are kept as one generation has just used, and some more because the next
+        one may take longer: so a busy broker allocates nothing, and a quiet one soon gives its
+        memory back.
         """
-        self._free_max = max(SLABS_FREE_MIN, len(slabs))
+        self._free_max = max(SLABS_FREE_MIN, len(slabs) + len(slabs) // SLABS_PER_SPARE)
         del self._free[self._free_max :]
         for slab in slabs:
             if slab.size == self.slab_bytes and not self._reuse(slab):
