@@ -55,7 +55,7 @@ def test_a_latency_is_in_the_bucket_of_the_first_bound_it_does_not_exceed(second
 def test_the_bounds_belong_to_their_buckets_and_the_sum_is_in_microseconds() -> None:
     tally = Tally()
     for ms in (0.5, 0.51, 1000, 1001):
-        tally.wrote(10, ms / 1000, latency_bucket(ms / 1000))
+        tally.wrote(10, round(ms / 1000 * 1e6), latency_bucket(ms / 1000))
     assert tally.counts[:LATENCY_SUM] == [10, 10, 0, 0, 0, 0, 0, 0, 10, 10]
     assert tally.counts[LATENCY_SUM] == 10 * (500 + 510 + 1_000_000 + 1_001_000)
     assert sum(sizes_of(tally)) == 0

@@ -247,7 +247,7 @@ def written(name: str, *sizes: int) -> FakeTopic:
     topic = FakeTopic(name, stats())
     topic.inlet.tally = Tally()
     topic.inlet.tally.sizes(sizes)
-    topic.inlet.tally.wrote(len(sizes), 0.003, 2)
+    topic.inlet.tally.wrote(len(sizes), 3_000, 2)
     return topic
 
 

@@ -95,7 +95,7 @@ class Compacted:
 
     def wrote(self, entries: int, seconds: float) -> None:
         """Count entries of a view that took so long to be durable."""
-        self.tally.wrote(entries, seconds, latency_bucket(seconds))
+        self.tally.wrote(entries, round(seconds * 1e6), latency_bucket(seconds))
 
     def figures(self, now_s: float) -> dict[str, float | Sequence[int]]:
         """Return what metrics show."""

@@ -34,11 +34,11 @@ class Tally:
         self._shown: list[int] | None = None
         self._at_s = 0.0
 
-    def wrote(self, entries: int, seconds: float, bucket: int) -> None:
+    def wrote(self, entries: int, took_us: int, bucket: int) -> None:
         """Count entries that took so long; `bucket` is that of `latency_bucket`."""
         counts = self.counts
         counts[bucket] += entries
-        counts[LATENCY_SUM] += round(seconds * 1e6) * entries
+        counts[LATENCY_SUM] += took_us * entries
 
     def alike(self, entries: int, smallest: int, largest: int) -> bool:
         """Count entries if they fall into one bucket; False: count their `sizes`."""
