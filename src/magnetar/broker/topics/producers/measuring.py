@@ -120,18 +120,23 @@ class _Columns:
             return Taken(
                 slot, first, 1, self.messages[first], size, time_ms, time_ms, chunks, size, size
             )
-        sizes, times = self.sizes[first:end], self.times[first:end]
+        sizes, times = self.sizes[first:end].tolist(), self.times[first:end].tolist()
+        smallest, largest = min(sizes), max(sizes)
+        flags = self.flags[first:end]
+        chunks = 0
+        if any(each & CHUNK for each in set(flags)):
+            chunks = sum(1 for each in flags if each & CHUNK)
         return Taken(
             slot,
             first,
             end - first,
             sum(self.messages[first:end]),
-            sum(sizes),
+            smallest * len(sizes) if smallest == largest else sum(sizes),
             min(times),
             max(times),
-            sum(1 for flags in self.flags[first:end] if flags & CHUNK),
-            min(sizes),
-            max(sizes),
+            chunks,
+            smallest,
+            largest,
         )
 
 
