@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -14,6 +15,10 @@ settings.register_profile(
 # A build server draws the same examples every time, so that a change fails by its own fault.
 settings.register_profile("repeat", settings.get_profile("house"), derandomize=True)
 settings.load_profile(os.environ.get("TESTS_EXAMPLES", "house"))
+
+# A job in the background is started with Ctrl-C ignored, and so would be what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests run in several processes at once (pytest-xdist). Each picks its brokers' ports from a range
 # of its own: a port that one process has found free, and not taken yet, is no other's to find.
