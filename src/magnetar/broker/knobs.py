@@ -59,6 +59,12 @@ class Knob(NamedTuple):
         return before / self.down <= after <= before * self.up
 
 
+PROCESSES = Knob(
+    "broker_processes", "processes", 1, 64, 2, 1, 1, 30,
+    "More: more cores serve; the topics that move pause for a moment. A start takes --workers.",
+)  # fmt: skip
+"""Not a setting: whoever turns it asks the supervisor. A program may have one for each core."""
+
 NEXT_LEDGER = "the next ledger"
 
 _ROWS = (
@@ -155,7 +161,6 @@ ELSEWHERE = tuple(
 
 ABSENT: Mapping[str, str] = {
     "offload_threshold_bytes": "tiered storage is not built yet: nothing is moved to a lower tier",
-    "broker_processes": "the number of processes is chosen at the start, by --workers",
     "stored_compression": "batches are stored as they came: let producers compress",
 }
 """Knobs that there will be, and why there is nothing to turn yet. They are refused by name."""

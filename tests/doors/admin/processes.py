@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +88,11 @@ def run_of(bodies: Sequence[bytes], publish_ms: Sequence[int], messages: int = 1
         )  # fmt: skip
         buffer += body
     return Run(rows, buffer)
+
+
+async def nobody_to_start(_: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stand in for the supervisor, which knows of no process of its own."""
+    return {"processes": []}
 
 
 @dataclass
@@ -227,6 +232,7 @@ async def _start(
         address=Address("pulsar://localhost:6650", "http://localhost:8080"),
         version="0.0.1",
         moves=moving,
+        ask_supervisor=nobody_to_start,
     )
     app = AdminApp(context)
     server = HttpServer(app)

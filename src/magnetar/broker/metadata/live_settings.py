@@ -20,11 +20,21 @@ from dataclasses import replace
 
 from magnetar.broker.clock import Clock, SystemClock
 from magnetar.broker.config import LIVE, BrokerConfig, ConfigError, share_of
+from magnetar.broker.knobs import PROCESSES
 from magnetar.broker.metadata import paths
 from magnetar.broker.metadata.setting_values import Value
 from magnetar.broker.metadata.store import Change as StoreChange
 from magnetar.broker.metadata.store import Check, ConflictError, Delete, Put, Store, StoreError
-from magnetar.broker.metadata.turning import By, Change, Said, Standing, decode
+from magnetar.broker.metadata.turning import (
+    By,
+    Change,
+    Said,
+    Standing,
+    decode,
+    decode_number,
+    demand_pause,
+    demand_small_step,
+)
 from magnetar.broker.port import TooManyRequestsError
 
 logger = logging.getLogger(__name__)
@@ -234,6 +244,28 @@ class LiveSettings:
                 continue  # another process was faster
             return outcomes
         raise StoreError("other processes change settings all the time: try again")
+
+    # --- how many processes there are, which is no setting
+
+    async def judge_processes(self, wanted: int, cores: int, who: str) -> None:
+        """See that an operator may have so many processes now; that is remembered.
+
+        Raises:
+            ConfigError: too many, too far from what there are, or too soon.
+        """
+        high = min(PROCESSES.high, max(cores, 1))
+        demand_small_step(PROCESSES, self._config.workers, wanted, high)
+        now_ms = self._clock.wall_ms()
+        last = await self.asked_for_processes()
+        if last is not None:
+            demand_pause(PROCESSES, last.at_ms, now_ms)
+        said = Said(wanted, who, now_ms)
+        await self._store.commit([Put(paths.PROCESSES_CHANGED, said.encode())])
+
+    async def asked_for_processes(self) -> Said | None:
+        """Return how many an operator last asked for; None: none did."""
+        found = await self._store.get(paths.PROCESSES_CHANGED)
+        return None if found is None else decode_number(found.value)
 
     def in_force(self) -> dict[str, Value]:
         """Return all live settings as they are; those that are divided, for the whole folder."""

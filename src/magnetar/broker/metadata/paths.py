@@ -19,6 +19,7 @@
     settings/<name>                          JSON: a setting that people changed while it runs
     operated/<name>                          JSON: the same, changed by an operator
     changes/settings                         nothing: its version tells who was faster
+    changes/processes                        JSON: how many an operator last asked for, and when
     live/<topic>                             nothing: a topic in some process's memory only
     placement/<kind>/<scope>/<name>          JSON: where things should be (see `placement`)
     transactions/<coordinator>/<number>      JSON: one that is not over; what belongs to it lies
@@ -59,6 +60,7 @@ RESOURCE_GROUPS = "resource-groups/"
 SETTINGS = "settings/"
 OPERATED = "operated/"
 SETTINGS_CHANGED = "changes/settings"
+PROCESSES_CHANGED = "changes/processes"
 LIVE = "live/"
 PLACEMENT = "placement/"
 LEDGER_COUNTER = "counters/ledger"

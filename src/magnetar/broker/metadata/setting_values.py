@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from magnetar.broker.config import LIVE, BrokerConfig, ConfigError, check
-from magnetar.broker.knobs import ABSENT, ELSEWHERE
+from magnetar.broker.knobs import ABSENT, ELSEWHERE, PROCESSES
 
 Value = bool | int | float | str
 
@@ -29,6 +29,8 @@ def named(name: str) -> str:
         return name
     if name in _OURS:
         return _OURS[name]
+    if name == PROCESSES.name:
+        raise ConfigError(f"{name} is never unset: say how many there should be")
     if name in ABSENT:
         raise ConfigError(f"{name} cannot be set: {ABSENT[name]}")
     if name in _ELSEWHERE:

@@ -60,6 +60,15 @@ def decode(name: str, data: bytes) -> Said:
     return Said(of_kind(name, found.get("value")), who, at_ms)
 
 
+def decode_number(data: bytes) -> Said | None:
+    """Return a whole number that was stored with who set it; None: it cannot be understood."""
+    try:
+        found = msgspec.json.decode(data, type=dict[str, Any])
+        return Said(int(found["value"]), str(found["who"]), int(found["at_ms"]))
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
 class Change(NamedTuple):
     """One wish. `text` None: unset; `name` None: everything that the operator has set."""
 
@@ -127,25 +136,12 @@ class Standing:
         if knob is None:
             raise ConfigError(f"{name} is not for an operator to set: only people may")
         assert not isinstance(said.value, str)
-        high = knob.high_on(self.memory_bytes)
-        if not knob.low <= said.value <= high:
-            raise ConfigError(
-                f"{name} is {text_of(said.value)}, an operator may set {knob.low:g} to {high:g}"
-            )
-        last = self.operator.get(name)
-        if last is not None and said.at_ms - last.at_ms < knob.interval_s * 1000:
-            # A clock that was set back does not hold anybody up for longer than one pause.
-            wait_s = min(last.at_ms / 1000 + knob.interval_s - said.at_ms / 1000, knob.interval_s)
-            raise ConfigError(
-                f"{name} was changed {max(said.at_ms - last.at_ms, 0)} ms ago: an operator waits"
-                f" {knob.interval_s:g} s between two changes, another {wait_s:.1f} s"
-            )
-        before = self.value(name)
+        last, before = self.operator.get(name), self.value(name)
         assert not isinstance(before, str)
-        # From outside of its bounds, where people have put it, an operator may come to the next.
-        start = min(max(before, knob.low), high)
-        if not (knob.allows(before, said.value) or said.value == start):
-            raise ConfigError(_step_text(knob, start, said.value, high))
+        high = knob.high_on(self.memory_bytes)
+        demand_small_step(knob, before, said.value, high)
+        if last is not None:
+            demand_pause(knob, last.at_ms, said.at_ms)
 
     def value(self, name: str) -> Value:
         """Return what holds of a setting."""
@@ -159,6 +155,38 @@ class Standing:
             for each in conflicts(_numbers(values), stands.memory_bytes, stands.workers):
                 if name in each.names:
                     raise ConfigError(each.advice)
+
+
+def demand_small_step(knob: Knob, before: float, wanted: float, high: float) -> None:
+    """See that an operator turns a knob within its bounds, `high` being the upper one, and not far.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not knob.low <= wanted <= high:
+        raise ConfigError(
+            f"{knob.name} is {text_of(wanted)}, an operator may set {knob.low:g} to {high:g}"
+        )
+    # From outside of its bounds, where people have put it, an operator may come to the next.
+    start = min(max(before, knob.low), high)
+    if not (knob.allows(before, wanted) or wanted == start):
+        raise ConfigError(_step_text(knob, start, wanted, high))
+
+
+def demand_pause(knob: Knob, last_ms: int, now_ms: int) -> None:
+    """See that an operator has waited since it last turned a knob.
+
+    A clock that was set back holds nobody up.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    wait_ms = last_ms + knob.interval_s * 1000 - now_ms
+    if 0 < wait_ms <= knob.interval_s * 1000:
+        raise ConfigError(
+            f"{knob.name} was changed {now_ms - last_ms} ms ago: an operator waits"
+            f" {knob.interval_s:g} s between two changes, another {wait_ms / 1000:.1f} s"
+        )
 
 
 def _numbers(values: Mapping[str, Value]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+import pytest
+
 from tests.doors.admin.processes import Process, Processes
 from tests.waiting import until
 
@@ -82,3 +84,34 @@ async def test_a_knob_is_read_back_as_each_process_runs_with_it(ask: Any, two: P
     assert (knob["value"], knob["operator"]) == (1.5, None)
     tenant = (await ask(two.front, "GET", f"{C}/knobs/tenant_publish_rate_bytes_max")).json
     assert tenant["apply"] == "PUT /admin/v2/resourcegroups/{group}"
+
+
+async def test_the_number_of_processes_is_a_knob_that_asks_the_supervisor(
+    ask: Any, one: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [process] = one.all
+    asked: list[Any] = []
+
+    async def supervisor(question: Any) -> Any:
+        asked.append(question["count"])
+        return {"processes": []}
+
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    object.__setattr__(process.context, "ask_supervisor", supervisor)
+    for count, by, reason in (
+        ("0", "hand", "allowed: 1 to 64"),
+        ("65", "hand", "allowed: 1 to 64"),
+        ("5", "operator", "an operator may set 1 to 4"),
+        ("4", "operator", "too far for one step of an operator: 1 to 3"),
+    ):
+        answer = await ask(one.front, "POST", f"{C}/broker_processes/{count}?by={by}")
+        assert answer.status == 412
+        assert reason in answer.reason
+    assert (await ask(one.front, "POST", f"{C}/broker_processes/7")).status == 204
+    assert (await ask(one.front, "POST", f"{C}/broker_processes/2?by=operator")).status == 204
+    answer = await ask(one.front, "POST", f"{C}/broker_processes/3?by=operator")
+    assert "waits 30 s between two changes" in answer.reason
+    assert asked == [7, 2]
+    knob = (await ask(one.front, "GET", f"{C}/knobs/broker_processes")).json
+    assert (knob["value"], knob["reach"]["high"], knob["operator"]["value"]) == (1, 4, 2)
+    assert (await ask(one.front, "DELETE", f"{C}/broker_processes")).status == 412

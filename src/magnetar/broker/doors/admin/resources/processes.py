@@ -34,8 +34,16 @@ async def list_processes(call: Call) -> Response:
 
 async def scale(call: Call) -> Response:
     """Change how many there are; return all of them, once topics have moved."""
-    count = call.number("count")
-    return answer((await _ask(call, {"do": "scale", "count": count}))["processes"])
+    return answer(await scale_to(call, call.number("count")))
+
+
+async def scale_to(call: Call, count: int) -> Any:
+    """Change how many there are; return all of them, once topics have moved.
+
+    Raises:
+        Refusal: 412, so many cannot be; 409, another change is under way; 503, it failed.
+    """
+    return (await _ask(call, {"do": "scale", "count": count}))["processes"]
 
 
 async def _ask(call: Call, question: Mapping[str, Any]) -> Mapping[str, Any]:

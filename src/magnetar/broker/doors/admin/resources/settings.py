@@ -13,6 +13,7 @@ A change is durable, and holds in every process within a second. Bounds are thos
 and for an operator those of `knobs`. What is beyond Pulsar's is in the second half.
 """
 
+import os
 from typing import Any
 
 import msgspec
@@ -23,8 +24,10 @@ from magnetar.broker.config import LIVE, ConfigError
 from magnetar.broker.doors.admin.call import Call, answer, done
 from magnetar.broker.doors.admin.errors import Refusal
 from magnetar.broker.doors.admin.owners import from_all
+from magnetar.broker.doors.admin.resources.processes import PROCESSES as PROCESS_LIST
+from magnetar.broker.doors.admin.resources.processes import scale_to
 from magnetar.broker.doors.admin.routes import ADMIN, Right, Route
-from magnetar.broker.knobs import ABSENT, ELSEWHERE, KNOBS, Elsewhere
+from magnetar.broker.knobs import ABSENT, ELSEWHERE, KNOBS, PROCESSES, Elsewhere
 from magnetar.broker.metadata.setting_values import Value, default_of, named, shown
 from magnetar.broker.metadata.turning import By, Said, Standing
 
@@ -54,6 +57,8 @@ async def set_setting(call: Call) -> Response:
     """Change a setting."""
     by = _by(call)
     name, value = call.parameters["name"], call.parameters["value"]
+    if name == PROCESSES.name:
+        return await _set_processes(call, by)
     try:
         await call.context.settings.set(name, value, by, call.caller.principal)
     except ConfigError as error:
@@ -68,6 +73,18 @@ async def unset_setting(call: Call) -> Response:
         await call.context.settings.unset(call.parameters["name"], by, call.caller.principal)
     except ConfigError as error:
         raise Refusal(412, str(error)) from None
+    return done()
+
+
+async def _set_processes(call: Call, by: By) -> Response:
+    count = call.number("value", 1, int(PROCESSES.high))
+    if by is By.OPERATOR:
+        settings = call.context.settings
+        try:
+            await settings.judge_processes(count, os.cpu_count() or 1, call.caller.principal)
+        except ConfigError as error:
+            raise Refusal(412, str(error)) from None
+    await scale_to(call, count)
     return done()
 
 
@@ -142,6 +159,7 @@ async def list_knobs(call: Call) -> Response:
         return answer(processes[0])
     standing = await call.context.settings.standing()
     known = [_shown(name, standing, processes) for name in LIVE]
+    known.append(await _processes(call))
     known += [_elsewhere(each) for each in ELSEWHERE]
     return answer([*known, *(_absent(name, reason) for name, reason in ABSENT.items())])
 
@@ -152,6 +170,8 @@ async def get_knob(call: Call) -> Response:
     for each in ELSEWHERE:
         if each.name == name:
             return answer(_elsewhere(each))
+    if name == PROCESSES.name:
+        return answer(await _processes(call))
     if name in ABSENT:
         return answer(_absent(name, ABSENT[name]))
     try:
@@ -225,6 +245,20 @@ def _set_by(said: Said | None) -> SetBy | None:
     if said is None:
         return None
     return SetBy(said.value, said.who, iso_time(said.at_ms) if said.at_ms else "")
+
+
+async def _processes(call: Call) -> KnobShown:
+    knob, count = PROCESSES, call.context.config.workers
+    last = await call.context.settings.asked_for_processes()
+    cores = min(knob.high, os.cpu_count() or 1)
+    return KnobShown(
+        name=knob.name, pulsar_name="", about=knob.effect, unit=knob.unit, default=1, value=count,
+        low=knob.low, high=knob.high, words=[], started=None, hand=None,
+        operator=_set_by(last), reach=Reach(knob.low, cores, knob.add, 1, 1, knob.interval_s),
+        holds_from=knob.holds_from, divided=False,
+        processes=[InProcess(number, count) for number in range(count)],
+        apply=f"POST {CONFIGURATION}/{knob.name}/{{value}}", read_back=f"GET {PROCESS_LIST}",
+    )  # fmt: skip
 
 
 def _elsewhere(each: Elsewhere) -> KnobShown:
