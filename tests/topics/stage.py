@@ -21,6 +21,7 @@ from magnetar.broker.topics.compaction.compacted import Compacted
 from magnetar.broker.topics.consumers.consumer import Limits, OpenConsumer
 from magnetar.broker.topics.consumers.places import cursor_at
 from magnetar.broker.topics.cursors.cursor import Cursor
+from magnetar.broker.topics.cursors.rota import Rota
 from magnetar.broker.topics.subscriptions.subscription import Subscription
 from magnetar.names import TopicName
 from tests.topics.memory_log import ManualLoop, MemoryLog
@@ -35,6 +36,7 @@ class StageGround:
     config: BrokerConfig
     clock: ManualClock
     loop: ManualLoop
+    rota: Rota
 
 
 class StageHome:
@@ -151,7 +153,10 @@ class Stage:
         self.loop = ManualLoop(self.clock)
         self.log = MemoryLog(self.clock, ledger_entries_max=self.ledger_entries_max)
         self.ground = StageGround(
-            BrokerConfig(data=Path("unused"), **self.settings), self.clock, self.loop
+            BrokerConfig(data=Path("unused"), **self.settings),
+            self.clock,
+            self.loop,
+            Rota(self.loop, self.clock),
         )
         self.home = StageHome()
 

@@ -64,6 +64,22 @@ async def test_streams_do_not_throw_away_what_the_other_holds() -> None:
     assert woken.reading.read(NEW, entries[11], 1) is None
 
 
+async def test_what_nobody_asks_for_is_let_go_when_its_time_is_over() -> None:
+    stage = Stage()
+    entries = stage.publish(9)
+    stage.log.cold = True
+    woken = Woken(stage)
+    for _ in range(2):
+        assert woken.reading.read(NEW, entries[0], 1) is None
+        await stage.settle()
+        assert woken.reading.read(NEW, entries[0], 1) is not None
+        await stage.loop.advance(stage.ground.config.read_cache_ttl_ms / 1000 * 0.9)
+        assert woken.reading.read(NEW, entries[1], 1) is not None, "not yet"
+        await stage.loop.advance(stage.ground.config.read_cache_ttl_ms / 1000 * 0.2)
+    assert woken.reading.read(NEW, entries[2], 1) is None
+    assert woken.reading.busy, "it is read again"
+
+
 async def test_damage_is_reported() -> None:
     stage = Stage()
     entries = stage.publish(5)

@@ -55,6 +55,7 @@ from magnetar.broker.topics.amendments import Amendments, those_in
 from magnetar.broker.topics.comings import Comings
 from magnetar.broker.topics.compaction.compactor import Compactor
 from magnetar.broker.topics.compaction.passes import Opener
+from magnetar.broker.topics.cursors.rota import Rota
 from magnetar.broker.topics.duties import Duties
 from magnetar.broker.topics.existence import Existence, missing
 from magnetar.broker.topics.handover import HandOver
@@ -107,6 +108,7 @@ class _Ground:
     config: BrokerConfig
     clock: Clock
     loop: asyncio.AbstractEventLoop
+    rota: Rota
 
 
 class Catalog:
@@ -151,7 +153,7 @@ class Catalog:
         )
         self.trouble = Trouble(ledgers, store, clock, loop)
         self.publisher.on_failure = self.trouble.found
-        ground = _Ground(config, clock, loop)
+        ground = _Ground(config, clock, loop, Rota(loop, clock))
         self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
         self.resource_groups = ResourceGroups(store)
         self.shared = Shared(clock.monotonic, config.workers)

@@ -90,7 +90,8 @@ class SharedDelivery(Delivery):
     # --- sending
 
     def dispatch(self) -> bool:
-        budget = self._account.ground.config.dispatch_entries_max
+        ground = self._account.ground
+        budget = ground.config.dispatch_entries_max
         more = True
         while more and budget > 0:
             slots = self._slots()
@@ -99,6 +100,8 @@ class SharedDelivery(Delivery):
             looked_at = self._step(slots, budget)
             budget -= looked_at
             more = looked_at > 0
+            if ground.rota.is_over:
+                break
         self._start_timer()
         return more
 

@@ -95,7 +95,8 @@ class SingleDelivery(Delivery):
         consumer = self._active
         if consumer is None or self._take_over_timer is not None:
             return False
-        budget = self._account.ground.config.dispatch_entries_max
+        ground = self._account.ground
+        budget = ground.config.dispatch_entries_max
         throttle = self._account.throttle
         while consumer.permits > 0 and not consumer.congested:
             if budget <= 0:
@@ -113,6 +114,8 @@ class SingleDelivery(Delivery):
                 return False
             budget -= max(portion.run.count, PORTION_COST)
             self._send_in_order(consumer, portion)
+            if ground.rota.is_over:
+                return True
         return False
 
     def redeliver(

@@ -4,8 +4,8 @@
                                 └─ not there ──▶ log.read ··▶ held, then `wake`, then asked again
 
 Streams are the reasons to read (something new, something again, something that is due):
-each holds at most one run that was read ahead, of at most `dispatch_bytes_max` bytes, so that
-they do not throw each other's away.
+each holds at most one run that was read ahead, of at most `dispatch_bytes_max` bytes and for
+`read_cache_ttl_ms`, so that they do not throw each other's away.
 """
 
 import logging
@@ -22,6 +22,7 @@ from magnetar.broker.storage.errors import Gap, StorageError
 from magnetar.broker.topics.cursors.cursor import Cursor, Ledgers, ones
 from magnetar.broker.topics.cursors.entry_set import runs_of_zeros
 from magnetar.broker.topics.cursors.held_acks import HeldAcknowledgements
+from magnetar.broker.topics.cursors.rota import Rota
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,23 @@ class Ground(Protocol):
     def clock(self) -> Clock: ...
     @property
     def loop(self) -> Loop: ...
+    @property
+    def rota(self) -> Rota: ...
 
 
 class Reading:
     """The reads of one subscription."""
 
-    __slots__ = ("_config", "_held", "_log", "_loop", "_on_gap", "_wake", "busy")
+    __slots__ = (
+        "_config",
+        "_held",
+        "_letting_go",
+        "_log",
+        "_loop",
+        "_on_gap",
+        "_wake",
+        "busy",
+    )
 
     def __init__(
         self, log: Log, ground: Ground, wake: Callable[[], None], on_gap: Callable[[Gap], None]
@@ -98,6 +110,7 @@ class Reading:
         self._wake = wake
         self._on_gap = on_gap
         self._held: dict[int, tuple[EntryId, Run]] = {}
+        self._letting_go: Timer | None = None
         self.busy = False
 
     def read(self, stream: int, position: EntryId, entries_max: int) -> tuple[EntryId, Run] | None:
@@ -143,6 +156,25 @@ class Reading:
     def forget(self) -> None:
         """Let go of what was read ahead."""
         self._held.clear()
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+            self._letting_go = None
+
+    def _hold(self, stream: int, found: tuple[EntryId, Run]) -> None:
+        """Keep what a cold read brought, as long as the read cache would.
+
+        It is there for its reader then even where the cache has no room; and a consumer that
+        asks for nothing more does not keep the memory of a block for itself.
+        """
+        self._held[stream] = found
+        if self._letting_go is None:
+            self._letting_go = self._loop.call_later(
+                self._config.read_cache_ttl_ms / 1000, self._let_go
+            )
+
+    def _let_go(self) -> None:
+        self._letting_go = None
+        self._held.clear()
 
     async def _read(self, stream: int, position: EntryId) -> None:
         try:
@@ -158,7 +190,7 @@ class Reading:
             if isinstance(found, Gap):
                 self._on_gap(found)
             else:
-                self._held[stream] = found
+                self._hold(stream, found)
         self._try_again()
 
     def _try_again(self) -> None:

@@ -421,7 +421,7 @@ class Subscription(Passing):
         """Look soon whether something can be sent; many calls in one turn are one."""
         if not self._scheduled and self.delivery is not None and self.delivery.consumers:
             self._scheduled = True
-            self.ground.loop.call_soon(self._pass)
+            self.ground.rota.add(self._pass)
 
     def terminate(self) -> None:
         """The topic takes nothing more: tell consumers once they have everything."""
