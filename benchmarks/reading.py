@@ -3,7 +3,7 @@
     tail      1 and 10 consumers of what is published meanwhile
     old       1 and 10 consumers of what lies in entry logs, from a cold page cache
     apart     the same, each a few thousand messages behind the one before
-    writers   p99 of publishing at half load, alone and beside a reader of old data
+    writers   time to receipt on a fixed schedule, beside 0, 1 and 10 readers of old data
 
 `python -m benchmarks.reading [--trees A B] [--rounds N] [--only TEXT]`. `--trees` are checkouts
 of this project, measured in turn in every round; medians are printed. Server CPU is that of the
@@ -127,11 +127,14 @@ def measure(server: Magnetar, work: dict[str, Any], options: argparse.Namespace)
     }
 
 
-def beside(server: Magnetar, rate: float, reading: bool, seconds: float) -> dict[str, Any]:
-    """Measure writers, with or without a reader of old data at full speed."""
+def beside(server: Magnetar, rate: float, consumers: int, seconds: float) -> dict[str, Any]:
+    """Measure writers beside so many readers of old data at full speed."""
     reader = None
-    if reading:
-        endless = {"mode": "readers", "port": server.port, "topic": TOPIC, "messages": 0}
+    if consumers:
+        endless = {
+            "mode": "readers", "port": server.port, "topic": TOPIC, "messages": 0,
+            "consumers": consumers,
+        }  # fmt: skip
         reader = load("benchmarks.reading_load", endless)
         said(reader)
         time.sleep(0.5)
@@ -190,10 +193,11 @@ def one_round(source: Path, folder: Path, options: argparse.Namespace) -> dict[s
         server.start_on(folder)
         try:
             rate = options.rate or publish(server, "tail", 200_000, 1024, 1)["messages"]
-            for reading in (False, True, False, True):
-                name = f"writers {'beside' if reading else 'alone'}"
-                found = beside(server, rate, reading, options.seconds)
-                rows.setdefault(name, found)
+            for consumers in (0, 1, 10, 0, 1, 10):
+                name = f"writers, {consumers}"
+                found = beside(server, rate, consumers, options.seconds)
+                before = rows.setdefault(name, found)
+                rows[name] = {key: min(found[key], before[key]) for key in found}
                 shown = "  ".join(f"{key} {value:,.2f}" for key, value in found.items())
                 print(f"{source.name:10} {name:14} {shown}", flush=True)
         finally:

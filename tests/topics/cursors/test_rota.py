@@ -3,7 +3,7 @@
 import pytest
 
 from magnetar.broker.clock import ManualClock
-from magnetar.broker.topics.cursors.rota import TURN_S, Rota
+from magnetar.broker.topics.cursors.rota import PAUSE_S, PUBLISHING_S, TURN_S, Rota
 
 
 class Turns:
@@ -12,8 +12,20 @@ class Turns:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.soon: list[object] = []
-        self.rota = Rota(self, self.clock)
+        self.later: list[object] = []
+        self.committed_s = -PUBLISHING_S
+        self.old_entries = 0
+        self.rota = Rota(self, self.clock, self)
         self.done: list[int] = []
+
+    def call_later(self, delay: float, callback: object, /) -> None:
+        assert delay == PAUSE_S
+        self.later.append(callback)
+
+    def pause(self) -> None:
+        """Let the pause be over."""
+        self.clock.advance(PAUSE_S)
+        self.soon, self.later = self.soon + self.later, []
 
     def call_soon(self, callback: object, /) -> None:
         self.soon.append(callback)
@@ -27,14 +39,15 @@ class Turns:
         done, self.done = self.done, []
         return done
 
-    def add(self, number: int, seconds: float, *, again: bool = False) -> None:
+    def add(self, number: int, seconds: float, *, again: bool = False, old: int = 0) -> None:
         """Add a pass that takes some time, and comes again if it is to."""
 
         def make_pass() -> None:
             self.done.append(number)
             self.clock.advance(seconds)
+            self.old_entries += old
             if again:
-                self.add(number, seconds, again=True)
+                self.add(number, seconds, again=True, old=old)
 
         self.rota.add(make_pass)
 
@@ -93,3 +106,36 @@ def test_a_bug_in_one_pass_does_not_keep_the_others_waiting() -> None:
     with pytest.raises(ZeroDivisionError):
         turns.turn()
     assert turns.turn() == [1]
+
+
+def test_old_entries_wait_a_moment_after_each_full_turn_while_somebody_publishes() -> None:
+    turns = Turns()
+    turns.add(1, TURN_S, again=True, old=100)
+    assert turns.turn() == [1]
+    assert turns.later == [], "nobody publishes"
+    for _ in range(3):
+        turns.committed_s = turns.clock.monotonic()
+        assert turns.turn() == [1]
+        turns.add(2, 0.0)
+        assert (turns.soon, len(turns.later)) == ([], 1), "what comes meanwhile waits, too"
+        turns.pause()
+        assert turns.turn() == [1]
+        turns.pause()
+        assert turns.turn() == [2, 1]
+        turns.pause()
+    turns.clock.advance(PUBLISHING_S)
+    assert turns.turn() == [1]
+    assert turns.later == [], "the last commit is too long ago"
+
+
+def test_new_entries_and_short_turns_do_not_wait() -> None:
+    turns = Turns()
+    turns.committed_s = turns.clock.monotonic()
+    turns.add(1, TURN_S, again=True)
+    assert turns.turn() == [1]
+    assert turns.later == []
+    turns = Turns()
+    turns.committed_s = turns.clock.monotonic()
+    turns.add(1, TURN_S / 10, again=True, old=100)
+    assert turns.turn() == [1]
+    assert turns.later == []

@@ -67,6 +67,7 @@ class ColdReads:
         if run is not None:
             figures = self._shelf.figures
             figures.hits += run.count
+            figures.old += run.count
             figures.hit_bytes += _bytes_of(place, run.count)
             if self._shelf.ahead.triggers:
                 self._look_ahead(place, entry)
@@ -93,6 +94,7 @@ class ColdReads:
         run = cut(brought.block, brought.ledger, entry, entries_max, bytes_max)
         figures = self._shelf.figures
         figures.misses += run.count
+        figures.old += run.count
         figures.miss_bytes += _bytes_of(place, run.count)
         return run
 

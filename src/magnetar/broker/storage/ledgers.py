@@ -19,6 +19,7 @@ the ledgers are only cut back to there. Either way `on_cut` of the ledger says s
 
 import asyncio
 import logging
+import math
 import secrets
 from asyncio import AbstractEventLoop, Future
 from collections import deque
@@ -135,7 +136,7 @@ def _new_salt() -> int:
 class Ledgers:
     """All ledgers that this process can read, and those that it writes."""
 
-    def __init__(  # noqa: PLR0913 - the last three are for tests; a field is no step
+    def __init__(  # noqa: PLR0913, PLR0915 - the last three are for tests; a field is no step
         self,
         config: BrokerConfig,
         files: Files,
@@ -160,6 +161,8 @@ class Ledgers:
         """Called when `old_journal_files` has become shorter."""
         self.on_stuck: Callable[[], None] = _silent
         """Called, soon, when `stuck` may have changed."""
+        self.committed_s = -math.inf
+        """When entries last became durable, on the monotonic clock."""
         self._journal_full = False
         self._flush_failed = False
         self._flush_full = False
@@ -479,6 +482,11 @@ class Ledgers:
         """Let go of what the read cache has of ledgers that nobody will read again."""
         self.stored.drop(ledgers)
 
+    @property
+    def old_entries(self) -> int:
+        """How many entries were read out of entry logs so far."""
+        return self.stored.figures.old
+
     def carry(self, ends: Mapping[int, int]) -> None:
         """Take over what was flushed of ledgers whose end the metadata does not know yet."""
         self._open.update(ends)
@@ -615,6 +623,8 @@ class Ledgers:
                 record.token = None
         self._unsynced -= size
         self._settled += len(records)
+        if tokens:
+            self.committed_s = self._clock.monotonic()
         try:
             if error is None:
                 self._journal_full = False

@@ -40,6 +40,7 @@ class CacheFigures:
         "inserted_entries",
         "miss_bytes",
         "misses",
+        "old",
     )
 
     def __init__(self) -> None:
@@ -49,6 +50,8 @@ class CacheFigures:
         self.misses = 0
         """Entries that had to be brought from the disk."""
         self.miss_bytes = 0
+        self.old = 0
+        """Those of both that came out of entry logs."""
         self.inserted_entries = 0
         self.evicted_entries = 0
         self.evictions = 0

@@ -153,7 +153,7 @@ class Catalog:
         )
         self.trouble = Trouble(ledgers, store, clock, loop)
         self.publisher.on_failure = self.trouble.found
-        ground = _Ground(config, clock, loop, Rota(loop, clock))
+        ground = _Ground(config, clock, loop, Rota(loop, clock, ledgers))
         self.checkpoints = Checkpoints(ledgers, store, ground, metrics, spills)
         self.resource_groups = ResourceGroups(store)
         self.shared = Shared(clock.monotonic, config.workers)
