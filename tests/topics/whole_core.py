@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -34,6 +35,7 @@ from magnetar.broker.port import (
 )
 from magnetar.broker.run import ROW, Run
 from magnetar.broker.storage.ledgers import Ledgers
+from magnetar.broker.storage.pools import READ_THREADS
 from magnetar.broker.storage.stock import Stock
 from magnetar.broker.topics.catalog import Catalog
 from magnetar.broker.wire.pulsar.opened import open_body
@@ -213,14 +215,22 @@ class Core:
     async def settled(self) -> None:
         """Let everything that is on its way arrive, however slow disk and machine are.
 
-        What the metadata's thread and the journal's were asked for is done, and what that leads
-        to has had its turns of the event loop; again and again.
+        What all threads were asked for is done, and what that leads to has had its turns of the
+        event loop; again and again.
         """
         for _ in range(ROUNDS):
             await self.store.get("nothing")
             await self.ledgers._settle()
+            if self.disk is None:
+                await self._threads_are_idle()
             for _ in range(TURNS):
                 await asyncio.sleep(0.001)
+
+    async def _threads_are_idle(self) -> None:
+        """Return once all that was asked of the threads that read and flush is done."""
+        pools, together = self.ledgers._pools, threading.Barrier(READ_THREADS)
+        waiting = [pools.read(together.wait, LIMIT_S) for _ in range(READ_THREADS)]
+        await asyncio.gather(*waiting, pools.write(lambda: None))
 
     async def noted(self) -> None:
         """Wait until all acknowledgements are durable."""
