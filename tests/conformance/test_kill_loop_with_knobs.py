@@ -23,6 +23,7 @@ from magnetar.broker.knobs import KNOBS, Knob
 from magnetar.cli.demo.broker import BrokerProcess, free_ports, group_members, wait_until
 from magnetar.client.admin import Admin
 from magnetar.client.rest import AdminError
+from tests.conformance.talk import RECEIVE_MS
 from tests.conformance.test_kill_loop import campaign, quiet_client
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ CACHE_BYTES_MAX = 128 * MIB
 """However much memory the machine has."""
 CHANGES = 1_000
 CALLERS = 4
-TAKE_OVER_S = 10.0
+TAKE_OVER_S = 30.0
 GROWTH_BYTES_MAX = 16 * MIB
 
 
@@ -108,7 +109,6 @@ def in_each_process(admin: Admin, name: str) -> list[Any]:
     return [each["value"] for each in admin.knob(name)["processes"]]
 
 
-@pytest.mark.timeout(120)
 def test_a_knob_turned_a_thousand_times_at_once_under_load_ends_at_the_last_value(
     broker: BrokerProcess,
 ) -> None:
@@ -161,7 +161,6 @@ def resident(pid: int) -> int:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.timeout(120)
 def test_every_knob_is_in_use_in_every_process_and_after_a_restart(broker: BrokerProcess) -> None:
     wanted: Mapping[str, Any] = {
         name: (LIVE[name]["low"] if not knob.share else 32 * MIB) for name, knob in KNOBS.items()
@@ -190,7 +189,7 @@ def test_every_knob_is_in_use_in_every_process_and_after_a_restart(broker: Broke
             producer.send(b"%d" % number)
         received = []
         for _ in range(20):
-            message = consumer.receive(10_000)
+            message = consumer.receive(RECEIVE_MS)
             received.append(int(message.data()))
             consumer.acknowledge(message)  # at its bound, one unacknowledged message is all
         assert received == list(range(20))

@@ -10,12 +10,11 @@ import pytest
 
 from magnetar.cli.demo.broker import BrokerProcess, free_ports, wait_until
 from magnetar.client.admin import Admin
+from tests.conformance.talk import LIMIT_S, RECEIVE_MS
 from tests.conformance.test_kill_loop import quiet_client
 
 TOPICS = [f"persistent://public/default/knob-{number}" for number in range(6)]
 """So many that each process has some."""
-LIMIT_S = 15.0
-RECEIVE_MS = 15_000
 SILENCE_MS = 300
 
 

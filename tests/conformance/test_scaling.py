@@ -82,7 +82,7 @@ def assert_all_go_on(streams: Sequence[Stream]) -> None:
         both = zip(streams, before, strict=True)
         return all(len(each.acknowledged) > count for each, count in both)
 
-    eventually(grown, 10)
+    eventually(grown, 60)
 
 
 def test_a_number_that_cannot_be_and_a_second_change_at_once_are_refused_with_the_reason(
@@ -95,21 +95,26 @@ def test_a_number_that_cannot_be_and_a_second_change_at_once_are_refused_with_th
             assert refused.value.status == 412
         told: list[str] = []
 
-        def second() -> None:
+        def change(count: int) -> None:
             with broker.admin() as other:
                 try:
-                    other.scale(3)
+                    other.scale(count)
                 except AdminError as error:
                     told.append(f"{error.status} {error}")
 
-        others = [threading.Thread(target=second) for _ in range(3)]
-        for each in others:
-            each.start()
-        for each in others:
-            each.join()
-        assert len(told) == 2, "one of them is done"
-        assert all(each.startswith("409") and "under way" in each for each in told)
-        assert len(admin.processes()) == 3
+        # Several times: on a busy machine one may be over before the next one comes.
+        for count in (3, 2, 3, 2, 3):
+            others = [threading.Thread(target=change, args=(count,)) for _ in range(3)]
+            for each in others:
+                each.start()
+            for each in others:
+                each.join()
+            assert len(told) < len(others), "one of them is done"
+            assert all(each.startswith("409") and "under way" in each for each in told)
+            assert len(admin.processes()) == count
+            if told:
+                break
+        assert told
         assert admin.health() == "ok"
 
 
@@ -168,7 +173,7 @@ def test_a_process_that_is_killed_while_topics_move_takes_nothing_with_it(
                 time.sleep(moments.uniform(0.0, 0.6 if count == 3 else 0.1))
                 kill(broker, victim)
                 changing.join()
-                eventually(lambda: settled(broker, count), 20)  # noqa: B023 - it is over then
+                eventually(lambda: settled(broker, count), 60)  # noqa: B023 - it is over then
         check_stored(broker)
 
 
@@ -189,7 +194,7 @@ def patiently(broker: Child, count: int) -> None:
             logger.warning("%d processes: %s", count, error)
             return False
 
-    eventually(done, 40)
+    eventually(done, 120)
 
 
 def settled(broker: Child, count: int) -> bool:
