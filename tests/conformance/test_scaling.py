@@ -156,6 +156,23 @@ def test_processes_that_were_there_before_a_restart_may_come_back(tmp_path: Path
         check_stored(broker)
 
 
+def test_while_a_process_is_replaced_the_topics_of_the_others_go_on(tmp_path: Path) -> None:
+    with running(Child(tmp_path, workers=2)) as broker, broker.admin() as admin:
+        for number, topic in enumerate(TOPICS[:2]):
+            admin.create_topic(topic)
+            admin.json("PUT", f"/admin/v2/{topic.replace('://', '/')}/process/{number}")
+        with flowing(broker.ports.url, TOPICS[:2]) as (stays, comes_back):
+            time.sleep(0.5)
+            victim = admin.processes()[1]["pid"]
+            os.kill(victim, signal.SIGKILL)
+            began, before = time.perf_counter(), len(stays.acknowledged)
+            eventually(lambda: len(stays.acknowledged) > before + 10, 10)
+            waited_s = time.perf_counter() - began
+            eventually(lambda: admin.processes()[1]["pid"] not in {0, victim}, 20)
+            assert_all_go_on([stays, comes_back])
+            logger.warning("the others went on after %.2f s", waited_s)
+
+
 @pytest.mark.parametrize("victim", ["first", "last"])
 def test_a_process_that_is_killed_while_topics_move_takes_nothing_with_it(
     tmp_path: Path, victim: str
