@@ -13,6 +13,7 @@ import json
 import platform
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--note", default="", help="what a reader should know of this run")
     parser.add_argument("--output", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and stop what was started
     if not asked.draw:
         form = FORMS[asked.form]
         form = Form(

@@ -75,10 +75,12 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
         pairs = ((ONE_KB, peer), (CONSUME, reader), (FAN_OUT, reader), (CATCH_UP, reader))
         cells = [_ratio(seen, work, CPU, who, MAGNETAR) for work, who in pairs]
         known = [cell for cell in cells if cell is not None]
-        mean = prod(known) ** (1 / len(known)) if len(known) == len(cells) else None
+        if len(known) < len(cells):
+            continue
+        mean = prod(known) ** (1 / len(known))
         what = f"CPU per message, {peer} against Magnetar"
         found.append(_least(f"{what}: geometric mean of four works", 1.5, mean))
-        found.append(_least(f"{what}: the worst of them", 1.0, min(known, default=None)))
+        found.append(_least(f"{what}: the worst of them", 1.0, min(known)))
     for peer in (PULSAR, KAFKA, REDIS, NATS_SYNCED, QUORUM):
         found.append(
             _least(

@@ -31,7 +31,7 @@ class Form:
     rounds: int
 
 
-FORMS = {"short": Form("short", 1.5, 0.5, 4.0, 5), "long": Form("long", 60.0, 5.0, 60.0, 5)}
+FORMS = {"short": Form("short", 1.5, 0.5, 2.0, 5), "long": Form("long", 60.0, 5.0, 60.0, 5)}
 
 
 @dataclass(frozen=True)
