@@ -62,7 +62,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[tuple[str, str]]:
 def _save(folder: Path, name: str, paint: Callable[[], None]) -> None:
     paint()
     plt.tight_layout()
-    plt.savefig(folder / name, metadata={"Date": None})
+    plt.savefig(folder / name, metadata={"Date": None}, bbox_inches="tight")
     plt.close("all")
 
 
