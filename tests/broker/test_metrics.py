@@ -1,5 +1,11 @@
 """Series are counted without ceremony and shown as Prometheus expects."""
 
+import math
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from magnetar.broker.clock import ManualClock
 from magnetar.broker.metrics import Metrics
 
 
@@ -37,3 +43,48 @@ def test_histogram_buckets_add_up_and_include_their_bound() -> None:
         "sync_ms_sum 106.5",
         "sync_ms_count 4",
     ]
+
+
+def test_growth_is_per_second_between_two_looks() -> None:
+    metrics, clock, counts = Metrics(), ManualClock(), [100]
+    metrics.growth("hits_rate", "Hits.", lambda: counts[0], clock)
+
+    def shown() -> float:
+        [family] = parse("".join(metrics.render()))
+        return float(family.samples[0].value)
+
+    assert shown() == 0
+    counts[0] += 30
+    clock.advance(0.5)
+    assert shown() == 0, "too soon to tell"
+    clock.advance(9.5)
+    assert shown() == 3
+    clock.advance(2)
+    assert shown() == 0
+
+
+def test_a_summary_is_in_milliseconds_as_pulsars_are() -> None:
+    metrics = Metrics()
+    latencies = metrics.latencies("magnetar_x_seconds", "X.")
+    metrics.summary("pulsar_x", "X, ms.", latencies, 'success="true"')
+
+    def shown() -> dict[str, float]:
+        [family] = [each for each in parse("".join(metrics.render())) if each.name == "pulsar_x"]
+        assert family.type == "summary"
+        assert all(each.labels["success"] == "true" for each in family.samples)
+        return {each.labels.get("quantile", each.name): each.value for each in family.samples}
+
+    assert math.isnan(shown()["0.99"])
+    for milliseconds in range(1, 101):
+        latencies.record(milliseconds / 1000)
+    found = shown()
+    assert found["0.99"] == pytest.approx(99, rel=0.02)
+    assert found["pulsar_x_count"] == 100
+    assert found["pulsar_x_sum"] == pytest.approx(5050)
+
+
+def test_what_is_counted_elsewhere_is_a_counter_too() -> None:
+    metrics = Metrics()
+    metrics.counted("evicted_total", "Evicted.", lambda: 7)
+    [family] = parse("".join(metrics.render()))
+    assert (family.type, family.samples[0].value) == ("counter", 7)
