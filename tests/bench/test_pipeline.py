@@ -52,7 +52,7 @@ def test_a_time_limit_ends_it_too(ends: tuple[socket.socket, socket.socket]) -> 
     ours, theirs = ends
     threading.Thread(target=echo, args=(theirs, []), daemon=True).start()
     result = keep_full([Lines(ours, pieces_of([b"x\n"], 4), 4)], 0.05, 0.1)
-    assert result["seconds"] >= 0.1
+    assert result["seconds"] >= 0.0999  # what a clock shows is rounded
     assert result["requests"] > 0
 
 
