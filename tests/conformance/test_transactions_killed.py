@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ import pulsar
 import pytest
 
 from magnetar.broker.ownership import owner_of
+from magnetar.broker.supervisor import RESTARTS_PER_MINUTE_MAX
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.client.admin import Admin
@@ -199,8 +201,12 @@ async def test_transactions_are_whole_however_often_one_of_two_processes_is_kill
         await asyncio.to_thread(fill, broker.ports.url, source)
         doers = [Worker(number, broker.ports.url, source, targets) for number in range(CLIENTS)]
         tasks = [asyncio.create_task(each.run()) for each in doers]
+        killed_at: deque[float] = deque(maxlen=RESTARTS_PER_MINUTE_MAX)
         for _ in range(KILLS):
             await asyncio.sleep(moments.uniform(0.05, 2.0))
+            if len(killed_at) == RESTARTS_PER_MINUTE_MAX:  # more often, and the supervisor gives up
+                await asyncio.sleep(killed_at[0] + 60.0 - time.monotonic())
+            killed_at.append(time.monotonic())
             alive = broker.workers()
             if alive:  # otherwise both are being started again just now
                 with suppress(ProcessLookupError):
