@@ -254,6 +254,12 @@ async def assert_whole_in_the_end(
     await asyncio.gather(*tasks, return_exceptions=True)
     attempts = [each for doer in doers for each in doer.attempts]
     seen = await asyncio.to_thread(read_all, broker.ports.url, targets)
+    # A commit is answered once it is decided, on disk. A process that was killed just then shows
+    # what belongs to it when it is back: readers stop before that meanwhile.
+    deadline = time.monotonic() + DRAIN_S
+    while lost_commits(attempts, seen) and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+        seen = await asyncio.to_thread(read_all, broker.ports.url, targets)
     assert_whole(attempts, seen)
 
 
