@@ -673,12 +673,8 @@ class Topic:
 
         The log and the cursors are as they are; whoever closes a topic sees to them.
         """
-        if self._closed is not None:
+        if not self._refuse_more(reason):
             return
-        self._closed = reason
-        if self.guard is not None:
-            self.guard.stop()
-        self.inlet.refusal = self.inlet.refusal or reason
         producers = list(self.producers)
         self.producers.end_all(reason)
         await self._settle(producers)
@@ -690,12 +686,8 @@ class Topic:
 
         `send_away` tells them, once there is somewhere to go.
         """
-        if self._closed is not None:
+        if not self._refuse_more(reason):
             return
-        self._closed = reason
-        if self.guard is not None:
-            self.guard.stop()
-        self.inlet.refusal = self.inlet.refusal or reason
         producers = list(self.producers)
         for producer in producers:
             if isinstance(producer.events, MovingEvents):
@@ -709,6 +701,16 @@ class Topic:
         self.producers.end_all(reason)
         for subscription in list(self.subscriptions.values()):
             subscription.end_consumers(reason)
+
+    def _refuse_more(self, reason: PortError) -> bool:
+        """Take nothing any more; False: it was so already."""
+        if self._closed is not None:
+            return False
+        self._closed = reason
+        if self.guard is not None:
+            self.guard.stop()
+        self.inlet.refusal = self.inlet.refusal or reason
+        return True
 
     async def delete_durable(self) -> None:
         """Remove a closed topic from metadata, with its ledgers and cursors."""
