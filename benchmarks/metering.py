@@ -22,9 +22,9 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from benchmarks.accounting import cpu_s
 from benchmarks.peers.pulsars import Magnetar
 from benchmarks.reading import load, said
+from magnetar.bench.accounting import cpu_s
 from magnetar.broker.clock import SystemClock
 from magnetar.broker.doors.pulsar.publish import Stopwatch
 from magnetar.broker.latency import Latencies

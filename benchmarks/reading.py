@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.accounting import cpu_s, proportional_set_bytes, tree
 from benchmarks.peers.pulsars import Magnetar
+from magnetar.bench.accounting import cpu_s, proportional_set_bytes, tree
 
 TOPIC = "persistent://public/default/old-0"
 TAIL_TOPIC = "persistent://public/default/tail-0"

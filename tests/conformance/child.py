@@ -16,7 +16,7 @@ from threading import Event
 from time import perf_counter
 from typing import Any
 
-from benchmarks.accounting import cpu_s, tree
+from magnetar.bench.accounting import cpu_s, tree
 from magnetar.cli.demo.broker import BrokerProcess, free_ports
 from magnetar.client.address import PULSAR_PORT
 from magnetar.client.admin import Admin

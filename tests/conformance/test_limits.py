@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import pytest
 
-from benchmarks.accounting import cpu_s
 from benchmarks.pipeline import keep_full
 from benchmarks.pulsar_load import Load, open_producers, topic_of
+from magnetar.bench.accounting import cpu_s
 from magnetar.broker.entry import EntryId
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.generated import PulsarApi_pb2 as api

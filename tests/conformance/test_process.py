@@ -16,7 +16,7 @@ from time import perf_counter
 
 import pytest
 
-from benchmarks.accounting import proportional_set_bytes
+from magnetar.bench.accounting import proportional_set_bytes
 from magnetar.broker.wire.pulsar import client_role
 from magnetar.broker.wire.pulsar.generated.PulsarApi_pb2 import BaseCommand, MessageMetadata
 from magnetar.cli.demo.broker import free_ports
